@@ -1,0 +1,38 @@
+# Every target installs what it needs into .venv first. PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: install test slow lint smoke bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: install lint
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+slow: install
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+smoke: install
+	$(BIN)/python train.py --config=configs/smoke.py --workdir=runs/smoke
+	$(BIN)/python eval.py --workdir=runs/smoke
+
+bench: install
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf $(VENV) runs build dist

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every knob once, with its meaning. The other files start from this one and edit it.
+
+Command: none of its own; see sudoku_extreme.py and smoke.py.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """TRM with attention on 9x9 Sudoku, by the TRM paper's settings."""
+    return config_dict.create(
+        seed=0,  # weights, exploration, order of the puzzles; 0 is a seed
+        data=config_dict.create(
+            task="sudoku",
+            source="csv",  # csv | arrays | generator | hub
+            train="",  # csv: path of .csv or .csv.gz; arrays: folder above train/
+            test="",  # csv: likewise; arrays: empty takes the same folder's test/
+            box_rows=3,  # a box is box_rows x box_cols cells: 2x2, 2x3 or 3x3
+            box_cols=3,
+            train_puzzles=0,  # size of the chosen (or generated) subset; 0 = all
+            test_puzzles=0,  # likewise
+            clues=(0, 0),  # generator: fewest and most clues
+            num_augmentations=0,  # symmetries per training puzzle, beside itself
+            seed=0,  # choice of the subset, generation, symmetries
+        ),
+        model=config_dict.create(
+            layers=("attention", "swiglu") * 2,  # sublayers, each h = rms(h + f(h))
+            d_model=512,
+            num_heads=8,
+            expansion=4.0,  # SwiGLU inner width = expansion * width * 2/3, see next
+            swiglu_width=0,  # inner width; 0 = from expansion, up to a multiple of 256
+            token_mlp_width=0,  # likewise for token_mlp
+            positions="rope",  # rope | learned | none
+            rope_theta=10_000.0,
+            prefix_len=16,  # tokens before the grid that hold the puzzle vector
+            puzzle_dim=0,  # width of a puzzle vector; 0 = d_model
+            h_cycles=3,  # answer updates per supervision step; the last has gradients
+            l_cycles=6,  # latent updates per answer update
+            max_supervision_steps=16,
+            explore_rate=0.1,  # share of rows that must stay for 2..max steps
+            dtype="bfloat16",  # of activations: bfloat16 | float32; weights: float32
+            remat="none",  # none | dots (keep matrix products) | full (keep nothing)
+        ),
+        optim=config_dict.create(
+            lr=1e-4,
+            weight_decay=1.0,
+            table_lr=1e-4,  # sign-SGD of the puzzle table
+            table_weight_decay=1.0,
+            b1=0.9,
+            b2=0.95,
+            warmup_steps=2_000,
+            min_ratio=1.0,  # last learning rate / lr; 1 = constant after the warm-up
+            decay_start=0.0,  # share of all steps after which the cosine begins
+            ema_decay=0.999,
+            ema_ramp=False,  # start the average at decay (1 + t) / (10 + t)
+        ),
+        train=config_dict.create(
+            steps=65_104,  # optimiser updates
+            batch_size=768,  # over all devices
+            micro_batches=1,  # parts of a batch whose gradients are added up
+            loss="stablemax",  # stablemax | softmax
+            log_every=50,
+            eval_every=5_000,  # 0 = only at the end
+            checkpoint_every=1_000,
+            keep_checkpoints=3,
+        ),
+        eval=config_dict.create(
+            batch_size=768,
+            max_puzzles=5_000,  # during training: the first of the test set; 0 = all
+            supervision_steps=0,  # 0 = model.max_supervision_steps
+        ),
+        mesh=config_dict.create(
+            data=1,  # devices that share each batch; 0 = all
+        ),
+    )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few dozen 4x4 puzzles, made at start: does everything work?
+
+Command:  python train.py --config=configs/smoke.py --workdir=runs/smoke
+Hardware: 2 CPU cores.
+Time:     see README.md.
+Result:   see README.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = "mlp_t") -> ConfigDict:
+    """TRM at toy size; the variant `attention` serves the tests."""
+    config = default.get_config()
+    config.data.update(
+        source="generator",
+        box_rows=2,
+        box_cols=2,
+        train_puzzles=48,
+        test_puzzles=64,
+        clues=(5, 8),
+        num_augmentations=100,
+    )
+    config.model.update(
+        d_model=32,
+        num_heads=2,
+        swiglu_width=64,
+        token_mlp_width=32,
+        prefix_len=1,
+        h_cycles=2,
+        l_cycles=2,
+        max_supervision_steps=8,
+        dtype="float32",
+    )
+    match variant:
+        case "mlp_t":
+            config.model.layers = ("token_mlp", "swiglu") * 2
+            config.model.positions = "none"
+        case "attention":
+            pass
+        case _:
+            raise ValueError(
+                f"unknown variant {variant!r}; expected mlp_t or attention"
+            )
+    config.optim.update(
+        lr=3e-3, table_lr=3e-3, warmup_steps=20, ema_decay=0.99, ema_ramp=True
+    )
+    config.train.update(
+        steps=400, batch_size=32, log_every=20, eval_every=200, checkpoint_every=50
+    )
+    config.eval.batch_size = 64
+    return config

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sudoku symmetries: drawn from (seed, puzzle, index), applied, and undone."""
+
+import dataclasses
+
+import numpy as np
+
+from data_pipeline.hashing import random_below, random_permutations
+from data_pipeline.sudoku import SudokuShape
+
+# Keys of the independent draws that make one symmetry.
+_BANDS, _ROWS, _STACKS, _COLS, _DIGITS, _TRANSPOSE = range(6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Symmetry:
+    """A batch of symmetries: cells move, then tokens are renamed."""
+
+    cell_source: np.ndarray  # `b m`: target cell t takes the source's cell_source[t]
+    token_map: np.ndarray  # uint8 `b v`: new name of every token
+
+    def apply(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens `b m` of the original -> tokens `b m` of the variant."""
+        row = np.arange(len(tokens))[:, None]
+        num_tokens = self.token_map.shape[1]
+        moved = tokens.ravel().take(self.cell_source + row * tokens.shape[1])
+        return self.token_map.ravel().take(moved + row * num_tokens)
+
+    def invert(self) -> "Symmetry":
+        """The symmetry that maps the variant back to the original."""
+        return Symmetry(
+            np.argsort(self.cell_source, axis=1),
+            np.argsort(self.token_map, axis=1).astype(np.uint8),
+        )
+
+
+def sample_symmetries(
+    shape: SudokuShape, seed: int, puzzle: np.ndarray, index: np.ndarray
+) -> Symmetry:
+    """The `index`-th symmetry of each puzzle, `b` each; index 0 is the identity.
+
+    Permutes bands and rows within bands, stacks and columns within stacks, digits;
+    square boxes are also transposed with probability 1/2.
+    """
+    r, c, side = shape.box_rows, shape.box_cols, shape.side
+    given = (index == 0)[:, None]
+
+    def lines(outer: int, inner: int, num_blocks: int, width: int) -> np.ndarray:
+        """Source of each row (or column): `b side`."""
+        blocks = random_permutations(num_blocks, seed, puzzle, index, outer)
+        keys = (puzzle[:, None], index[:, None], inner, np.arange(num_blocks))
+        within = random_permutations(width, seed, *keys)
+        drawn = (blocks[..., None] * width + within).reshape(-1, side)
+        return np.where(given, np.arange(side), drawn)
+
+    rows, cols = lines(_BANDS, _ROWS, c, r), lines(_STACKS, _COLS, r, c)
+    source = rows[:, :, None] * side + cols[:, None, :]
+    if r == c:
+        coin = random_below(2, seed, puzzle, index, _TRANSPOSE)
+        turned = ((coin == 1) & (index != 0))[:, None, None]
+        source = np.where(turned, source.swapaxes(1, 2), source)
+    drawn = random_permutations(side, seed, puzzle, index, _DIGITS)
+    digits = np.where(given, np.arange(side), drawn) + 2
+    fixed = np.broadcast_to(np.arange(2), (len(digits), 2))  # PAD and blank
+    token_map = np.concatenate([fixed, digits], axis=1).astype(np.uint8)
+    return Symmetry(source.reshape(-1, side**2), token_map)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Test-wide settings and the small model that most tests share."""
+
+import os
+
+# Several virtual devices on few cores deadlock without this (XLA CPU collectives).
+os.environ.setdefault("PJRT_NPROC", "16")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tiny import tiny_config
+from trm_jax.model import TRM
+from trm_jax.types import Batch
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(params=["attention", "token_mlp"])
+def mixer(request):
+    return request.param
+
+
+@pytest.fixture
+def model(mixer):
+    return TRM(tiny_config(layers=(mixer, "swiglu") * 2))
+
+
+@pytest.fixture
+def make_batch():
+    """Batches of random rows, by seed."""
+
+    def make(seed, config, num_rows=6):
+        rng = np.random.default_rng(seed)
+        shape = (num_rows, config.num_cells)
+        return Batch(
+            inputs=rng.integers(1, config.vocab_size, shape).astype(np.int32),
+            labels=rng.integers(1, config.vocab_size, shape).astype(np.int32),
+            label_mask=rng.random(shape) < 0.8,
+            puzzle_id=rng.integers(0, config.num_puzzles, num_rows).astype(np.int32),
+            weight=np.ones(num_rows, np.float32),
+        )
+
+    return make

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a model, or resume it where it stopped.
+
+python train.py --config=configs/X.py[:variant] --workdir=D [--config.a.b=v] [--dry_run]
+
+The same workdir and config resume by themselves. Exit codes: 0 done, 2 wrong input or
+config, 75 stopped and resumable, 1 otherwise.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from data_pipeline import loader, sources
+from data_pipeline.errors import DataError
+from trm_jax import cli
+from trm_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trm_jax.trainer import OnBatch
+    from trm_jax.types import Batch, TrainState
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print sizes, FLOPs, memory and the resolved config, as JSON."
+)
+log = logging.getLogger("trm_jax.train")
+
+
+def main() -> int:
+    """Parse, then train. JAX is imported late: wrong flags are told at once."""
+    config = cli.resolved_config(CONFIG)
+    if DRY_RUN.value:
+        return dry_run(config)
+    if not WORKDIR.value:
+        raise ConfigError("--workdir=FOLDER is missing")
+    return train(config, WORKDIR.value)
+
+
+def dry_run(config: ConfigDict) -> int:
+    """Print what the run would cost; reads no data and writes no file."""
+    from trm_jax.build import build
+    from trm_jax.cost import dry_run_report
+
+    built = build(config.to_dict(), sources.spec_of(**config.data).sizes)
+    report = dry_run_report(built) | {"config": config.to_dict()}
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return cli.EXIT_OK
+
+
+def train(config: ConfigDict, workdir: str) -> int:
+    """Join data and model, and run the loop in `workdir`."""
+    from trm_jax import evaluate, report, trainer, workdirs
+    from trm_jax.build import build
+    from trm_jax.checkpoint import Checkpoints
+    from trm_jax.metric_writer import MetricWriter
+    from trm_jax.sharding import put_batch
+
+    stop = cli.StopSignal()
+    data = sources.load(**config.data)
+    for warning in data.warnings:
+        log.warning("warning: %s", warning)
+    built = build(config.to_dict(), data.spec.sizes)
+    train_batch = loader.TrainLoader(
+        data.train,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        num_augmentations=config.data.num_augmentations,
+        augment=data.augment,
+    )
+    steps = config.eval.supervision_steps or config.model.max_supervision_steps
+    eval_step = evaluate.make_eval_step(
+        built.model, num_steps=steps, loss=config.train.loss
+    )
+    test = data.test.first(config.eval.max_puzzles)
+
+    def score(state: "TrainState", on_batch: "OnBatch") -> dict[str, Any]:
+        weights = state.ema_params, state.constants, state.puzzle_table
+        batches = loader.eval_batches(test, config.eval.batch_size)
+        rows = evaluate.evaluate(eval_step, weights, batches, built.mesh, on_batch)
+        return report.summary(rows)
+
+    def batches(start: int, stop: int) -> "Iterator[Batch]":
+        for rows in loader.prefetched(train_batch, start, stop):
+            yield put_batch(rows, built.mesh)
+
+    workdirs.claim(workdir, config.to_dict(), data.identity)
+    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+    state = checkpoints.restore_newest(built.state_like) or built.init()
+    step = int(state.step)
+    workdirs.record_run(workdir, step)
+    log.info("%s: step %d of %d", workdir, step, config.train.steps)
+    loop = trainer.Trainer(
+        train_step=built.train_step,
+        batches=batches,
+        evaluate=score,
+        checkpoints=checkpoints,
+        writer=MetricWriter(workdir, step=step),
+        cadence=trainer.Cadence.from_section(config.train),
+        schedule=built.optim.schedule,
+        stop_requested=stop,
+    )
+    try:
+        loop.run(state)
+    except trainer.Stopped as stopped:
+        log.info("%s", stopped)
+        return cli.EXIT_STOPPED
+    return cli.EXIT_OK
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "", user_errors=(DataError,))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Config sections in; model, step and state out: what train and eval share."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from trm_jax.config import ModelConfig
+from trm_jax.model import TRM
+from trm_jax.sharding import make_mesh, state_shardings
+from trm_jax.train_step import (
+    Optim,
+    init_train_state,
+    jit_train_step,
+    make_optim,
+    make_train_step,
+)
+from trm_jax.types import TrainState
+
+
+class Built(NamedTuple):
+    """Everything that a config and the data's sizes determine."""
+
+    model: TRM
+    optim: Optim
+    mesh: Mesh
+    state_like: TrainState  # shapes, dtypes and shardings
+    init: Callable[[], TrainState]
+    train_step: Any  # compiled on first call; `.lower` for ahead-of-time use
+
+
+def build(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Built:
+    """Build from the sections of a config and the data's sizes; allocates nothing yet.
+
+    Raises ConfigError for values that do not fit.
+    """
+    seed, train, rows = config["seed"], config["train"], config["train"]["batch_size"]
+    fields: dict[str, Any] = {**config["model"], **sizes}
+    trm = TRM(ModelConfig(**(fields | {"layers": tuple(fields["layers"])})))
+    device_mesh = make_mesh(config["mesh"]["data"], rows)
+    optim = make_optim(**config["optim"], total_steps=train["steps"])
+
+    def init() -> TrainState:
+        return init_train_state(trm, optim, jax.random.key(seed), rows)
+
+    shapes = jax.eval_shape(init)
+    shardings = state_shardings(shapes, device_mesh)
+    like = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    step = make_train_step(
+        trm,
+        optim,
+        loss=train["loss"],
+        seed=seed,
+        micro_batches=train["micro_batches"],
+        log_every=train["log_every"],
+    )
+    compiled = jit_train_step(
+        step, like, device_mesh, micro_batches=train["micro_batches"]
+    )
+    sharded_init = jax.jit(init, out_shardings=shardings)
+    return Built(trm, optim, device_mesh, like, sharded_init, compiled)

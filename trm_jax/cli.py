@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shell around train.py and eval.py: flags, exit codes, signals, log lines."""
+
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+from absl import flags
+
+from trm_jax.errors import CheckpointError, ConfigError
+
+EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
+
+
+def run(
+    main: Callable[[], int], doc: str, *, user_errors: tuple[type[Exception], ...]
+) -> NoReturn:
+    """Parse the flags, run `main`, and leave with the right exit code.
+
+    Errors that the user can mend end in one message and code 2, without a traceback.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("trm_jax").setLevel(logging.INFO)
+    # Our lines go to stdout at once, also into a pipe.
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
+    logging.getLogger("trm_jax").addHandler(_stdout_handler())
+    logging.getLogger("trm_jax").propagate = False
+    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
+        sys.stdout.write(f"{doc.strip()}\n\n{flags.FLAGS.main_module_help()}\n")
+        sys.exit(EXIT_OK)
+    mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
+    try:
+        _parse_flags()
+        sys.exit(main())
+    except mendable as error:
+        _leave(EXIT_WRONG_INPUT, f"error: {error}")
+    except FloatingPointError as error:
+        _leave(EXIT_FAILED, f"error: {error}; the last good checkpoint is untouched")
+
+
+def _stdout_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+def _parse_flags() -> None:
+    try:
+        extra = flags.FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        raise ConfigError(_last_line(error)) from error
+    except (AttributeError, KeyError) as error:  # an unknown --config.key
+        raise ConfigError(_unknown_key(str(error))) from error
+    if extra:
+        raise ConfigError(
+            f"unexpected argument {extra[0]!r}; flags look like --name=value"
+        )
+
+
+def resolved_config(holder: Any) -> Any:
+    """The config of `--config=FILE[:variant]` with its overrides, locked."""
+    if holder.value is None:
+        raise ConfigError("--config=FILE is missing, for instance configs/smoke.py")
+    try:
+        return holder.value.lock()
+    except OSError as error:  # ml_collections reports a missing file on first use
+        raise ConfigError(f"--config: {error}") from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
+
+
+def _unknown_key(message: str) -> str:
+    """ml_collections' message, cleaned up, with the flag that was meant."""
+    flag = next(
+        (a.split("=")[0] for a in sys.argv if a.startswith("--config.")), "--config"
+    )
+    return f"{flag}: unknown key. " + message.strip("'\"").replace("\\n", " ")
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    sys.exit(code)
+
+
+class StopSignal:
+    """True once SIGTERM or SIGINT came; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._received = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        return self._received
+
+    def _handle(self, number: int, frame: Any) -> None:
+        del frame
+        name = signal.Signals(number).name
+        if self._received:
+            os.write(2, f"second signal ({name}): leaving at once\n".encode())
+            os._exit(EXIT_STOPPED)
+        self._received = True
+        os.write(2, f"{name}: saving after this step\n".encode())

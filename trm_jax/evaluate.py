@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation: the supervision step, scanned to a fixed count without early halts."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from trm_jax.losses import LossName, row_losses
+from trm_jax.model import TRM
+from trm_jax.sharding import put_batch
+from trm_jax.supervision import init_carry, refill, supervision_step
+from trm_jax.types import Batch, Carry, Params
+
+
+class EvalOutput(NamedTuple):
+    """Row results; `s` counts supervision steps."""
+
+    predictions: Int[Array, "b m"]  # after the last step
+    q_halt: Float[Array, "s b"]
+    cells_right: Float[Array, "s b"]  # share of the labelled cells
+    all_right: Bool[Array, "s b"]
+    cell_loss: Float[Array, "s b"]
+    has_labels: Bool[Array, " b"]
+
+
+PER_STEP = ("q_halt", "cells_right", "all_right", "cell_loss")
+EvalStep = Callable[[Params, Params, Array, Batch], EvalOutput]
+
+
+def make_eval_step(model: TRM, *, num_steps: int, loss: LossName) -> EvalStep:
+    """Compiled (params, constants, puzzle_table, batch) -> EvalOutput."""
+
+    def eval_step(
+        params: Params, constants: Params, table: Array, batch: Batch
+    ) -> EvalOutput:
+        num_rows = batch.weight.shape[0]
+        carry = refill(init_carry(model.config, num_rows), batch, constants)
+        vectors = table[carry.batch.puzzle_id]
+        never = jnp.full(num_rows, num_steps, jnp.int32)
+
+        def step(carry: Carry, _: None) -> tuple[Carry, tuple[Array, ...]]:
+            carry, output = supervision_step(
+                model, params, vectors, carry, never, max_steps=num_steps
+            )
+            rows = row_losses(output, carry.batch, loss=loss)
+            scores = (output.q_halt, rows.cells_right, rows.all_right, rows.cell_loss)
+            return carry, scores
+
+        carry, scores = jax.lax.scan(step, carry, length=num_steps)
+        last: Any = model.apply({"params": params}, carry.y, method="predict")
+        predictions = last.logits.argmax(-1)
+        has_labels = carry.batch.label_mask.any(-1)
+        q, cells, right, cell_loss = scores
+        return EvalOutput(predictions, q, cells, right, cell_loss, has_labels)
+
+    return jax.jit(eval_step)
+
+
+def evaluate(
+    eval_step: EvalStep,
+    weights: tuple[Params, Params, Array],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    mesh: Mesh,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> EvalOutput:
+    """All rows of all batches, on the host, in order and without padding.
+
+    `weights` are (params or their average, constants, puzzle table); `batches` hold the
+    fields of Batch; `on_batch` is told the number of rows done and may raise to stop.
+    """
+    parts, done = [], 0
+    for rows in batches:
+        output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
+        real = rows["weight"] > 0
+        kept = {
+            name: array[:, real] if name in PER_STEP else array[real]
+            for name, array in output._asdict().items()
+        }
+        parts.append(kept)
+        done += int(real.sum())
+        on_batch(done)
+    joined: dict[str, Any] = {
+        name: np.concatenate(
+            [part[name] for part in parts], axis=1 if name in PER_STEP else 0
+        )
+        for name in EvalOutput._fields
+    }
+    return EvalOutput(**joined)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sublayers share: RMS norm, matrix product, rotary embedding, initialisers."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+RMS_EPS = 1e-5
+_TRUNCATED_STD = 0.87962566103423978  # std of a unit normal cut at two sigma
+
+# Truncated LeCun normal: std 1/sqrt(fan_in) after truncation.
+lecun_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def truncated_normal(std: float) -> nn.initializers.Initializer:
+    """Normal cut at two sigma whose std is `std` after the cut."""
+    return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
+
+
+def rms_norm(h: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
+    """H / rms(h) over one axis, without a weight, computed in float32 or wider."""
+    wide = h.astype(jnp.promote_types(h.dtype, jnp.float32))
+    mean_square = jnp.mean(wide * wide, axis, keepdims=True)
+    return (wide * lax.rsqrt(mean_square + RMS_EPS)).astype(h.dtype)
+
+
+@jax.custom_vjp
+def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"]:
+    """A @ b for matrices of one dtype, accumulated in float32.
+
+    XLA's CPU backend multiplies bfloat16 twice as fast when asked for a float32
+    result, in the backward pass too, which only a rule of its own can ask for.
+    """
+    if a.dtype != jnp.bfloat16:
+        return a @ b
+    return lax.platform_dependent(
+        a,
+        b,
+        cpu=lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(
+            a.dtype
+        ),
+        default=jnp.matmul,
+    )
+
+
+def _matmul_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return matmul(a, b), (a, b)
+
+
+def _matmul_bwd(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    a, b = residuals
+    return matmul(grad, b.T), matmul(a.T, grad)
+
+
+matmul.defvjp(_matmul_fwd, _matmul_bwd)
+
+
+class Linear(nn.Module):
+    """`... i -> ... o` without bias: float32 weights, product in the input's dtype."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        shape = (h.shape[-1], self.features)
+        kernel = self.param("kernel", lecun_init, shape, jnp.float32)
+        flat = matmul(h.reshape(-1, h.shape[-1]), kernel.astype(h.dtype))
+        return flat.reshape(*h.shape[:-1], self.features)
+
+
+def rotary_tables(
+    length: int, head_dim: int, theta: float
+) -> tuple[Float[Array, "l 1 k"], Float[Array, "l 1 k"]]:
+    """Cosines and sines of the rotate-half form (RoPE, arXiv 2104.09864)."""
+    rate = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = jnp.outer(jnp.arange(length, dtype=jnp.float32), rate)
+    angle = jnp.concatenate([angle, angle], axis=-1)[:, None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(
+    h: Float[Array, "b l h k"], cos: Float[Array, "l 1 k"], sin: Float[Array, "l 1 k"]
+) -> Float[Array, "b l h k"]:
+    """Turn each head's vector by the angle of its position; computed in float32."""
+    wide = h.astype(jnp.promote_types(h.dtype, cos.dtype))
+    low, high = jnp.split(wide, 2, axis=-1)
+    turned = jnp.concatenate([-high, low], axis=-1)
+    return (wide * cos[None] + turned * sin[None]).astype(h.dtype)
+
+
+def swiglu(gate_up: Any, axis: int = -1) -> Array:
+    """silu(gate) * up of the two halves along `axis`."""
+    gate, up = jnp.split(gate_up, 2, axis)
+    return nn.silu(gate) * up

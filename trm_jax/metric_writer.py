@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""workdir/metrics.jsonl: one JSON object per logged step, each step once."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trm_jax.errors import CheckpointError
+
+
+class MetricWriter:
+    """Appends records; after a restore at `step`, drops those of later steps.
+
+    A last line without its newline is the trace of a kill and is dropped as well: its
+    step has not been saved, so the run will write it again.
+    """
+
+    def __init__(self, workdir: str | Path, *, step: int) -> None:
+        self._path = Path(workdir) / "metrics.jsonl"
+        self.last_step = -1
+        kept = []
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith("\n"):
+                    break
+                record_step = self._step_of(line, number)
+                if record_step <= step:
+                    kept.append(line)
+                    self.last_step = record_step
+        draft = self._path.with_suffix(".jsonl.tmp")
+        draft.write_text("".join(kept), encoding="utf-8")
+        os.replace(draft, self._path)
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; it has a `step` greater than all before."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self.last_step = record["step"]
+
+    def sync(self) -> None:
+        """Force the lines to disk: called before their step is saved."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _step_of(self, line: str, number: int) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self._path} line {number}: expected a JSON object with a step, "
+                f"found {line.strip()[:60]!r}"
+            ) from error

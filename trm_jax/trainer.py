@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: step, log, evaluate, save; stop and resume at any step."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from trm_jax.checkpoint import Checkpoints
+from trm_jax.clock import clock_time
+from trm_jax.metric_writer import MetricWriter
+from trm_jax.metrics import mean_metrics
+from trm_jax.types import Batch, Metrics, TrainState
+
+log = logging.getLogger(__name__)
+
+OnBatch = Callable[[int], None]
+
+
+class Stopped(Exception):
+    """The run was asked to stop. Raised by `run` once the state has been saved."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is not finite; the message names metric and step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How many steps in all, and between two log lines, evaluations and saves."""
+
+    steps: int
+    log_every: int
+    eval_every: int  # 0: only at the end
+    checkpoint_every: int
+
+    @classmethod
+    def from_section(cls, train: Mapping[str, Any]) -> "Cadence":
+        """From config.train, which holds more."""
+        return cls(**{f.name: train[f.name] for f in dataclasses.fields(cls)})
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something done every `every` steps is due after `step`."""
+        return step == self.steps or bool(every and step and step % every == 0)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Trainer:
+    """The loop over built objects; see `run`."""
+
+    train_step: Callable[[TrainState, Batch], TrainState]
+    batches: Callable[[int, int], Iterator[Batch]]  # numbers first to last - 1
+    evaluate: Callable[[TrainState, OnBatch], dict[str, Any]]
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    cadence: Cadence
+    schedule: optax.Schedule
+    stop_requested: Callable[[], bool] = lambda: False
+    _clock: tuple[float, int] = (0.0, 0)
+
+    def run(self, state: TrainState) -> TrainState:
+        """Train to the last step. What a step calls for is done when it is reached.
+
+        A resumed run therefore writes the line that a kill cut off, and no other twice.
+
+        Raises:
+          Stopped: a stop was requested; the state has been saved.
+          NonFiniteError: a loss or gradient sum is not finite; nothing was saved.
+        """
+        first, last = int(state.step), self.cadence.steps
+        self._restart_clock(first)
+        self._after_step(first, state)
+        metrics_before: tuple[int, Metrics] | None = None
+        for step, batch in enumerate(self.batches(first, last), start=first + 1):
+            state = self.train_step(state, batch)
+            if metrics_before:  # one step late: the device is never kept waiting
+                check_finite(*metrics_before)
+            metrics_before = step, _copy(state.metrics)
+            if self._anything_due(step) or self.stop_requested():
+                check_finite(step, state.metrics)
+                self._after_step(step, state)
+        self.checkpoints.wait()
+        return state
+
+    def _anything_due(self, step: int) -> bool:
+        c = self.cadence
+        every = (c.log_every, c.eval_every, c.checkpoint_every)
+        return any(c.due(step, e) for e in every)
+
+    def _after_step(self, step: int, state: TrainState) -> None:
+        """Log, evaluate and save as far as they are due; stop if asked to."""
+        if step > self.writer.last_step:
+            record = self._record(step, state)
+            if record:
+                self.writer.write({"step": step} | record)
+        stop = self.stop_requested()
+        if stop or self.cadence.due(step, self.cadence.checkpoint_every):
+            self.writer.sync()
+            self.checkpoints.save(state)
+        if stop and step < self.cadence.steps:
+            self.checkpoints.wait()
+            raise Stopped(f"stopped after step {step}; saved, run again to resume")
+
+    def _record(self, step: int, state: TrainState) -> dict[str, Any]:
+        """The line of this step; empty if a stop cuts its evaluation short."""
+        record: dict[str, Any] = {}
+        if self.cadence.due(step, self.cadence.log_every):
+            record |= self._log_line(step, state)
+        if self.cadence.due(step, self.cadence.eval_every):
+            try:
+                record |= self._evaluate(step, state)
+            except Stopped:
+                return {}
+        return record
+
+    def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:
+        means = mean_metrics(state.metrics)
+        start, first = self._clock
+        rate = (step - first) / max(time.monotonic() - start, 1e-9)
+        shown = (
+            f"{name} {value:.4f}"
+            for name in ("loss", "cell_accuracy", "exact_accuracy")
+            if (value := means[name]) is not None
+        )
+        eta = (self.cadence.steps - step) / rate if rate else 0.0
+        log.info(
+            "step %d/%d  %s  %.2f steps/s  ETA %s",
+            step,
+            self.cadence.steps,
+            "  ".join(shown),
+            rate,
+            clock_time(eta),
+        )
+        self._restart_clock(step)
+        learning_rate = float(self.schedule(step))
+        record = {f"train/{name}": value for name, value in means.items()}
+        return record | {"lr": learning_rate, "steps_per_s": round(rate, 4)}
+
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
+        scores = self.evaluate(state, self._raise_if_stopped)
+        floats = {k: v for k, v in scores.items() if isinstance(v, float)}
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in floats.items())
+        log.info("step %d evaluation  %s", step, shown)
+        self._restart_clock(step)
+        return {f"eval/{name}": value for name, value in scores.items()}
+
+    def _raise_if_stopped(self, _: int) -> None:
+        if self.stop_requested():
+            raise Stopped("evaluation cut short")
+
+    def _restart_clock(self, step: int) -> None:
+        self._clock = time.monotonic(), step
+
+
+def check_finite(step: int, metrics: Metrics) -> None:
+    """Raise NonFiniteError if a metric of the step is NaN or infinite."""
+    for name, (total, _) in jax.device_get(metrics).items():
+        if not abs(total) < float("inf"):
+            raise NonFiniteError(f"{name} is {total} at step {step}")
+
+
+@jax.jit
+def _copy(metrics: Metrics) -> Metrics:
+    return jax.tree.map(jnp.copy, metrics)  # the originals go to the next step

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four values that travel through the code, and the letters of their axes.
+
+b batch   m grid cells   l sequence length (prefix_len + m)   d model width
+f feed-forward width   h heads   k attention head dim   v vocabulary
+"""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int
+
+Params = Any  # a Flax parameter tree
+Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); see metrics.py
+
+
+class Batch(NamedTuple):
+    """One row per puzzle. Loaders make it, `refill` alone reads it."""
+
+    inputs: Int[Array, "b m"]
+    labels: Int[Array, "b m"]
+    label_mask: Bool[Array, "b m"]  # cells that count
+    puzzle_id: Int[Array, " b"]  # row of the puzzle table
+    weight: Float[Array, " b"]  # 0 on padding rows, else 1
+
+
+class Carry(NamedTuple):
+    """What survives between supervision steps, row by row."""
+
+    y: Float[Array, "b l d"]  # answer state
+    z: Float[Array, "b l d"]  # latent reasoning state
+    steps: Int[Array, " b"]  # supervision steps done on this row's puzzle
+    halted: Bool[Array, " b"]  # the next refill replaces this row
+    batch: Batch  # the rows being worked on: the only owner of their labels
+
+
+class StepOutput(NamedTuple):
+    """What one supervision step predicts."""
+
+    logits: Float[Array, "b m v"]
+    q_halt: Float[Array, " b"]  # logit that the answer is already right
+
+
+class TrainState(NamedTuple):
+    """Everything the next training step reads, and all that a checkpoint holds."""
+
+    step: Int[Array, ""]  # optimiser updates done
+    params: Params
+    constants: Params  # the fixed first y and z, `d` each; never trained
+    ema_params: Params
+    opt_state: Any
+    puzzle_table: Float[Array, "ids e"]
+    carry: Carry
+    metrics: Metrics  # sums since the last log line

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workdir belongs to: config.json, dataset.json, runs.jsonl."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from trm_jax.errors import ConfigError
+
+# Keys that may differ when a run resumes: none of them changes what a step computes,
+# except train.steps where the learning rate decays, which the user then asks for. The
+# content of the data files is compared by digest.
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "eval.",
+    "mesh.",
+    "data.train",
+    "data.test",
+)
+_VERSIONED = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def claim(
+    workdir: str | Path, config: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> None:
+    """Record config and data in a new workdir, or check that they are the same.
+
+    Raises ConfigError, with a diff, where another config or other data were used.
+    """
+    folder = Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: {error.strerror}") from error
+    for name, new, may_change in (
+        ("config.json", config, MAY_CHANGE),
+        ("dataset.json", dataset, ()),
+    ):
+        path = folder / name
+        if path.exists():
+            lines = diff(read_json(path), new, may_change)
+            if lines:
+                raise ConfigError(
+                    f"{path}: this workdir belongs to another run. Use a new --workdir "
+                    "or undo these differences:\n  " + "\n  ".join(lines)
+                )
+        _write_json(path, new)
+
+
+def record_run(workdir: str | Path, step: int) -> None:
+    """Append this process to runs.jsonl: when, from which step, on what."""
+    record = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "from_step": step,
+        "argv": sys.argv,
+        "git": _git_commit(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _VERSIONED},
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    with open(Path(workdir) / "runs.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ConfigError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: not found; is it the workdir of a run?") from error
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: a JSON object expected")
+    return value
+
+
+def diff(
+    old: Mapping[str, Any], new: Mapping[str, Any], may_change: tuple[str, ...] = ()
+) -> list[str]:
+    """Lines `key: old -> new` for every difference that may not be."""
+    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+    return [
+        f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(may_change or ("\0",))
+    ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> {"a.b.c": value}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    draft = path.with_suffix(".json.tmp")
+    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout, read without running git."""
+    folder = Path(__file__).resolve().parent.parent / ".git"
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        if head.startswith("ref: "):
+            return (folder / head.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return None
+    return head
