@@ -87,7 +87,9 @@ def array_digest(array: np.ndarray) -> str:
     """SHA-256 over dtype, shape and little-endian C-order bytes."""
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + array.tobytes()).hexdigest()
+    sha = hashlib.sha256(head)
+    sha.update(array.data)
+    return sha.hexdigest()
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

@@ -2,11 +2,16 @@
 """Test-wide settings and the small model that most tests share."""
 
 import os
+import pathlib
 
 # Several virtual devices on few cores deadlock without this (XLA CPU collectives).
 os.environ.setdefault("PJRT_NPROC", "16")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The same small programs are compiled again and again, by subprocesses too.
+_CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import numpy as np

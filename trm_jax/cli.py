@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from absl import flags
@@ -23,6 +24,9 @@ def run(
 
     Errors that the user can mend end in one message and code 2, without a traceback.
     """
+    # Read by JAX on import: a restarted run need not compile again.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trm_jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("trm_jax").setLevel(logging.INFO)
     # Our lines go to stdout at once, also into a pipe.

@@ -2,15 +2,17 @@
 """ModelConfig: every size and choice of the network and of its recursion."""
 
 import dataclasses
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
 
-Positions = Literal["rope", "learned", "none"]
-Dtype = Literal["float32", "bfloat16", "float64"]
-Remat = Literal["none", "dots", "full"]
+CHOICES = {
+    "positions": ("rope", "learned", "none"),
+    "dtype": ("float32", "bfloat16", "float64"),
+    "remat": ("none", "dots", "full"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class ModelConfig:
     expansion: float
     swiglu_width: int
     token_mlp_width: int
-    positions: Positions
+    positions: str
     rope_theta: float
     prefix_len: int
     puzzle_dim: int
@@ -35,19 +37,18 @@ class ModelConfig:
     l_cycles: int
     max_supervision_steps: int
     explore_rate: float
-    dtype: Dtype
-    remat: Remat
+    dtype: str
+    remat: str
     vocab_size: int
     num_cells: int
     num_puzzles: int
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            value, choices = getattr(self, name), get_args(hint)
-            if hint in (Positions, Dtype, Remat) and value not in choices:
-                raise ConfigError(
-                    f"model.{name} = {value!r}; expected one of {', '.join(choices)}"
-                )
+            value = getattr(self, name)
+            if value not in CHOICES.get(name, (value,)):
+                names = ", ".join(CHOICES[name])
+                raise ConfigError(f"model.{name} = {value!r}; expected one of {names}")
             if hint is int and value < self._least(name):
                 least = self._least(name)
                 raise ConfigError(

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.losses import LossName, row_losses
+from trm_jax.losses import row_losses
 from trm_jax.model import TRM
 from trm_jax.sharding import put_batch
 from trm_jax.supervision import init_carry, refill, supervision_step
@@ -32,7 +32,7 @@ PER_STEP = ("q_halt", "cells_right", "all_right", "cell_loss")
 EvalStep = Callable[[Params, Params, Array, Batch], EvalOutput]
 
 
-def make_eval_step(model: TRM, *, num_steps: int, loss: LossName) -> EvalStep:
+def make_eval_step(model: TRM, *, num_steps: int, loss: str) -> EvalStep:
     """Compiled (params, constants, puzzle_table, batch) -> EvalOutput."""
 
     def eval_step(

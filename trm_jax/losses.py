@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cell cross-entropy (stablemax or softmax), halting loss, and their sum per row."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from trm_jax.errors import ConfigError
 from trm_jax.types import Batch, StepOutput
 
-LossName = Literal["stablemax", "softmax"]
+LOSSES = ("stablemax", "softmax")
 HALT_WEIGHT = 0.5
 
 
@@ -42,7 +42,7 @@ def log_stablemax(logits: Float[Array, "... v"]) -> Float[Array, "... v"]:
 
 
 def cross_entropy(
-    logits: Float[Array, "... v"], labels: Int[Array, "..."], *, loss: LossName
+    logits: Float[Array, "... v"], labels: Int[Array, "..."], *, loss: str
 ) -> Float[Array, "..."]:
     """Negative log-probability of the label, in float32 or wider."""
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -52,12 +52,12 @@ def cross_entropy(
         case "softmax":
             log_probs = jax.nn.log_softmax(wide)
         case _:
-            names = ", ".join(get_args(LossName))
+            names = ", ".join(LOSSES)
             raise ConfigError(f"train.loss = {loss!r}; expected one of {names}")
     return -jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
 
 
-def row_losses(output: StepOutput, batch: Batch, *, loss: LossName) -> RowLosses:
+def row_losses(output: StepOutput, batch: Batch, *, loss: str) -> RowLosses:
     """Losses of each row. A row without labels has no cell loss and counts as right."""
     mask = batch.label_mask
     num_labels = mask.sum(-1)

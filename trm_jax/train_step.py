@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from trm_jax.config import ModelConfig
 from trm_jax.errors import ConfigError
 from trm_jax.halting import exploration_minimum
-from trm_jax.losses import LossName, row_losses
+from trm_jax.losses import row_losses
 from trm_jax.metrics import add_metrics, step_metrics, zero_metrics
 from trm_jax.model import TRM, init_variables
 from trm_jax.optim import ema_update, make_optimizer, make_schedule, sparse_sign_sgd
@@ -91,7 +91,7 @@ def init_train_state(
 
 def loss_and_grads(
     model: TRM,
-    loss: LossName,
+    loss: str,
     params: Params,
     vectors: Float[Array, "b e"],
     carry: Carry,
@@ -157,7 +157,7 @@ def make_train_step(
     model: TRM,
     optim: Optim,
     *,
-    loss: LossName,
+    loss: str,
     seed: int,
     micro_batches: int,
     log_every: int,
@@ -189,7 +189,7 @@ def make_train_step(
             (grads, vector_grads), carry, metrics = parts
 
         # Also shows a gradient that is not finite before its update is saved.
-        metrics["grad_norm"] = optax.global_norm(grads), jnp.ones(())
+        metrics["grad_norm"] = optax.tree.norm(grads), jnp.ones(())
         update = optim.optimizer.update
         updates, opt_state = update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sudoku-Extreme CSV files: every row checked, wrong rows named; repeated puzzles."""
+
+import itertools
+import pathlib
+
+import numpy as np
+
+from data_pipeline.errors import DataError
+from data_pipeline.spec import PuzzleSet
+from data_pipeline.sudoku import BLANK_TOKEN, SudokuShape, encode
+from data_pipeline.text_files import place, read_rows, shorten
+
+CHUNK_ROWS = 8192
+MAX_RATING_DIGITS = 18  # every such number fits int64
+MAX_WARNINGS = 10
+
+Row = tuple[int, int, tuple[str, ...]]  # number, line, fields: see read_rows
+
+
+def read_sudoku_csv(path: str | pathlib.Path, shape: SudokuShape) -> PuzzleSet:
+    """All rows of a file, with the attributes `rating` and `clues`."""
+    rows = read_rows(path)
+    chunks = []
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        chunks.append(_parse(path, chunk, shape))
+    inputs, labels, rating, clues = map(np.concatenate, zip(*chunks, strict=True))
+    return PuzzleSet.of_single_examples(inputs, labels, rating=rating, clues=clues)
+
+
+def find_duplicates(puzzles: PuzzleSet, path: str | pathlib.Path) -> list[str]:
+    """A warning for each row whose question an earlier row asks already."""
+    rows, earlier = _repeats(puzzles.inputs)
+    return _warnings(f"{path}: duplicate: row", rows, "repeats row", earlier)
+
+
+def find_overlap(
+    train: PuzzleSet,
+    test: PuzzleSet,
+    train_path: str | pathlib.Path,
+    test_path: str | pathlib.Path,
+) -> list[str]:
+    """A warning for each test row whose question is also in the training set."""
+    rows, earlier = _repeats(np.concatenate([train.inputs, test.inputs]))
+    shared = (rows >= len(train)) & (earlier < len(train))
+    rows, earlier = rows[shared] - len(train), earlier[shared]
+    return _warnings(f"overlap: {test_path} row", rows, f"is {train_path} row", earlier)
+
+
+def _parse(
+    path: str | pathlib.Path, chunk: list[Row], shape: SudokuShape
+) -> tuple[np.ndarray, ...]:
+    """Inputs, labels, ratings and clues. `_problem` names what the fast checks find."""
+    columns = zip(*(fields for _, _, fields in chunk), strict=True)
+    _, questions, answers, ratings = columns
+    inputs, labels = _tokens(questions, shape), _tokens(answers, shape)
+    if (
+        inputs is None
+        or labels is None
+        or not _solves(inputs, labels, shape)
+        or not all(map(_is_rating, ratings))
+    ):
+        problems = (
+            f"{place(path, number, line)}: {problem}"
+            for number, line, fields in chunk
+            if (problem := _problem(fields, shape))
+        )
+        raise DataError(next(problems))
+    rating = np.fromiter(map(int, ratings), np.int64, len(chunk))
+    clues = np.count_nonzero(inputs > BLANK_TOKEN, axis=1)
+    return inputs, labels, rating, clues
+
+
+def _tokens(texts: tuple[str, ...], shape: SudokuShape) -> np.ndarray | None:
+    """Tokens `n m`; None if a length or a character is wrong."""
+    joined = "".join(texts)
+    if set(map(len, texts)) != {shape.num_cells} or not joined.isascii():
+        return None
+    allowed = "." + _digits(shape)
+    table = np.zeros(256, np.uint8)
+    table[[ord(character) for character in allowed]] = encode(allowed)
+    tokens = np.frombuffer(joined.encode().translate(table.tobytes()), np.uint8)
+    return tokens.reshape(len(texts), -1) if tokens.all() else None
+
+
+def _solves(inputs: np.ndarray, labels: np.ndarray, shape: SudokuShape) -> bool:
+    """Whether every answer is complete, keeps the givens and obeys the rules."""
+    if ((inputs != labels) & (inputs != BLANK_TOKEN)).any():
+        return False
+    # `side` powers of two sum to those of all digits only if each occurs once.
+    membership = np.zeros((shape.num_cells, 3 * shape.side), np.float32)
+    np.put_along_axis(membership.T, shape.units(), 1, axis=1)
+    powers = np.exp2(np.arange(shape.side + 2, dtype=np.float32))
+    sums = powers[labels] @ membership
+    return bool((sums == powers[BLANK_TOKEN + 1 :].sum()).all())
+
+
+def _is_rating(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_RATING_DIGITS
+
+
+def _digits(shape: SudokuShape) -> str:
+    return "123456789"[: shape.side]
+
+
+def _problem(fields: tuple[str, ...], shape: SudokuShape) -> str | None:
+    """What is wrong with a row, or None."""
+    _, question, answer, rating = fields
+    problem = (
+        _length_problem("question", question, shape)
+        or _length_problem("answer", answer, shape)
+        or _character_problem("question", question, "." + _digits(shape), shape)
+        or _character_problem("answer", answer, _digits(shape), shape)
+    )
+    if problem:
+        swapped = "." in answer and "." not in question
+        hint = "; hint: question and answer look swapped" if swapped else ""
+        return problem + hint
+    if not _is_rating(rating):
+        value = f"value {shorten(rating)}"
+        expected = f"expected a whole number >= 0, up to {MAX_RATING_DIGITS} digits"
+        return f"column rating: {value}, {expected}"
+    return _contradiction(question, answer, shape) or _broken_rule(answer, shape)
+
+
+def _length_problem(column: str, text: str, shape: SudokuShape) -> str | None:
+    if len(text) == shape.num_cells:
+        return None
+    newline = "; newline inside the field" if "\n" in text or "\r" in text else ""
+    counts = f"{len(text)} characters found, {shape.num_cells} expected"
+    return f"column {column}: {counts}{newline}"
+
+
+def _character_problem(
+    column: str, text: str, allowed: str, shape: SudokuShape
+) -> str | None:
+    cell = next((i for i, c in enumerate(text) if c not in allowed), None)
+    if cell is None:
+        return None
+    match text[cell]:
+        case "\0":
+            found = "NUL character"
+        case character if not character.isascii():
+            found = f"non-ASCII character {ascii(character)}"
+        case character:
+            found = f"character {character!r}"
+    dot = ". and " if "." in allowed else ""
+    expected = f"allowed: {dot}1-{shape.side}"
+    if column == "answer" and text[cell] == ".":
+        expected += "; the answer must be complete"
+    if column == "question" and text[cell] == "0":
+        expected += "; expected . for blanks"
+    where = f"position {cell + 1} of {len(text)} {_grid_place(cell, shape)}"
+    return f"column {column}: {found} at {where}; {expected}"
+
+
+def _contradiction(question: str, answer: str, shape: SudokuShape) -> str | None:
+    for cell, (given, digit) in enumerate(zip(question, answer, strict=True)):
+        if given not in (".", digit):
+            where = f"cell {cell + 1}: given {given}, answer {digit}"
+            return f"columns question and answer: {where} {_grid_place(cell, shape)}"
+    return None
+
+
+def _broken_rule(answer: str, shape: SudokuShape) -> str | None:
+    broken = np.flatnonzero(shape.broken_units(encode(answer)[None])[0])
+    if not broken.size:
+        return None
+    kind, index = divmod(int(broken[0]), shape.side)
+    digits = [answer[cell] for cell in shape.units()[broken[0]]]
+    repeated = next(digit for digit in digits if digits.count(digit) > 1)
+    unit = f"{('row', 'column', 'box')[kind]} {index + 1}"
+    return f"column answer: grid {unit} repeats digit {repeated}"
+
+
+def _grid_place(cell: int, shape: SudokuShape) -> str:
+    row, column = divmod(cell, shape.side)
+    return f"(grid row {row + 1}, column {column + 1})"
+
+
+def _repeats(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that an earlier row equals, and the first such row of each."""
+    keys = np.ascontiguousarray(inputs).view(f"V{inputs.shape[1]}")[:, 0]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    origin = first[inverse]
+    rows = np.flatnonzero(origin != np.arange(len(inputs)))
+    return rows, origin[rows]
+
+
+def _warnings(head: str, rows: np.ndarray, link: str, others: np.ndarray) -> list[str]:
+    pairs = zip(rows[:MAX_WARNINGS] + 1, others[:MAX_WARNINGS] + 1, strict=True)
+    warnings = [f"{head} {row} {link} {other}" for row, other in pairs]
+    if len(rows) > MAX_WARNINGS:
+        warnings.append(f"... and {len(rows) - MAX_WARNINGS} more rows like these")
+    return warnings

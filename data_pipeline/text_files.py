@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text files and CSV rows, plain or gzipped, with errors that say what is wrong."""
+
+import codecs
+import csv
+import gzip
+import io
+import operator
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+from data_pipeline.errors import DataError
+
+CSV_COLUMNS = ("source", "question", "answer", "rating")
+_GZIP_MAGIC = b"\x1f\x8b"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: str | pathlib.Path) -> str:
+    """The whole file, without a byte order mark."""
+    return "".join(read_lines(path))
+
+
+def read_lines(path: str | pathlib.Path) -> Iterator[str]:
+    """Lines with their ends, without a byte order mark; a `.gz` file is unpacked."""
+    offset = 0
+    for line in _byte_lines(pathlib.Path(path)):
+        if offset == 0:
+            _check_start(path, line[:4])
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            place = f"byte 0x{line[error.start]:02X} at offset {offset + error.start}"
+            raise DataError(f"{path}: not UTF-8: {place}") from None
+        yield text.removeprefix("\ufeff") if offset == 0 else text
+        offset += len(line)
+
+
+def read_rows(
+    path: str | pathlib.Path, columns: tuple[str, ...] = CSV_COLUMNS
+) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    """(row from 1, its first line from 1, fields in the order of `columns`).
+
+    The header may order the columns freely and name others, which are ignored.
+    Blank lines are no rows.
+    """
+    reader = csv.reader(read_lines(path), strict=True)
+    number, line = 0, 1
+    try:
+        header = _checked_header(path, next(reader, None), columns)
+        pick = operator.itemgetter(*map(header.index, columns))
+        next_line = reader.line_num + 1
+        for fields in reader:
+            line, next_line = next_line, reader.line_num + 1
+            if not fields:
+                continue
+            number += 1
+            if len(fields) != len(header) or fields == header:
+                at_end = next(reader, None) is None
+                problem = _row_problem(fields, header, at_end)
+                raise DataError(f"{place(path, number, line)}: {problem}")
+            yield number, line, pick(fields)
+    except csv.Error as error:
+        # The reader stands at the last line of the row it could not finish.
+        where = f"{path}: row {number + 1} (up to line {reader.line_num})"
+        raise DataError(f"{where}: broken CSV: {error}") from None
+    if number == 0:
+        raise DataError(f"{path}: 0 rows: a header and nothing else")
+
+
+def place(path: str | pathlib.Path, number: int, line: int) -> str:
+    """How messages point at a row."""
+    return f"{path}: row {number} (line {line})"
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """Foreign text for a message: ASCII, quoted, cut."""
+    return ascii(text if len(text) <= width else text[:width] + "...")
+
+
+def _byte_lines(path: pathlib.Path) -> Iterator[bytes]:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, a file is expected")
+    try:
+        with open(path, "rb") as file:
+            if path.suffix != ".gz":
+                yield from file
+            elif file.peek(2)[:2] != _GZIP_MAGIC:
+                raise DataError(f"{path}: not a gzip file, though its name ends in .gz")
+            else:
+                yield from io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found") from None
+    except EOFError:
+        raise DataError(f"{path}: damaged gzip file: it ended early") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        reason = "wrong checksum" if "CRC" in str(error) else str(error)
+        raise DataError(f"{path}: damaged gzip file: {reason}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _check_start(path: str | pathlib.Path, start: bytes) -> None:
+    if start.startswith(_GZIP_MAGIC):
+        raise DataError(f"{path}: not UTF-8 (looks like gzip; name it .gz)")
+    if start.startswith(_UTF16_MARKS) or b"\0" in start:
+        raise DataError(f"{path}: not UTF-8 (looks like UTF-16)")
+
+
+def _checked_header(
+    path: str | pathlib.Path, header: list[str] | None, columns: tuple[str, ...]
+) -> list[str]:
+    expected = f"expected header {','.join(columns)}"
+    if header is None:
+        raise DataError(f"{path}: empty file, {expected}")
+    missing = [name for name in columns if name not in header]
+    if len(header) == 1 and any(name in header[0] for name in columns):
+        one = f'one column found: "{header[0]}"'
+        hint = "hint: the separator must be a comma"
+        raise DataError(f"{path}: line 1: header: {one}; {expected}; {hint}")
+    if len(missing) == len(columns):
+        found = shorten(",".join(header))
+        raise DataError(f"{path}: line 1: {expected}, found {found}")
+    problems = [f'duplicate column "{n}"' for n in columns if header.count(n) > 1]
+    problems += [f'missing column "{name}"' for name in missing]
+    if problems:
+        found = f"columns found: {', '.join(header)}"
+        raise DataError(f"{path}: line 1: {'; '.join(problems)}; {found}")
+    return header
+
+
+def _row_problem(fields: list[str], header: list[str], at_end: bool) -> str:
+    if fields == header:
+        return "a repeated header"
+    ending = " (the file ends here: cut off?)" if at_end else ""
+    return f"{len(fields)} fields found, {len(header)} expected{ending}"
