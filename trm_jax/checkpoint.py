@@ -185,18 +185,19 @@ def _digest_words(leaves: list[Array]) -> UInt32[Array, "n 2"]:
 
 
 def _digest(x: Array) -> UInt32[Array, " 2"]:
-    """Two sums modulo 2**32 of words times odd numbers hashed from their position."""
+    """Two sums modulo 2**32 of words hashed together with their position.
+
+    The hash permutes the words of each position: one changed word changes both sums.
+    """
     if x.dtype == jnp.bool_:
         words = x.astype(jnp.uint32)
     else:
         bits = jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")
         words = lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
     index = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
-    sums = [
-        jnp.sum(words * (_mix(index + salt) | 1), dtype=jnp.uint32)
-        for salt in (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
-    ]
-    return jnp.stack(sums)
+    salts = (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
+    hashed = (_mix(words ^ _mix(index ^ salt)) for salt in salts)
+    return jnp.stack([jnp.sum(h, dtype=jnp.uint32) for h in hashed])
 
 
 def _mix(h: Array) -> Array:
