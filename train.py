@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -91,26 +92,27 @@ def train(config: ConfigDict, workdir: str) -> int:
             yield put_batch(rows, built.mesh)
 
     workdirs.claim(workdir, config.to_dict(), data.identity)
-    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-    state = checkpoints.restore_newest(built.state_like) or built.init()
-    step = int(state.step)
-    workdirs.record_run(workdir, step)
-    log.info("%s: step %d of %d", workdir, step, config.train.steps)
-    loop = trainer.Trainer(
-        train_step=built.train_step,
-        batches=batches,
-        evaluate=score,
-        checkpoints=checkpoints,
-        writer=MetricWriter(workdir, step=step),
-        cadence=trainer.Cadence.from_section(config.train),
-        schedule=built.optim.schedule,
-        stop_requested=stop,
-    )
-    try:
-        loop.run(state)
-    except trainer.Stopped as stopped:
-        log.info("%s", stopped)
-        return cli.EXIT_STOPPED
+    with closing(Checkpoints(workdir, keep=config.train.keep_checkpoints)) as saved:
+        state = saved.restore_newest(built.state_like) or built.init()
+        step = int(state.step)
+        workdirs.record_run(workdir, step)
+        log.info("%s: step %d of %d", workdir, step, config.train.steps)
+        with closing(MetricWriter(workdir, step=step)) as writer:
+            loop = trainer.Trainer(
+                train_step=built.train_step,
+                batches=batches,
+                evaluate=score,
+                checkpoints=saved,
+                writer=writer,
+                cadence=trainer.Cadence.from_section(config.train.to_dict()),
+                schedule=built.optim.schedule,
+                stop_requested=stop,
+            )
+            try:
+                loop.run(state)
+            except trainer.Stopped as stopped:
+                log.info("%s", stopped)
+                return cli.EXIT_STOPPED
     return cli.EXIT_OK
 
 

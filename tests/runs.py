@@ -35,7 +35,12 @@ def command(script, *flags):
 
 
 def call(script, *flags, **kwargs):
-    kwargs = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT} | kwargs
+    kwargs = {
+        "capture_output": True,
+        "text": True,
+        "timeout": 300,
+        "cwd": ROOT,
+    } | kwargs
     return subprocess.run(command(script, *flags), check=False, **kwargs)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -36,6 +37,7 @@ def run(
     if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
         sys.stdout.write(f"{doc.strip()}\n\n{flags.FLAGS.main_module_help()}\n")
         sys.exit(EXIT_OK)
+    _quieten_failed_reads()
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
     try:
         _parse_flags()
@@ -44,6 +46,23 @@ def run(
         _leave(EXIT_WRONG_INPUT, f"error: {error}")
     except FloatingPointError as error:
         _leave(EXIT_FAILED, f"error: {error}; the last good checkpoint is untouched")
+
+
+def _quieten_failed_reads() -> None:
+    """Drop what tensorstore's threads print when the read of a damaged file fails.
+
+    Orbax raises the first error, which we report; the reads still under way then find
+    their event loop closed, hundreds of times.
+    """
+    shown = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 def _stdout_handler() -> logging.Handler:

@@ -41,6 +41,12 @@ def log_stablemax(logits: Float[Array, "... v"]) -> Float[Array, "... v"]:
     return jax.nn.log_softmax(jnp.log1p(rising) - jnp.log1p(falling))
 
 
+def unknown_loss(loss: str) -> ConfigError:
+    """The error for a name that is not in LOSSES."""
+    names = ", ".join(LOSSES)
+    return ConfigError(f"train.loss = {loss!r}; expected one of {names}")
+
+
 def cross_entropy(
     logits: Float[Array, "... v"], labels: Int[Array, "..."], *, loss: str
 ) -> Float[Array, "..."]:
@@ -52,8 +58,7 @@ def cross_entropy(
         case "softmax":
             log_probs = jax.nn.log_softmax(wide)
         case _:
-            names = ", ".join(LOSSES)
-            raise ConfigError(f"train.loss = {loss!r}; expected one of {names}")
+            raise unknown_loss(loss)
     return -jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
 
 

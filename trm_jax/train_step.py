@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from trm_jax.config import ModelConfig
 from trm_jax.errors import ConfigError
 from trm_jax.halting import exploration_minimum
-from trm_jax.losses import row_losses
+from trm_jax.losses import LOSSES, row_losses, unknown_loss
 from trm_jax.metrics import add_metrics, step_metrics, zero_metrics
 from trm_jax.model import TRM, init_variables
 from trm_jax.optim import ema_update, make_optimizer, make_schedule, sparse_sign_sgd
@@ -164,6 +164,8 @@ def make_train_step(
 ) -> TrainStep:
     """The pure step (state, batch) -> state; all of its randomness is (seed, step)."""
     c = model.config
+    if loss not in LOSSES:
+        raise unknown_loss(loss)
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         carry = refill(state.carry, batch, state.constants)
