@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
             test="",  # csv: likewise; arrays: empty takes the same folder's test/
             box_rows=3,  # a box is box_rows x box_cols cells: 2x2, 2x3 or 3x3
             box_cols=3,
-            train_puzzles=0,  # size of the chosen (or generated) subset; 0 = all
+            train_puzzles=0,  # size of the chosen subset, 0 = all; or how many to generate
             test_puzzles=0,  # likewise
             clues=(0, 0),  # generator: fewest and most clues
             num_augmentations=0,  # symmetries per training puzzle, beside itself

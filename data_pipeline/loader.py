@@ -27,7 +27,7 @@ class TrainLoader:
     An epoch visits every group once in random order, draws one of its variants (a
     stored puzzle, then one of its `num_augmentations` + 1 symmetries) and takes that
     puzzle's examples in random order. Epochs are laid end to end and cut into batches
-    of `batch_size` rows; `rows` selects this process's part of each batch.
+    of `batch_size` rows; `rows`, a slice without a step, is this process's part.
     """
 
     def __init__(
@@ -40,11 +40,19 @@ class TrainLoader:
         augment: Augment | None = None,
         rows: slice = slice(None),
     ) -> None:
-        if num_augmentations and augment is None:
+        if num_augmentations < 0 or (num_augmentations and augment is None):
+            expected = "0: this source has none" if augment is None else "0 or more"
             raise DataError(
-                f"data.num_augmentations = {num_augmentations}, but this source has no "
-                "augmentation; expected 0"
+                f"data.num_augmentations = {num_augmentations}; expected {expected}"
             )
+        if batch_size < 1 or not range(batch_size)[rows]:
+            raise DataError(
+                f"train.batch_size = {batch_size} leaves no row for this process"
+            )
+        if rows.step not in (None, 1):
+            raise ValueError(f"{rows = }; expected neighbouring rows")
+        if not 0 <= seed < 2**63:
+            raise DataError(f"seed = {seed}; expected 0 to 2**63 - 1")
         self._puzzles = puzzles
         self._batch_size = batch_size
         self._seed = seed
@@ -53,6 +61,8 @@ class TrainLoader:
         self._rows = rows
         self._group_sizes = _examples_per_group(puzzles)
         self.epoch_size = int(self._group_sizes.sum())
+        if not self.epoch_size:
+            raise DataError("the training set is empty; expected at least one puzzle")
         self._epoch = functools.lru_cache(maxsize=4)(self._draw_epoch)
 
     def __call__(self, k: int) -> Batch:

@@ -54,6 +54,13 @@ def load(
 ) -> Data:
     """Read or make the puzzles and choose the subsets. Raises DataError."""
     shape = _shape(task, box_rows, box_cols)
+    if not 0 <= seed < 2**63:
+        raise DataError(f"data.seed = {seed}; expected 0 to 2**63 - 1")
+    if source in ("hub", "generator") and (train or test):
+        raise DataError(
+            f"data.source = {source!r} reads no file, but data.train or data.test is "
+            "set; did you mean --config.data.source=csv?"
+        )
     warnings: list[str] = []
     match source:
         case "generator":

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Speed of the Sudoku generator: `python -m benchmarks.generate [COUNT]`.
+
+Prints a table and, as the last line, the same as JSON. Half of the puzzles are held
+out. There are only 36 minimal puzzles of 2x2 boxes, hence clues there and for 2x3.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+
+from data_pipeline.sudoku import SudokuShape
+from data_pipeline.sudoku_generator import generate
+
+CASES = [((2, 2), (4, 8)), ((2, 3), (8, 12)), ((3, 3), (0, 0))]
+MOST_SMALL = 1000  # of some 2,200 that there are with 4 to 8 clues
+
+
+def measure(boxes: tuple[int, int], clues: tuple[int, int], count: int) -> dict:
+    """Makes `count` puzzles; the facts of one row."""
+    if boxes == (2, 2):
+        count = min(count, MOST_SMALL)
+    start = time.perf_counter()
+    sets = generate(
+        SudokuShape(*boxes), (count - count // 2, count // 2), clues=clues, seed=0
+    )
+    seconds = time.perf_counter() - start
+    rating, found = (
+        np.concatenate([puzzles.attributes[name] for puzzles in sets])
+        for name in ("rating", "clues")
+    )
+    return {
+        "boxes": f"{boxes[0]}x{boxes[1]}",
+        "asked_clues": list(clues) if any(clues) else "minimal",
+        "puzzles": count,
+        "seconds": round(seconds, 2),
+        "puzzles_per_s": round(count / seconds, 1),
+        "mean_rating": round(float(rating.mean()), 2),
+        "median_rating": float(np.median(rating)),
+        "max_rating": int(rating.max()),
+        "clues": [int(found.min()), int(found.max())],
+    }
+
+
+def main(count: int) -> None:
+    """Prints the table and the JSON line."""
+    rows = [measure(boxes, clues, count) for boxes, clues in CASES]
+    for line in [list(rows[0]), *(row.values() for row in rows)]:
+        print("".join(f"{value!s:>15}" for value in line))
+    print(json.dumps({"benchmark": "generate", "rows": rows}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
