@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         h_cycles=2,
         l_cycles=3,
         dtype="float32",
+        remat="none",
     )
     config.optim.update(
         lr=1e-3,

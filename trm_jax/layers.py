@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 RMS_EPS = 1e-5
@@ -28,13 +29,20 @@ def rms_norm(h: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     return (wide * lax.rsqrt(mean_square + RMS_EPS)).astype(h.dtype)
 
 
+MATMUL = "matmul"  # what remat policies call the results of `matmul`
+
+
 @jax.custom_vjp
 def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"]:
-    """A @ b for matrices of one dtype, accumulated in float32.
+    """a @ b for matrices of one dtype, accumulated in float32.
 
     XLA's CPU backend multiplies bfloat16 twice as fast when asked for a float32
     result, in the backward pass too, which only a rule of its own can ask for.
     """
+    return _product(a, b)
+
+
+def _product(a: Array, b: Array) -> Array:
     if a.dtype != jnp.bfloat16:
         return a @ b
     return lax.platform_dependent(
@@ -48,12 +56,12 @@ def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"
 
 
 def _matmul_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(a, b), (a, b)
+    return checkpoint_name(_product(a, b), MATMUL), (a, b)
 
 
 def _matmul_bwd(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     a, b = residuals
-    return matmul(grad, b.T), matmul(a.T, grad)
+    return _product(grad, b.T), _product(a.T, grad)
 
 
 matmul.defvjp(_matmul_fwd, _matmul_bwd)

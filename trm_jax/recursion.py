@@ -18,9 +18,13 @@ State = Float[Array, "*b l d"]
 NetFn = Callable[[Params, State], State]
 P = TypeVar("P")
 
+_policies = jax.checkpoint_policies
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    # The products inside attention, and those of layers.matmul, known by their name.
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_saveable, _policies.save_only_these_names("matmul")
+    ),
+    "full": _policies.nothing_saveable,
 }
 
 
