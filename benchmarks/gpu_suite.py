@@ -23,7 +23,12 @@ import jax.numpy as jnp
 from benchmarks.step import HEADER, as_line, measure
 from trm_jax.layers import matmul
 
-CASES = [("mlp_t", "none"), ("mlp_t", "dots"), ("attention", "none"), ("attention", "dots")]
+CASES = [
+    ("mlp_t", "none"),
+    ("mlp_t", "dots"),
+    ("attention", "none"),
+    ("attention", "dots"),
+]
 
 
 def peaks(dtype: str = "bfloat16", side: int = 8192) -> dict[str, float]:

@@ -13,9 +13,11 @@ def get_config() -> ConfigDict:
         seed=0,  # weights, exploration, order of the puzzles; 0 is a seed
         data=config_dict.create(
             task="sudoku",
-            source="csv",  # csv | arrays | generator | hub
-            train="",  # csv: path of .csv or .csv.gz; arrays: folder above train/
-            test="",  # csv: likewise; arrays: empty takes the same folder's test/
+            source="csv",  # csv | arrays | generator | hub | prepared
+            # csv: a .csv or .csv.gz; arrays: the folder above train/; prepared: the
+            # folder above sudoku_extreme/
+            train="",
+            test="",  # likewise; arrays, prepared: empty takes the same folder
             box_rows=3,  # a box is box_rows x box_cols cells: 2x2, 2x3 or 3x3
             box_cols=3,
             train_puzzles=0,  # size of the chosen subset, 0 = all; or how many to generate

@@ -104,7 +104,7 @@ def _read_set(base: pathlib.Path, name: str, meta: dict[str, Any]) -> PuzzleSet:
     labels = _read_rows(paths["labels"], meta["seq_len"])
     _check_same_length(paths["inputs"], inputs, paths["labels"], labels)
     puzzle_starts = _read_starts(paths["puzzle_indices"], len(inputs), "rows")
-    ids = _read_npy(paths["puzzle_identifiers"], "(puzzles,)", 1)
+    ids = read_npy(paths["puzzle_identifiers"], "(puzzles,)", 1)
     puzzle_ends = puzzle_starts[1:]
     _check_same_length(
         paths["puzzle_identifiers"], ids, paths["puzzle_indices"], puzzle_ends
@@ -193,7 +193,7 @@ def _check_group_sizes(
 
 
 def _read_rows(path: pathlib.Path, seq_len: int) -> np.ndarray:
-    array = _read_npy(path, f"(rows, {seq_len})", 2)
+    array = read_npy(path, f"(rows, {seq_len})", 2)
     if array.shape[1] != seq_len:
         found = f"rows of {array.shape[1]} found"
         raise DataError(f"{path}: {found}, {seq_len} expected (seq_len)")
@@ -203,7 +203,7 @@ def _read_rows(path: pathlib.Path, seq_len: int) -> np.ndarray:
 
 
 def _read_starts(path: pathlib.Path, count: int, unit: str) -> np.ndarray:
-    starts = _read_npy(path, f"({unit} + 1,)", 1)
+    starts = read_npy(path, f"({unit} + 1,)", 1)
     if not len(starts) or starts[0] != 0:
         raise DataError(f"{path}: does not begin with 0")
     for index in np.flatnonzero(starts[1:] <= starts[:-1])[:1]:
@@ -214,7 +214,7 @@ def _read_starts(path: pathlib.Path, count: int, unit: str) -> np.ndarray:
     return starts.astype(np.int64)
 
 
-def _read_npy(path: pathlib.Path, expected: str, ndim: int) -> np.ndarray:
+def read_npy(path: pathlib.Path, expected: str, ndim: int) -> np.ndarray:
     """A whole-number array, mapped; nothing is ever unpickled."""
     try:
         with open(path, "rb") as file:

@@ -12,12 +12,13 @@ from data_pipeline.augment import sample_symmetries
 from data_pipeline.errors import DataError
 from data_pipeline.hashing import random_bits
 from data_pipeline.loader import Augment
+from data_pipeline.prepared import open_prepared
 from data_pipeline.spec import PuzzleSet, PuzzleSpec
 from data_pipeline.sudoku import SudokuShape
 from data_pipeline.sudoku_csv import find_duplicates, find_overlap, read_sudoku_csv
 from data_pipeline.sudoku_generator import generate
 
-SOURCES = ("csv", "arrays", "generator", "hub")
+SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
 HUB_REPOSITORY = "sapientinc/sudoku-extreme"
 _SUBSET, _TEST_SUBSET = range(2)
 
@@ -83,6 +84,12 @@ def load(
                 _read_arrays(train, "train", shape),
                 _read_arrays(test or train, "test", shape),
             )
+        case "prepared":
+            _require(train, "train", source)
+            sets = (
+                open_prepared(train, "train", shape),
+                open_prepared(test or train, "test", shape),
+            )
         case _:
             raise DataError(
                 f"data.source = {source!r}; expected one of {', '.join(SOURCES)}"
@@ -100,6 +107,8 @@ def load_test(
 ) -> PuzzleSet:
     """All puzzles of one CSV file, or of the test split of an array folder."""
     shape = _shape(task, box_rows, box_cols)
+    if (Path(path) / "sudoku_extreme").is_dir():
+        return open_prepared(path, "test", shape)
     if Path(path).is_dir():
         return _read_arrays(path, "test", shape)
     return read_sudoku_csv(path, shape)

@@ -1,79 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""New Sudoku puzzles with exactly one solution, from a seed."""
+"""New Sudoku puzzles with exactly one solution, from a seed.
+
+Draw k is a function of the seed and k alone. A random full grid (not uniform among all
+grids) loses clues in random order, each where the solution stays unique; of the
+puzzles that DIGS different orders give, the one with the highest rating is kept.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.errors import DataError
+from data_pipeline.hashing import random_below, random_permutations
 from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku import BLANK_TOKEN, SudokuShape
-from data_pipeline.sudoku_solver import count_solutions
+from data_pipeline.sudoku import SudokuShape
+from data_pipeline.sudoku_canonical import grid_classes, puzzle_classes
+from data_pipeline.sudoku_solver import all_digits, solve, tokens_of
+
+DIGS = 2
+CHUNK = 1024  # draws at once, for speed; the result does not depend on it
+
+_GRID, _ORDER, _CLUES = range(3)
+
+
+class _Puzzles(NamedTuple):
+    """Arrays with one row per puzzle; or the rows of one puzzle."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    clues: np.ndarray
+    rating: np.ndarray
 
 
 def generate(
     shape: SudokuShape, counts: tuple[int, int], *, clues: tuple[int, int], seed: int
 ) -> tuple[PuzzleSet, PuzzleSet]:
-    """A training and a test set of `counts` puzzles, all different.
+    """A training and a test set of `counts` puzzles, with their clues and ratings.
 
-    Clues are taken away at random while the solution stays unique, down to a number
-    drawn from `clues` (both ends included).
+    A puzzle has between `clues` clues (both ends included); for (0, 0) it is minimal:
+    without any one of its clues it has a second solution.
 
-    Raises DataError where `clues` cannot be met.
+    No puzzle occurs twice, not even as a symmetric variant, and no test puzzle has a
+    variant of a training puzzle's solution. All grids of 2x2 boxes are variants of
+    two: there, other puzzles of the same grid may be in the other set.
+
+    Raises DataError where `counts` or `clues` cannot be met.
     """
-    fewest, most = clues
-    if not 0 < fewest <= most <= shape.num_cells:
-        raise DataError(
-            f"data.clues = {clues}; expected 1 <= fewest <= most <= {shape.num_cells}"
-        )
-    rng = np.random.default_rng(seed)
-    found: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    tries = 0
-    while len(found) < sum(counts):
-        tries += 1
-        if tries > 100 * sum(counts):
+    _check(shape, counts, clues)
+    split = _Split(counts)
+    draws = 0
+    while missing := split.missing():
+        size = min(max(missing, draws, 64), CHUNK)
+        drawn = _draw(shape, np.arange(draws, draws + size), clues, seed)
+        draws += size
+        puzzles = puzzle_classes(drawn.inputs, drawn.labels, shape)
+        grids = puzzles if shape.side == 4 else grid_classes(drawn.labels, shape)
+        split.add(drawn, puzzles.tolist(), grids.tolist())
+        found = sum(counts) - split.missing()
+        if draws >= 1000 and found < draws / 100:  # too rare, or there are no more
             raise DataError(
-                f"data.clues = {clues}: only {len(found)} of {sum(counts)} puzzles "
-                "found; ask for more clues or fewer puzzles"
+                f"data.train_puzzles = {counts[0]}, data.test_puzzles = {counts[1]}: "
+                f"only {found} different puzzles with data.clues = {clues} found in "
+                f"{draws:,} draws; ask for fewer puzzles or other clues"
             )
-        solution = _random_solution(shape, rng)
-        puzzle = _dig(shape, solution, int(rng.integers(fewest, most + 1)), rng)
-        if puzzle is not None:
-            found.setdefault(puzzle.tobytes(), (puzzle, solution))
-    inputs, labels = (np.stack(grids) for grids in zip(*found.values(), strict=True))
-    both = [slice(0, counts[0]), slice(counts[0], None)]
-    train, test = (
-        PuzzleSet.of_single_examples(
-            inputs[part], labels[part], clues=(inputs[part] != BLANK_TOKEN).sum(1)
+    return split.sets()
+
+
+def _check(shape: SudokuShape, counts: tuple[int, int], clues: tuple[int, int]) -> None:
+    for name, count in zip(("train", "test"), counts, strict=True):
+        if count < 1:
+            raise DataError(
+                f"data.{name}_puzzles = {count}; the generator makes 1 or more"
+            )
+    fewest, most = clues
+    if any(clues) and not 0 < fewest <= most <= shape.num_cells:
+        raise DataError(
+            f"data.clues = {clues}; expected 1 <= fewest <= most <= {shape.num_cells}, "
+            "or (0, 0) for minimal puzzles"
         )
-        for part in both
+
+
+class _Split:
+    """Puzzles of the training and the test set, dealt out by the class of their grid.
+
+    A new class goes to the set with the smaller share of its puzzles, for good.
+    """
+
+    def __init__(self, counts: tuple[int, int]):
+        self._counts = counts
+        self._chosen: tuple[list[_Puzzles], list[_Puzzles]] = ([], [])
+        self._seen: set[int] = set()  # classes of the puzzles
+        self._home: dict[int, int] = {}  # class of a grid -> the set it belongs to
+
+    def missing(self) -> int:
+        """How many puzzles there are still to find."""
+        return sum(self._counts) - sum(map(len, self._chosen))
+
+    def add(self, drawn: _Puzzles, puzzles: list[int], grids: list[int]) -> None:
+        """Takes what is new and has a place, in order."""
+        for row, puzzle, grid in zip(
+            zip(*drawn, strict=True), puzzles, grids, strict=True
+        ):
+            if puzzle in self._seen:
+                continue
+            train, test = map(len, self._chosen)
+            emptier = int(test * self._counts[0] < train * self._counts[1])
+            home = self._home.setdefault(grid, emptier)
+            if len(self._chosen[home]) < self._counts[home]:
+                self._seen.add(puzzle)
+                self._chosen[home].append(_Puzzles(*row))
+
+    def sets(self) -> tuple[PuzzleSet, PuzzleSet]:
+        """Training and test set."""
+        train, test = map(_puzzle_set, self._chosen)
+        return train, test
+
+
+def _puzzle_set(rows: list[_Puzzles]) -> PuzzleSet:
+    puzzles = _Puzzles(*map(np.stack, zip(*rows, strict=True)))
+    return PuzzleSet.of_single_examples(
+        puzzles.inputs, puzzles.labels, clues=puzzles.clues, rating=puzzles.rating
     )
-    return train, test
 
 
-def _random_solution(shape: SudokuShape, rng: np.random.Generator) -> np.ndarray:
-    """A full grid: the shifted pattern grid under random symmetries."""
-    r, c, n = shape.box_rows, shape.box_cols, shape.side
+def _draw(
+    shape: SudokuShape, index: np.ndarray, clues: tuple[int, int], seed: int
+) -> _Puzzles:
+    """One puzzle per index, less those that keep more clues than allowed."""
+    fewest, most = clues if any(clues) else (0, shape.num_cells)
+    wanted = np.zeros(len(index), int)
+    if any(clues):
+        wanted = fewest + random_below(most - fewest + 1, seed, _CLUES, index)
+    grids = np.tile(_random_grids(shape, index, seed), DIGS)
+    dig = np.arange(DIGS)[:, None]
+    order = random_permutations(shape.num_cells, seed, _ORDER, dig, index)
+    order = order.reshape(-1, shape.num_cells)
+    puzzles = _dig(shape, grids, order, np.tile(wanted, DIGS))
+    num_clues = (np.bitwise_count(puzzles) == 1).sum(0)
+    rating = np.where(num_clues <= most, solve(puzzles, shape).guesses, -1)
+    best = rating.reshape(DIGS, -1).argmax(0) * len(index) + np.arange(len(index))
+    best = best[rating[best] >= 0]
+    return _Puzzles(
+        tokens_of(puzzles[:, best]),
+        tokens_of(grids[:, best]),
+        num_clues[best],
+        rating[best],
+    )
 
-    def lines(num_blocks: int, width: int) -> np.ndarray:
-        blocks = rng.permutation(num_blocks)[:, None] * width
-        within = np.stack([rng.permutation(width) for _ in range(num_blocks)])
-        return (blocks + within).ravel()
 
-    rows, cols = lines(c, r)[:, None], lines(r, c)[None]
-    pattern = (rows % r * c + rows // r + cols) % n
-    return (rng.permutation(n)[pattern] + 2).astype(np.uint8).ravel()
+def _random_grids(shape: SudokuShape, index: np.ndarray, seed: int) -> np.ndarray:
+    """A solved grid per index, as masks `m n`."""
+    cells = np.arange(shape.num_cells)[:, None]
+    lowest = random_below(shape.side, seed, _GRID, index, cells)
+    empty = np.full(lowest.shape, all_digits(shape), np.uint16)
+    return solve(empty, shape, lowest=lowest).masks
 
 
 def _dig(
-    shape: SudokuShape, solution: np.ndarray, clues: int, rng: np.random.Generator
-) -> np.ndarray | None:
-    puzzle = solution.copy()
-    left = shape.num_cells
-    for cell in rng.permutation(shape.num_cells):
-        if left == clues:
-            break
-        puzzle[cell] = BLANK_TOKEN
-        if count_solutions(puzzle, shape) > 1:
-            puzzle[cell] = solution[cell]
-        else:
-            left -= 1
-    return puzzle if left == clues else None
+    shape: SudokuShape, grids: np.ndarray, order: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """Masks `m n` with clues taken away in `order`, down to the number wanted.
+
+    A clue can go where no other digit in its cell leads to a solution; one that cannot
+    go now could not later either, so one pass gives minimal puzzles.
+    """
+    puzzles = grids.copy()
+    left = np.full(len(wanted), shape.num_cells)
+    for cells in order.T:
+        digging = np.flatnonzero(left > wanted)
+        cell, column = cells[digging], np.arange(len(digging))
+        others = puzzles[:, digging]
+        others[cell, column] ^= all_digits(shape)
+        unique = solve(others, shape).num_solutions == 0
+        puzzles[cell[unique], digging[unique]] = all_digits(shape)
+        left[digging[unique]] -= 1
+    return puzzles

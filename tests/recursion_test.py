@@ -144,6 +144,7 @@ def test_program_and_memory_do_not_grow_with_h_cycles(mixer):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_remat_saves_memory_and_dots_keeps_the_products(mixer, dtype):
     none, dots, full = (
-        compiled_gradient(mixer, 3, remat, dtype)[1] for remat in ("none", "dots", "full")
+        compiled_gradient(mixer, 3, remat, dtype)[1]
+        for remat in ("none", "dots", "full")
     )
     assert full < 0.9 * dots < 0.8 * none

@@ -34,7 +34,7 @@ MATMUL = "matmul"  # what remat policies call the results of `matmul`
 
 @jax.custom_vjp
 def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"]:
-    """a @ b for matrices of one dtype, accumulated in float32.
+    """Product a @ b for matrices of one dtype, accumulated in float32.
 
     XLA's CPU backend multiplies bfloat16 twice as fast when asked for a float32
     result, in the backward pass too, which only a rule of its own can ask for.

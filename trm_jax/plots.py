@@ -34,7 +34,9 @@ def plot_curves(
         for index, workdir in enumerate(workdirs):
             records = read_metrics(workdir)
             for name in names:
-                points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+                points = [
+                    (r["step"], r[name]) for r in records if r.get(name) is not None
+                ]
                 if not points:
                     continue
                 steps, values = zip(*points, strict=True)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""6x6 Sudoku that a 2-core CPU learns to solve in minutes (`make demo`).
+
+Command:  make demo, or
+          python train.py --config=configs/demo.py --workdir=runs/demo
+Hardware: 2 CPU cores.
+Time:     see README.md.
+Result:   see README.md. Test puzzles are of solution-grid classes that no training
+          puzzle belongs to, so none is a symmetry of a training puzzle.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """TRM with MLP-t, at the size of the task."""
+    config = default.get_config()
+    config.data.update(
+        source="generator",
+        box_rows=2,
+        box_cols=3,
+        train_puzzles=4_000,
+        test_puzzles=1_024,
+        clues=(8, 12),
+        num_augmentations=1_000,
+    )
+    config.model.update(
+        layers=("token_mlp", "swiglu") * 2,
+        d_model=64,
+        swiglu_width=128,
+        token_mlp_width=64,
+        positions="none",
+        prefix_len=1,
+        h_cycles=2,
+        l_cycles=2,
+        dtype="float32",
+    )
+    config.optim.update(
+        lr=3e-3,
+        table_lr=3e-3,
+        warmup_steps=50,
+        decay_start=0.6,
+        min_ratio=0.0,
+        ema_decay=0.995,
+        ema_ramp=True,
+    )
+    config.train.update(
+        steps=1_400, batch_size=64, log_every=50, eval_every=0, checkpoint_every=200
+    )
+    config.eval.update(batch_size=256, max_puzzles=0)
+    return config
