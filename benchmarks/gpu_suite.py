@@ -3,8 +3,8 @@
 
 python benchmarks/gpu_suite.py [--batch=768] [--steps=10] [--out=benchmarks/results]
 
-Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions. Runs on a CPU
-too (give a small --batch), so that a mistake shows before a GPU is at hand.
+Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions. Runs on a
+CPU too (give a small --batch): a mistake shows before a GPU is at hand.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
             test="",  # likewise; arrays, prepared: empty takes the same folder
             box_rows=3,  # a box is box_rows x box_cols cells: 2x2, 2x3 or 3x3
             box_cols=3,
-            train_puzzles=0,  # size of the chosen subset, 0 = all; or how many to generate
+            train_puzzles=0,  # how many to choose at random, 0 = all; or to generate
             test_puzzles=0,  # likewise
             clues=(0, 0),  # generator: fewest and most clues
             num_augmentations=0,  # symmetries per training puzzle, beside itself

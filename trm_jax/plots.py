@@ -2,6 +2,7 @@
 """Training curves from metrics.jsonl: python -m trm_jax.plots OUT.png WORKDIR..."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,16 +35,11 @@ def plot_curves(
         for index, workdir in enumerate(workdirs):
             records = read_metrics(workdir)
             for name in names:
-                points = [
-                    (r["step"], r[name]) for r in records if r.get(name) is not None
-                ]
-                if not points:
-                    continue
-                steps, values = zip(*points, strict=True)
+                values = {r["step"]: r[name] for r in records if name in r}
                 evaluated = name.startswith("eval/")
                 axis.plot(
-                    steps,
-                    values,
+                    list(values),
+                    [math.nan if v is None else v for v in values.values()],
                     color=f"C{index}",
                     marker="o" if evaluated else None,
                     markersize=4,
