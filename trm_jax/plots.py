@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training curves from metrics.jsonl: python -m trm_jax.plots OUT.png WORKDIR..."""
+"""Training curves: python -m trm_jax.plots OUT.png WORKDIR... [--givens=SHARE]
 
+Reads the metrics.jsonl of each workdir.
+"""
+
+import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,4 +63,9 @@ def plot_curves(
 
 
 if __name__ == "__main__":
-    plot_curves(sys.argv[2:], sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m trm_jax.plots")
+    parser.add_argument("out")
+    parser.add_argument("workdir", nargs="+")
+    parser.add_argument("--givens", type=float, help="share of cells that are given")
+    args = parser.parse_args()
+    plot_curves(args.workdir, args.out, givens=args.givens)
