@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: install test slow lint smoke bench clean
+.PHONY: install demo test slow lint smoke bench clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+demo: install
+	$(BIN)/python train.py --config=configs/demo.py --workdir=runs/demo
+	$(BIN)/python eval.py --workdir=runs/demo
+	$(BIN)/python solve.py --workdir=runs/demo
 
 smoke: install
 	$(BIN)/python train.py --config=configs/smoke.py --workdir=runs/smoke

@@ -36,6 +36,7 @@ WEIGHTS = flags.DEFINE_enum(
 SUPERVISION_STEPS = flags.DEFINE_integer(
     "supervision_steps", None, "Steps per puzzle; as the config says if unset."
 )
+LINE_S = 5.0  # seconds between progress lines where there is no terminal
 log = logging.getLogger("trm_jax.eval")
 
 
@@ -78,12 +79,16 @@ def main() -> int:
     eval_step = make_eval_step(
         built.model, num_steps=num_steps, loss=config["train"]["loss"]
     )
-    started = time.monotonic()
+    started = last_line = time.monotonic()
 
     def progress(done: int) -> None:
-        rate = done / (time.monotonic() - started)
-        left = clock_time((len(puzzles) - done) / rate)
-        log.info("%d/%d puzzles  %.1f/s  ETA %s", done, len(puzzles), rate, left)
+        nonlocal last_line
+        cli.BAR.update(done, len(puzzles), "puzzles")
+        now = time.monotonic()
+        if not cli.BAR.live and (now - last_line > LINE_S or done == len(puzzles)):
+            last_line, rate = now, done / (now - started)
+            left = clock_time((len(puzzles) - done) / rate)
+            log.info("%d/%d puzzles  %.1f/s  ETA %s", done, len(puzzles), rate, left)
 
     rows = evaluate(
         eval_step,

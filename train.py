@@ -82,9 +82,15 @@ def train(config: ConfigDict, workdir: str) -> int:
     test = data.test.first(config.eval.max_puzzles)
 
     def score(state: "TrainState", on_batch: "OnBatch") -> dict[str, Any]:
+        def show(rows: int) -> None:
+            cli.BAR.update(rows, len(test), "puzzles")
+            on_batch(rows)
+
+        cli.BAR.clear()
         weights = state.ema_params, state.constants, state.puzzle_table
         batches = loader.eval_batches(test, config.eval.batch_size)
-        rows = evaluate.evaluate(eval_step, weights, batches, built.mesh, on_batch)
+        rows = evaluate.evaluate(eval_step, weights, batches, built.mesh, show)
+        cli.BAR.clear()
         return report.summary(rows)
 
     def batches(start: int, stop: int) -> "Iterator[Batch]":
@@ -107,6 +113,7 @@ def train(config: ConfigDict, workdir: str) -> int:
                 cadence=trainer.Cadence.from_section(config.train.to_dict()),
                 schedule=built.optim.schedule,
                 stop_requested=stop,
+                on_step=lambda k: cli.BAR.update(k, config.train.steps, "steps"),
             )
             try:
                 loop.run(state)

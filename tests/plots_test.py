@@ -9,7 +9,11 @@ from trm_jax.plots import plot_curves, read_metrics
 @pytest.fixture
 def workdir(tmp_path):
     records = [
-        {"step": s, "train/loss": 2.0 / s, "train/cell_accuracy": None if s < 3 else 0.5}
+        {
+            "step": s,
+            "train/loss": 2.0 / s,
+            "train/cell_accuracy": None if s < 3 else 0.5,
+        }
         for s in range(1, 6)
     ]
     records[-1] |= {"eval/cell_accuracy": 0.25, "eval/exact_accuracy": 0.0}

@@ -89,3 +89,21 @@ def test_a_broken_line_in_the_middle_is_refused_by_number(tmp_path):
     write_lines(tmp_path, '{"step": 1}\n', "garbage\n", '{"step": 3}\n')
     with pytest.raises(CheckpointError, match=r"metrics.jsonl line 2.*'garbage'"):
         MetricWriter(tmp_path, step=9)
+
+
+def test_tensorboard_events_hold_the_same_numbers(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c  # noqa: F401  same package
+
+    writer = MetricWriter(tmp_path, step=-1)
+    writer.write({"step": 3, "train/loss": 0.5, "eval/exact_accuracy_95": [0, 1]})
+    writer.close()
+    (path,) = (tmp_path / "events").glob("events.out.tfevents.*")
+    data, found = path.read_bytes(), {}
+    while data:  # length, its checksum, the event, its checksum
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        found |= {v.tag: (event.step, v.simple_value) for v in event.summary.value}
+        data = data[16 + length :]
+    assert found == {"train/loss": (3, 0.5)}

@@ -14,7 +14,9 @@ from typing import Any, NoReturn, cast
 from absl import flags
 
 from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax.progress import ProgressBar
 
+BAR = ProgressBar()
 EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
 
 
@@ -30,9 +32,10 @@ def run(
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("trm_jax").setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a closed pipe is no reason to stop a run
     # Our lines go to stdout at once, also into a pipe.
     cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
-    logging.getLogger("trm_jax").addHandler(_stdout_handler())
+    logging.getLogger("trm_jax").addHandler(BAR.handler())
     logging.getLogger("trm_jax").propagate = False
     if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
         sys.stdout.write(f"{doc.strip()}\n\n{flags.FLAGS.main_module_help()}\n")
@@ -43,6 +46,7 @@ def run(
         _parse_flags()
         sys.exit(main())
     except mendable as error:
+        BAR.clear()
         _leave(EXIT_WRONG_INPUT, f"error: {error}")
     except FloatingPointError as error:
         _leave(EXIT_FAILED, f"error: {error}; the last good checkpoint is untouched")
@@ -63,12 +67,6 @@ def _quieten_failed_reads() -> None:
     sys.unraisablehook = hook
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-
-
-def _stdout_handler() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    return handler
 
 
 def _parse_flags() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation: the supervision step, scanned to a fixed count without early halts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -91,3 +91,24 @@ def evaluate(
         for name in EvalOutput._fields
     }
     return EvalOutput(**joined)
+
+
+def answers_by_step(
+    model: TRM, weights: tuple[Params, Params, Array], batch: Batch, *, num_steps: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """After each supervision step: predictions `b m` and q_halt `b`, on the host."""
+    params, constants, table = weights
+
+    @jax.jit
+    def step(carry: Carry) -> tuple[Carry, Array, Array]:
+        vectors = table[carry.batch.puzzle_id]
+        never = jnp.full(carry.steps.shape, num_steps, jnp.int32)
+        carry, output = supervision_step(
+            model, params, vectors, carry, never, max_steps=num_steps
+        )
+        return carry, output.logits.argmax(-1), output.q_halt
+
+    carry = refill(init_carry(model.config, len(batch.weight)), batch, constants)
+    for _ in range(num_steps):
+        carry, predictions, q_halt = step(carry)
+        yield np.asarray(predictions), np.asarray(q_halt)

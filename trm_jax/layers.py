@@ -39,29 +39,31 @@ def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"
     XLA's CPU backend multiplies bfloat16 twice as fast when asked for a float32
     result, in the backward pass too, which only a rule of its own can ask for.
     """
-    return _product(a, b)
+    return _product(a, b, 1, 0)
 
 
-def _product(a: Array, b: Array) -> Array:
+def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
+    """Sum over one axis of each; transposes are left to the product itself."""
+    dims = (((a_axis,), (b_axis,)), ((), ()))
     if a.dtype != jnp.bfloat16:
-        return a @ b
+        return lax.dot_general(a, b, dims)
     return lax.platform_dependent(
         a,
         b,
-        cpu=lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(
-            a.dtype
-        ),
-        default=jnp.matmul,
+        cpu=lambda a, b: lax.dot_general(
+            a, b, dims, preferred_element_type=jnp.float32
+        ).astype(a.dtype),
+        default=lambda a, b: lax.dot_general(a, b, dims),
     )
 
 
 def _matmul_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return checkpoint_name(_product(a, b), MATMUL), (a, b)
+    return checkpoint_name(_product(a, b, 1, 0), MATMUL), (a, b)
 
 
 def _matmul_bwd(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     a, b = residuals
-    return _product(grad, b.T), _product(a.T, grad)
+    return _product(grad, b, 1, 1), _product(a, grad, 0, 0)
 
 
 matmul.defvjp(_matmul_fwd, _matmul_bwd)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training curves: python -m trm_jax.plots OUT.png WORKDIR... [--givens=SHARE]
+"""Training curves: `python -m trm_jax.plots OUT.png WORKDIR... [--givens=SHARE]`.
 
 Reads the metrics.jsonl of each workdir.
 """

@@ -88,7 +88,11 @@ def as_text(result: dict[str, Any]) -> str:
     for name in [key for key in result if key.startswith("by_")]:
         title = name.removeprefix("by_").replace("step", "supervision steps")
         lines.append(f"\n{title:<20} puzzles   exact %    cell %")
-        for row in result[name]:
+        rows = result[name]
+        if name == "by_step":  # 1, 2, 4, 8, ... and the last
+            shown = {2**i for i in range(len(rows))} | {len(rows)}
+            rows = [row for row in rows if row["steps"] in shown]
+        for row in rows:
             ends = dict.fromkeys(
                 str(row[k]) for k in ("from", "to", "steps") if k in row
             )

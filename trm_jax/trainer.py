@@ -61,6 +61,7 @@ class Trainer:
     cadence: Cadence
     schedule: optax.Schedule
     stop_requested: Callable[[], bool] = lambda: False
+    on_step: Callable[[int], None] = lambda step: None
     _clock: tuple[float, int] = (0.0, 0)
 
     def run(self, state: TrainState) -> TrainState:
@@ -81,6 +82,7 @@ class Trainer:
             if metrics_before:  # one step late: the device is never kept waiting
                 check_finite(*metrics_before)
             metrics_before = step, _copy(state.metrics)
+            self.on_step(step)
             if self._anything_due(step) or self.stop_requested():
                 check_finite(step, state.metrics)
                 self._after_step(step, state)

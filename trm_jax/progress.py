@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A progress bar on a terminal; elsewhere the log lines alone tell."""
+
+import logging
+import sys
+import time
+from typing import TextIO
+
+from trm_jax.clock import clock_time
+
+WIDTH = 30
+REDRAW_S = 0.2
+
+
+class ProgressBar:
+    """One line that is redrawn in place and makes way for log lines.
+
+    Attach it to the loggers with `handler`; it draws only if `stream` is a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self.live = self._stream.isatty()
+        self._drawn = False
+        self._last = -REDRAW_S
+        self._start: tuple[float, int] | None = None
+
+    def update(self, done: int, total: int, unit: str) -> None:
+        """Show `done` of `total`; the rate counts from the first call."""
+        now = time.monotonic()
+        if self._start is None or done < self._start[1]:
+            self._start = now, done
+        if not self.live or (now - self._last < REDRAW_S and done < total):
+            return
+        self._last = now
+        start, first = self._start
+        rate = (done - first) / max(now - start, 1e-9)
+        filled = WIDTH * done // max(total, 1)
+        left = clock_time((total - done) / rate) if rate else "?"
+        bar = "#" * filled + "." * (WIDTH - filled)
+        text = f"[{bar}] {done}/{total} {unit}  {rate:.1f}/s  ETA {left}"
+        self._stream.write(f"\r\033[K{text}")
+        self._stream.flush()
+        self._drawn = True
+
+    def clear(self) -> None:
+        """Remove the line and forget the rate; the next update starts anew."""
+        self.make_way()
+        self._start = None
+
+    def make_way(self) -> None:
+        """Remove the line for a moment."""
+        if self._drawn:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+            self._drawn = False
+
+    def handler(self) -> logging.Handler:
+        """A handler that writes log lines above the bar."""
+        return _AboveBar(self, self._stream)
+
+
+class _AboveBar(logging.StreamHandler):
+    def __init__(self, bar: ProgressBar, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._bar = bar
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._bar.make_way()
+        super().emit(record)
