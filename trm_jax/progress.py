@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A progress bar on a terminal; elsewhere the log lines alone tell."""
 
+import io
 import logging
 import sys
 import time
-from typing import TextIO
+from typing import Any
 
 from trm_jax.clock import clock_time
 
@@ -18,8 +19,8 @@ class ProgressBar:
     Attach it to the loggers with `handler`; it draws only if `stream` is a terminal.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self, stream: io.TextIOBase | None = None) -> None:
+        self._stream: Any = stream or sys.stdout
         self.live = self._stream.isatty()
         self._drawn = False
         self._last = -REDRAW_S
@@ -61,7 +62,7 @@ class ProgressBar:
 
 
 class _AboveBar(logging.StreamHandler):
-    def __init__(self, bar: ProgressBar, stream: TextIO) -> None:
+    def __init__(self, bar: ProgressBar, stream: io.TextIOBase) -> None:
         super().__init__(stream)
         self._bar = bar
         self.setFormatter(logging.Formatter("%(message)s"))
