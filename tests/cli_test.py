@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -217,3 +218,23 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
     before = metric_lines(folder)
     refused(call("train.py", f"--workdir={folder}", *SHORT), "no intact checkpoint")
     assert metric_lines(folder) == before
+
+
+def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save():
+    stuck = "import time; from trm_jax.cli import StopSignal; s = StopSignal()\n"
+    stuck += "print('ready', flush=True)\nwhile True: time.sleep(9)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", stuck],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert "saving after this step" in process.stderr.readline()
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 75
+    assert "leaving at once" in err
