@@ -2,7 +2,7 @@
 """What a run will cost, before it starts: parameters, FLOPs, memory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,9 +29,16 @@ def _count(jaxpr: Any) -> int:
         elif eqn.primitive.name == "cond":  # one of the branches runs
             total += max(_count(branch.jaxpr) for branch in eqn.params["branches"])
         else:
-            inner = sum(_count(j) for j in jax.core.jaxprs_in_params(eqn.params))
+            inner = sum(map(_count, _jaxprs(eqn.params)))
             total += inner * eqn.params.get("length", 1)
     return total
+
+
+def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters, closed ones opened."""
+    for value in jax.tree.leaves(list(params.values())):
+        if hasattr(value, "eqns"):
+            yield getattr(value, "jaxpr", value)
 
 
 def step_flops(config: ModelConfig, batch_size: int) -> int:
