@@ -3,8 +3,9 @@
 
 Command:  python train.py --config=configs/smoke.py --workdir=runs/smoke
 Hardware: 2 CPU cores.
-Time:     see README.md.
-Result:   see README.md.
+Time:     9 s, one compilation of some seconds aside (cached afterwards).
+Result:   98.44 % of 64 unseen puzzles exact (mlp_t, seed 0; jax 0.10.2).
+          The variant attention learns cells, but solves none at this size.
 """
 
 from ml_collections import ConfigDict

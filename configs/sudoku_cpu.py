@@ -4,8 +4,9 @@
 Command:  python train.py --config=configs/sudoku_cpu.py --workdir=runs/sudoku_cpu
           --config.data.train=train.csv --config.data.test=test.csv
 Hardware: 2 CPU cores.
-Time:     see docs/sudoku.md.
-Result:   see docs/sudoku.md.
+Time:     53 minutes.
+Result:   63.9 % of the cells, 0.86 % of the puzzles of a hard test set that is not
+          Sudoku-Extreme's: docs/sudoku.md.
 Data:     files in the Sudoku-Extreme format; 1,000 training puzzles and symmetries.
 """
 
