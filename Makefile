@@ -30,7 +30,7 @@ lint: install
 demo: install
 	$(BIN)/python train.py --config=configs/demo.py --workdir=runs/demo
 	$(BIN)/python eval.py --workdir=runs/demo
-	$(BIN)/python solve.py --workdir=runs/demo
+	-$(BIN)/python solve.py --workdir=runs/demo
 
 smoke: install
 	$(BIN)/python train.py --config=configs/smoke.py --workdir=runs/smoke

@@ -34,7 +34,10 @@ WEIGHTS = flags.DEFINE_enum(
     "weights", "ema", ["ema", "raw"], "Averaged or raw weights."
 )
 SUPERVISION_STEPS = flags.DEFINE_integer(
-    "supervision_steps", None, "Steps per puzzle; as the config says if unset."
+    "supervision_steps",
+    None,
+    "Steps per puzzle; as the config says if unset.",
+    lower_bound=1,
 )
 LINE_S = 5.0  # seconds between progress lines where there is no terminal
 log = logging.getLogger("trm_jax.eval")
@@ -47,8 +50,9 @@ def test_set(config: dict[str, Any], identity: dict[str, Any]) -> PuzzleSet:
     data = sources.load(**config["data"])
     if data.identity["test"] != identity["test"]:
         raise DataError(
-            f"data.test = {config['data']['test']!r}: the file has changed since the "
-            f"run began; {WORKDIR.value}/dataset.json records other SHA-256 sums"
+            f"the test set (data.source = {config['data']['source']!r}, data.test = "
+            f"{config['data']['test']!r}) has changed since the run began; "
+            f"{WORKDIR.value}/dataset.json records other SHA-256 sums"
         )
     return data.test
 
@@ -67,8 +71,9 @@ def main() -> int:
     config = read_json(workdir / "config.json")
     puzzles = test_set(config, read_json(workdir / "dataset.json"))
     spec = sources.spec_of(**config["data"])
-    built = build(config, spec.sizes)
-    checkpoints = Checkpoints(workdir, keep=config["train"]["keep_checkpoints"])
+    # One device: where the run was trained on more, they need not be here.
+    built = build(config | {"mesh": {"data": 1}}, spec.sizes)
+    checkpoints = Checkpoints(workdir)
     state = checkpoints.restore_step(built.state_like, STEP.value)
     params = state.ema_params if WEIGHTS.value == "ema" else state.params
     num_steps = (

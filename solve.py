@@ -80,7 +80,7 @@ def main() -> int:
     shape = SudokuShape(data["box_rows"], data["box_cols"])
     question, solution, name = chosen_puzzle(data, shape)
     built = build(config | {"mesh": {"data": 1}}, sources.spec_of(**data).sizes)
-    checkpoints = Checkpoints(WORKDIR.value, keep=config["train"]["keep_checkpoints"])
+    checkpoints = Checkpoints(WORKDIR.value)
     state = checkpoints.restore_step(built.state_like, STEP.value)
     params = state.ema_params if WEIGHTS.value == "ema" else state.params
     rows = {

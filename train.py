@@ -57,13 +57,13 @@ def dry_run(config: ConfigDict) -> int:
 
 def train(config: ConfigDict, workdir: str) -> int:
     """Join data and model, and run the loop in `workdir`."""
+    stop = cli.StopSignal()  # first: the imports take their time
     from trm_jax import evaluate, report, trainer, workdirs
     from trm_jax.build import build
     from trm_jax.checkpoint import Checkpoints
     from trm_jax.metric_writer import MetricWriter
     from trm_jax.sharding import put_batch
 
-    stop = cli.StopSignal()
     data = sources.load(**config.data)
     for warning in data.warnings:
         log.warning("warning: %s", warning)
@@ -93,8 +93,8 @@ def train(config: ConfigDict, workdir: str) -> int:
         cli.BAR.clear()
         return report.summary(rows)
 
-    def batches(start: int, stop: int) -> "Iterator[Batch]":
-        for rows in loader.prefetched(train_batch, start, stop):
+    def batches(first: int, last: int) -> "Iterator[Batch]":
+        for rows in loader.prefetched(train_batch, first, last):
             yield put_batch(rows, built.mesh)
 
     workdirs.claim(workdir, config.to_dict(), data.identity)

@@ -56,6 +56,16 @@ def test_help_answers_in_3_seconds(script):
         ([SMOKE, "--config.train.micro_batches=5"], ["train.micro_batches = 5"]),
         ([SMOKE, "--config.data.source=cvs"], ["data.source = 'cvs'", "csv"]),
         ([SMOKE, "--config.mesh.data=99"], ["mesh.data = 99"]),
+        ([SMOKE, "--config.train.micro_batches=0"], ["train.micro_batches = 0"]),
+        ([SMOKE, "--config.train.keep_checkpoints=0"], ["keep_checkpoints = 0"]),
+        ([SMOKE, "--config.eval.batch_size=0"], ["eval.batch_size = 0"]),
+        ([SMOKE, "--config.mesh.data=2", "--config.eval.batch_size=63"], ["= 63 is"]),
+        ([SMOKE, "--config.seed=4294967296"], ["seed = 4294967296"]),
+        ([SMOKE, "--config.model.dtype=float64"], ["JAX_ENABLE_X64"]),
+        (
+            [SMOKE, "--config.seed=1", "--config.model.d_modl=3"],
+            ["--config.model.d_modl"],
+        ),
         ([SMOKE, "--wrokdir=x"], ["wrokdir"]),
         ([SMOKE, "stray"], ["'stray'"]),
         (["--config=configs/smok.py"], ["configs/smok.py"]),
@@ -162,6 +172,7 @@ def test_eval_by_default_repeats_the_runs_own_last_evaluation(run):
     [
         (["--step=7"], ["step 7", "found: 20"]),
         (["--weights=mean"], ["weights", "ema"]),
+        (["--supervision_steps=-1"], ["supervision_steps"]),
         (["--data=none.csv"], ["none.csv", "not found"]),
         (["--data=tests/data_pipeline/bad/sudoku_ok.csv"], ["81 characters found"]),
     ],
@@ -185,6 +196,11 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     refused(other, "config.json", "model.l_cycles: 2 -> 3")
     other = call("train.py", where, *SHORT, "--config.data.seed=1")
     refused(other, "data.seed: 0 -> 1")
+    # Refused for its data, a run leaves nothing of its config behind.
+    before = (folder / "config.json").read_text()
+    test = ["--config.data.test_puzzles=32", "--config.train.log_every=7"]
+    refused(call("train.py", where, *SHORT, *test), "data.test_puzzles: 64 -> 32")
+    assert (folder / "config.json").read_text() == before
     more = call("train.py", where, *SHORT, "--config.train.steps=25")
     assert more.returncode == 0, more.stderr
     assert metric_lines(folder)[-1]["step"] == 25
@@ -221,8 +237,12 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
 
 
 def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save():
-    stuck = "import time; from trm_jax.cli import StopSignal; s = StopSignal()\n"
-    stuck += "print('ready', flush=True)\nwhile True: time.sleep(9)"
+    # One long call that no Python handler can interrupt, like a compilation.
+    stuck = (
+        "import hashlib; from trm_jax.cli import StopSignal; s = StopSignal()\n"
+        "print('ready', flush=True)\n"
+        "hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", stuck],
         cwd=ROOT,
@@ -233,6 +253,7 @@ def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save():
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     assert "saving after this step" in process.stderr.readline()
+    time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=5)

@@ -55,7 +55,7 @@ def digest(workdir, step=None):
     """Digest of the whole state of one saved step, the newest if None."""
     config = json.loads((Path(workdir) / "config.json").read_text())
     built = build(config, sources.spec_of(**config["data"]).sizes)
-    checkpoints = Checkpoints(workdir, keep=9)
+    checkpoints = Checkpoints(workdir)
     state = checkpoints.restore_step(built.state_like, step)
     checkpoints.close()
     return int(state.step), state_digest(state)

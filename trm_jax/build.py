@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from trm_jax.config import ModelConfig
+from trm_jax.errors import ConfigError
 from trm_jax.model import TRM
 from trm_jax.sharding import make_mesh, state_shardings
 from trm_jax.train_step import (
@@ -18,6 +19,22 @@ from trm_jax.train_step import (
     make_train_step,
 )
 from trm_jax.types import TrainState
+
+LEAST = {
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.micro_batches": 1,
+    "train.log_every": 1,
+    "train.eval_every": 0,
+    "train.checkpoint_every": 1,
+    "train.keep_checkpoints": 1,
+    "eval.batch_size": 1,
+    "eval.max_puzzles": 0,
+    "eval.supervision_steps": 0,
+    "mesh.data": 0,
+    "optim.warmup_steps": 0,
+}
+MAX_SEED = 2**32 - 1  # jax.random.key takes no more of it
 
 
 class Built(NamedTuple):
@@ -36,10 +53,16 @@ def build(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Built:
 
     Raises ConfigError for values that do not fit.
     """
+    _check_ranges(config)
     seed, train, rows = config["seed"], config["train"], config["train"]["batch_size"]
     fields: dict[str, Any] = {**config["model"], **sizes}
     trm = TRM(ModelConfig(**(fields | {"layers": tuple(fields["layers"])})))
     device_mesh = make_mesh(config["mesh"]["data"], rows)
+    if config["eval"]["batch_size"] % device_mesh.size:
+        raise ConfigError(
+            f"eval.batch_size = {config['eval']['batch_size']} is not divisible by "
+            f"mesh.data = {device_mesh.size}"
+        )
     optim = make_optim(**config["optim"], total_steps=train["steps"])
 
     def init() -> TrainState:
@@ -65,3 +88,12 @@ def build(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Built:
     )
     sharded_init = jax.jit(init, out_shardings=shardings)
     return Built(trm, optim, device_mesh, like, sharded_init, compiled)
+
+
+def _check_ranges(config: Mapping[str, Any]) -> None:
+    for key, least in LEAST.items():
+        section, name = key.split(".")
+        if config[section][name] < least:
+            raise ConfigError(f"{key} = {config[section][name]}; expected >= {least}")
+    if not 0 <= config["seed"] <= MAX_SEED:
+        raise ConfigError(f"seed = {config['seed']}; expected 0 to {MAX_SEED}")

@@ -35,12 +35,18 @@ class _DamagedError(Exception):
 class Checkpoints:
     """The checkpoints of one workdir: `workdir/checkpoints/<step>/`."""
 
-    def __init__(self, workdir: str | Path, *, keep: int) -> None:
+    def __init__(self, workdir: str | Path, *, keep: int | None = None) -> None:
+        """Open for training, keeping `keep` steps; or for reading alone (None)."""
         self.folder = Path(workdir).absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+        if keep is None and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder}: not found; nothing was saved yet")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=keep is not None,
+            # What a kill in the middle of a save left behind.
+            cleanup_tmp_directories=keep is not None,
         )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, state: TrainState) -> None:
         """Start saving the state under its step; does nothing if that step exists."""
@@ -126,8 +132,8 @@ class Checkpoints:
     def _restore_item(self, step: int, name: str, args: Any) -> Any:
         try:
             parts = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))
-        except (MemoryError, PermissionError):
-            raise
+        except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+            raise  # trouble of this machine, not of the files
         except Exception as error:  # noqa: BLE001  orbax raises many kinds on damage
             reason = str(error).strip().split("\n")[0][:200]
             raise _DamagedError(
@@ -221,6 +227,10 @@ def _checksum(body: dict[str, Any]) -> str:
 
 def _checked_leaves(manifest: dict[str, Any], step: int) -> dict[str, Any]:
     body = {k: v for k, v in manifest.items() if k != "checksum"}
+    if manifest.get("format") != FORMAT and manifest.get("checksum") == _checksum(body):
+        raise CheckpointError(
+            f"step {step} is of format {manifest.get('format')}, expected {FORMAT}"
+        )
     if manifest.get("checksum") != _checksum(body):
         raise _DamagedError("the manifest does not match its checksum")
     if body["step"] != step:

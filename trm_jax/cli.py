@@ -4,8 +4,11 @@
 import io
 import logging
 import os
+import re
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.progress import ProgressBar
 
 BAR = ProgressBar()
+SAME_SIGNAL_S = 0.3  # `timeout` and terminals may deliver one signal twice
 EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
 
 
@@ -46,7 +50,6 @@ def run(
         _parse_flags()
         sys.exit(main())
     except mendable as error:
-        BAR.clear()
         _leave(EXIT_WRONG_INPUT, f"error: {error}")
     except FloatingPointError as error:
         _leave(EXIT_FAILED, f"error: {error}; the last good checkpoint is untouched")
@@ -99,34 +102,49 @@ def _last_line(error: Exception) -> str:
 
 def _unknown_key(message: str) -> str:
     """ml_collections' message, cleaned up, with the flag that was meant."""
-    flag = next(
-        (a.split("=")[0] for a in sys.argv if a.startswith("--config.")), "--config"
-    )
-    return f"{flag}: unknown key. " + message.strip("'\"").replace("\\n", " ")
+    named = re.search(r"\w+", message)
+    given = [a.split("=")[0] for a in sys.argv if a.startswith("--config.")]
+    flags_with_it = [a for a in given if named and named[0] in a.split(".")]
+    text = message.replace("\\n", " ").replace("\\'", "'").strip("'\"")
+    return f"{(flags_with_it or ['--config'])[0]}: unknown key {text}"
 
 
 def _leave(code: int, message: str) -> NoReturn:
+    BAR.clear()
     sys.stderr.write(message + "\n")
     sys.exit(code)
 
 
 class StopSignal:
-    """True once SIGTERM or SIGINT came; a second one ends the process at once."""
+    """True once SIGTERM or SIGINT came; a second one ends the process at once.
+
+    Handlers run between bytecodes only, never during a long compilation or a blocked
+    step, so a thread reads the signals from the wake-up pipe.
+    """
 
     def __init__(self) -> None:
-        self._received = False
+        self._received_at: float | None = None
+        read, write = os.pipe()
+        os.set_blocking(write, False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(read,), daemon=True).start()
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
-        return self._received
+        return self._received_at is not None
 
-    def _handle(self, number: int, frame: Any) -> None:
-        del frame
-        name = signal.Signals(number).name
-        if self._received:
+    def _watch(self, pipe: int) -> None:
+        while True:
+            for number in os.read(pipe, 16):
+                self._handle(signal.Signals(number).name)
+
+    def _handle(self, name: str) -> None:
+        now = time.monotonic()
+        if self._received_at is None:
+            self._received_at = now
+            os.write(2, f"{name}: saving after this step\n".encode())
+        elif now - self._received_at > SAME_SIGNAL_S:
             os.write(2, f"second signal ({name}): leaving at once\n".encode())
             os._exit(EXIT_STOPPED)
-        self._received = True
-        os.write(2, f"{name}: saving after this step\n".encode())

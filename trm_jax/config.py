@@ -4,6 +4,7 @@
 import dataclasses
 from typing import Any, get_type_hints
 
+import jax
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
@@ -54,6 +55,8 @@ class ModelConfig:
                 raise ConfigError(
                     f"model.{name} = {value}; expected a whole number >= {least}"
                 )
+        if jax.dtypes.canonicalize_dtype(self.dtype) != self.dtype:
+            raise ConfigError("model.dtype = 'float64' needs JAX_ENABLE_X64=1")
         if not self.layers:
             raise ConfigError("model.layers is empty; expected sublayer names")
         if not 0 <= self.explore_rate <= 1:

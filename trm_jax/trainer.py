@@ -3,6 +3,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -104,7 +105,8 @@ class Trainer:
         if stop or self.cadence.due(step, self.cadence.checkpoint_every):
             self.writer.sync()
             self.checkpoints.save(state)
-        if stop and step < self.cadence.steps:
+        # The last step is always logged: no line means that its evaluation was cut.
+        if stop and (step < self.cadence.steps or self.writer.last_step < step):
             self.checkpoints.wait()
             raise Stopped(f"stopped after step {step}; saved, run again to resume")
 
@@ -123,13 +125,14 @@ class Trainer:
     def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:
         means = mean_metrics(state.metrics)
         start, first = self._clock
-        rate = (step - first) / max(time.monotonic() - start, 1e-9)
+        # Unknown where a resumed run only writes the line that was cut off.
+        rate = (step - first) / max(time.monotonic() - start, 1e-9) or math.nan
         shown = (
             f"{name} {value:.4f}"
             for name in ("loss", "cell_accuracy", "exact_accuracy")
             if (value := means[name]) is not None
         )
-        eta = (self.cadence.steps - step) / rate if rate else 0.0
+        eta = (self.cadence.steps - step) / rate
         log.info(
             "step %d/%d  %s  %.2f steps/s  ETA %s",
             step,
@@ -141,7 +144,8 @@ class Trainer:
         self._restart_clock(step)
         learning_rate = float(self.schedule(step))
         record = {f"train/{name}": value for name, value in means.items()}
-        return record | {"lr": learning_rate, "steps_per_s": round(rate, 4)}
+        known_rate = None if math.isnan(rate) else round(rate, 4)
+        return record | {"lr": learning_rate, "steps_per_s": known_rate}
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
         scores = self.evaluate(state, self._raise_if_stopped)

@@ -3,6 +3,7 @@
 
 b batch   m grid cells   l sequence length (prefix_len + m)   d model width
 f feed-forward width   h heads   k attention head dim   v vocabulary
+e puzzle-vector width
 """
 
 from typing import Any, NamedTuple

@@ -44,19 +44,17 @@ def claim(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: {error.strerror}") from error
-    for name, new, may_change in (
-        ("config.json", config, MAY_CHANGE),
-        ("dataset.json", dataset, ()),
-    ):
+    records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
+    for name, (new, may_change) in records.items():
         path = folder / name
-        if path.exists():
-            lines = diff(read_json(path), new, may_change)
-            if lines:
-                raise ConfigError(
-                    f"{path}: this workdir belongs to another run. Use a new --workdir "
-                    "or undo these differences:\n  " + "\n  ".join(lines)
-                )
-        _write_json(path, new)
+        lines = diff(read_json(path), new, may_change) if path.exists() else []
+        if lines:
+            raise ConfigError(
+                f"{path}: this workdir belongs to another run. Use a new --workdir "
+                "or undo these differences:\n  " + "\n  ".join(lines)
+            )
+    for name, (new, _) in records.items():
+        _write_json(folder / name, new)
 
 
 def record_run(workdir: str | Path, step: int) -> None:
@@ -95,8 +93,13 @@ def diff(
     return [
         f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(may_change or ("\0",))
+        if old.get(key) != new.get(key) and not _is_in(key, may_change)
     ]
+
+
+def _is_in(key: str, names: tuple[str, ...]) -> bool:
+    """Whether the key is one of the names, or in a section whose name ends in a dot."""
+    return any(key == n or (n.endswith(".") and key.startswith(n)) for n in names)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
