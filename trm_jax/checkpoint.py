@@ -9,6 +9,7 @@ and a damaged step is set aside (renamed, never deleted) for the one before it.
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ class Checkpoints:
         self.folder = Path(workdir).absolute() / "checkpoints"
         if keep is None and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: not found; nothing was saved yet")
+        if keep is not None:  # what a kill in the middle of a save left behind
+            for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(folder)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=keep is not None,
-            # What a kill in the middle of a save left behind.
-            cleanup_tmp_directories=keep is not None,
+            max_to_keep=keep, create=keep is not None
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
