@@ -6,6 +6,25 @@ Command: none of its own; see sudoku_extreme.py and smoke.py.
 
 from ml_collections import ConfigDict, config_dict
 
+# The published networks, and one of our own: their sublayers, by name.
+LAYERS = {
+    "mlp_t": ("token_mlp", "swiglu") * 2,
+    "attention": ("attention", "swiglu") * 2,
+    "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),  # TR-mamba2mlpt
+    "mamba2_attn": ("mamba2", "mamba2", "attention", "swiglu"),  # TR-mamba2attn
+    "mamba2_attn_bidir": ("mamba2", "mamba2_backward", "attention", "swiglu"),  # ours
+}
+
+
+def set_network(config: ConfigDict, variant: str) -> None:
+    """Set the layers to LAYERS[variant]; only attention needs positions."""
+    if variant not in LAYERS:
+        names = ", ".join(LAYERS)
+        raise ValueError(f"unknown variant {variant!r}; expected one of {names}")
+    layers = LAYERS[variant]
+    config.model.layers = layers
+    config.model.positions = "rope" if "attention" in layers else "none"
+
 
 def get_config() -> ConfigDict:
     """TRM with attention on 9x9 Sudoku, by the TRM paper's settings."""
@@ -33,6 +52,14 @@ def get_config() -> ConfigDict:
             expansion=4.0,  # SwiGLU inner width = expansion * width * 2/3, see next
             swiglu_width=0,  # inner width; 0 = from expansion, up to a multiple of 256
             token_mlp_width=0,  # likewise for token_mlp
+            expand=2,  # mamba2: inner width / d_model
+            head_dim=64,  # mamba2: channels per head
+            d_state=128,  # mamba2: state dimensions per channel
+            num_groups=1,  # mamba2: groups of heads that share B and C
+            d_conv=4,  # mamba2: window of the convolution
+            chunk_size=64,  # mamba2: tokens per chunk of the scan; changes speed only
+            ssd_implementation="auto",  # auto: GPU kernels, else chunked | recurrent |
+            # chunked | pallas
             positions="rope",  # rope | learned | none
             rope_theta=10_000.0,
             prefix_len=16,  # tokens before the grid that hold the puzzle vector

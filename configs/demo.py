@@ -16,9 +16,10 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config() -> ConfigDict:
-    """TRM with MLP-t, at the size of the task."""
+def get_config(variant: str = "mlp_t") -> ConfigDict:
+    """The network named by `variant`, at the size of the task."""
     config = default.get_config()
+    default.set_network(config, variant)
     config.data.update(
         source="generator",
         box_rows=2,
@@ -29,11 +30,12 @@ def get_config() -> ConfigDict:
         num_augmentations=1_000,
     )
     config.model.update(
-        layers=("token_mlp", "swiglu") * 2,
         d_model=64,
+        num_heads=4,
         swiglu_width=128,
         token_mlp_width=64,
-        positions="none",
+        head_dim=16,
+        d_state=32,
         prefix_len=1,
         h_cycles=2,
         l_cycles=2,

@@ -26,7 +26,13 @@ from trm_jax.train_step import (
 NAMES = sorted(
     p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("__")
 )
-VARIANTS = {"sudoku_extreme": ["mlp_t", "attention"], "smoke": ["mlp_t", "attention"]}
+HYBRIDS = ["mamba2_mlp_t", "mamba2_attn", "mamba2_attn_bidir"]
+VARIANTS = {
+    "sudoku_extreme": ["mlp_t", "attention", *HYBRIDS],
+    "smoke": ["mlp_t", "attention", *HYBRIDS],
+    "demo": ["mlp_t", "attention", *HYBRIDS],
+    "sudoku_4x4": ["mlp_t", "attention", *HYBRIDS],
+}
 CASES = [(name, v) for name in NAMES for v in VARIANTS.get(name, [None])]
 
 
@@ -93,7 +99,7 @@ def traced(config, optim=None, **step):
     return re.sub(r"0x[0-9a-f]+", "", text)
 
 
-BASE = {"layers": ("attention", "swiglu", "token_mlp"), "swiglu_width": 0}
+BASE = {"layers": ("mamba2", "attention", "swiglu", "token_mlp"), "swiglu_width": 0}
 MODEL_CHANGES = {
     "layers": ("token_mlp", "swiglu"),
     "d_model": 64,
@@ -101,6 +107,13 @@ MODEL_CHANGES = {
     "expansion": 40.0,
     "swiglu_width": 40,
     "token_mlp_width": 40,
+    "expand": 4,
+    "head_dim": 16,
+    "d_state": 8,
+    "num_groups": 1,
+    "d_conv": 3,
+    "chunk_size": 4,
+    "ssd_implementation": "recurrent",
     "positions": "learned",
     "rope_theta": 1e3,
     "prefix_len": 3,

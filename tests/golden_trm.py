@@ -30,10 +30,31 @@ SUBLAYER = {
     "mlp_t.gate_up_proj.weight": ("token_mlp", "gate_up"),
     "mlp_t.down_proj.weight": ("token_mlp", "down"),
 }
+MAMBA2 = {
+    "in_proj.weight": ("in_proj", "kernel"),
+    "conv1d.weight": ("conv_kernel",),
+    "conv1d.bias": ("conv_bias",),
+    "dt_bias": ("dt_bias",),
+    "A_log": ("A_log",),
+    "D": ("D",),
+    "norm.weight": ("norm_weight",),
+    "out_proj.weight": ("out_proj", "kernel"),
+}
+SUBLAYER |= {f"mamba.{name}": ("mamba2", *path) for name, path in MAMBA2.items()}
 
 
-def to_params(torch_weights):
-    """Torch arrays by name -> nested parameters. Linear weights are transposed."""
+def to_layout(name, array):
+    """A torch array in our layout: linear weights and convolutions transposed."""
+    if name.endswith("conv1d.weight"):
+        return array[:, 0].T  # f 1 w -> w f
+    return array.T if array.ndim == 2 and "embed" not in name else array
+
+
+def to_params(torch_weights, sublayers_per_block=1):
+    """Torch arrays by name -> nested parameters.
+
+    A block of the original holds `sublayers_per_block`: a mixer, then perhaps a SwiGLU.
+    """
     flat = {}
     for name, array in torch_weights.items():
         if name in TOP_LEVEL:
@@ -41,25 +62,33 @@ def to_params(torch_weights):
         else:
             block, rest = name.removeprefix("inner.L_level.layers.").split(".", 1)
             kind, *leaf = SUBLAYER[rest]
-            index = 2 * int(block) + (kind == "swiglu")
+            second = sublayers_per_block == 2 and kind == "swiglu"
+            index = sublayers_per_block * int(block) + second
             path = ("network", f"{index}_{kind}", *leaf)
-        is_linear = array.ndim == 2 and "embed" not in name
-        flat[path] = array.T if is_linear else array
+        flat[path] = to_layout(name, array)
     return unflatten_dict(flat)
 
 
-def load(name, dtype="float32"):
+def load(name, dtype="float32", ssd_implementation="auto"):
     """Config, weights, batches and expectations of one golden file."""
     file = np.load(GOLDEN / f"{name}.npz")
     c = json.loads(file["config"].tobytes())
     mixer = "token_mlp" if c["mlp_t"] else "attention"
+    per_block = 1 if "kinds" in c else 2
     config = ModelConfig(
-        layers=(mixer, "swiglu") * c["L_layers"],
+        layers=tuple(c.get("kinds", [mixer, "swiglu"] * c["L_layers"])),
         d_model=c["hidden_size"],
         num_heads=c["num_heads"],
         expansion=c["expansion"],
         swiglu_width=0,
         token_mlp_width=0,
+        expand=2,
+        head_dim=8,
+        d_state=16,
+        num_groups=1,
+        d_conv=4,
+        chunk_size=8,
+        ssd_implementation=ssd_implementation,
         positions=c["pos_encodings"],
         rope_theta=1e4,
         prefix_len=c["puzzle_emb_len"],
@@ -94,13 +123,13 @@ def load(name, dtype="float32"):
         found = {k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)}
         vectors = found.pop("puzzle_emb.local_weights")
         ids = found.pop("puzzle_emb.local_ids")
-        return to_params(found), vectors, ids
+        return to_params(found, per_block), vectors, ids
 
     device = partial(jax.tree.map, jnp.asarray)
     return SimpleNamespace(
         file=file,
         config=config,
-        params=device(to_params(weights)),
+        params=device(to_params(weights, per_block)),
         constants=device(constants),
         table=jnp.asarray(table),
         batches=[device(batch(i)) for i in range(4)],

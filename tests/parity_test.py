@@ -16,7 +16,13 @@ from trm_jax.supervision import init_carry, refill
 from trm_jax.train_step import loss_and_grads
 
 # Round-off grows with every step of the recursion, in MLP-t most.
-THREADED = {"trm_attn": 1e-4, "trm_learned_pos": 1e-4, "trm_mlp_t": 5e-3}
+THREADED = {
+    "trm_attn": 1e-4,
+    "trm_learned_pos": 1e-4,
+    "trm_mlp_t": 5e-3,
+    "trm_mamba2_attn": 5e-3,
+    "trm_mamba2_mlp_t": 5e-3,
+}
 FROM_GOLDEN_STATE = 1e-4
 NAMES = {
     "accuracy": "cell_accuracy",

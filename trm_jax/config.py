@@ -13,6 +13,7 @@ CHOICES = {
     "positions": ("rope", "learned", "none"),
     "dtype": ("float32", "bfloat16", "float64"),
     "remat": ("none", "dots", "full"),
+    "ssd_implementation": ("auto", "recurrent", "chunked", "pallas"),
 }
 
 
@@ -30,6 +31,13 @@ class ModelConfig:
     expansion: float
     swiglu_width: int
     token_mlp_width: int
+    expand: int
+    head_dim: int
+    d_state: int
+    num_groups: int
+    d_conv: int
+    chunk_size: int
+    ssd_implementation: str
     positions: str
     rope_theta: float
     prefix_len: int
@@ -68,10 +76,26 @@ class ModelConfig:
                 f"model.d_model = {self.d_model} is not divisible by "
                 f"2 * num_heads = {2 * self.num_heads} (rotary heads are even)"
             )
+        if any(name.startswith("mamba2") for name in self.layers):
+            self._check_mamba2()
         if self.prefix_len and self.puzzle_width > self.prefix_len * self.d_model:
             raise ConfigError(
                 f"model.puzzle_dim = {self.puzzle_dim} does not fit into prefix_len = "
                 f"{self.prefix_len} tokens of d_model = {self.d_model}"
+            )
+
+    def _check_mamba2(self) -> None:
+        inner, group = self.expand * self.d_model, self.head_dim * self.num_groups
+        if inner % group:
+            raise ConfigError(
+                f"model.expand * d_model = {inner} is not divisible by "
+                f"head_dim * num_groups = {group}"
+            )
+        sizes = (self.head_dim, self.d_state, self.chunk_size)
+        if self.ssd_implementation == "pallas" and any(s & (s - 1) for s in sizes):
+            raise ConfigError(
+                f"model.head_dim, d_state and chunk_size = {sizes}; expected powers "
+                "of two with model.ssd_implementation = 'pallas'"
             )
 
     @staticmethod

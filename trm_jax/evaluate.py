@@ -75,7 +75,8 @@ def evaluate(
     """
     parts, done = [], 0
     for rows in batches:
-        output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
+        with jax.set_mesh(mesh):  # for operators that shard themselves
+            output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
         real = rows["weight"] > 0
         kept = {
             name: array[:, real] if name in PER_STEP else array[real]

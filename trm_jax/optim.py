@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam-atan2, learning-rate schedule, sign-SGD for the puzzle table, and EMA."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,13 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from trm_jax.errors import ConfigError
+from trm_jax.sharding import path_string
 from trm_jax.types import Params
 
 Scalar = Float[Array, ""] | float
+
+# What Mamba-2 keeps free of weight decay: the scan's rates and scales, and biases.
+NO_DECAY = ("A_log", "D", "dt_bias", "norm_weight", "conv_bias")
 
 
 class AdamAtan2State(NamedTuple):
@@ -81,10 +85,18 @@ def make_schedule(
 def make_optimizer(
     schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Adam-atan2 with decoupled decay of every parameter: p (1 - lr wd) - lr update."""
+    """Adam-atan2 with decoupled decay of all but NO_DECAY: p (1 - lr wd) - lr u."""
+
+    def add_decay(updates: Params, params: Params) -> Params:
+        def decayed(path: tuple[Any, ...], update: Array, param: Array) -> Array:
+            free = path_string(path).rsplit("/", 1)[-1] in NO_DECAY
+            return update if free else update + weight_decay * param
+
+        return jax.tree_util.tree_map_with_path(decayed, updates, params)
+
     return optax.chain(
         scale_by_adam_atan2(b1, b2),
-        optax.add_decayed_weights(weight_decay),
+        optax.stateless(add_decay),
         # optax counts updates from 0, the papers from 1.
         optax.scale_by_learning_rate(lambda count: schedule(count + 1)),
     )

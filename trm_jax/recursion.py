@@ -20,9 +20,9 @@ P = TypeVar("P")
 
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
-    # The products inside attention, and those of layers.matmul, known by their name.
+    # The products inside attention; layers.matmul and ops.ssd, known by their names.
     "dots": _policies.save_from_both_policies(
-        _policies.dots_saveable, _policies.save_only_these_names("matmul")
+        _policies.dots_saveable, _policies.save_only_these_names("matmul", "ssd")
     ),
     "full": _policies.nothing_saveable,
 }

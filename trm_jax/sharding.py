@@ -2,7 +2,7 @@
 """Where every array of the state lives on the device mesh: one rule table."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -36,6 +36,16 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
             f"train.batch_size = {batch_size} is not divisible by mesh.data = {count}"
         )
     return Mesh(np.array(devices[:count]), ("data",), axis_types=(AxisType.Auto,))
+
+
+def in_mesh(fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`fn` with the mesh in context, where operators that shard themselves look."""
+
+    def within(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return fn(*args)
+
+    return within
 
 
 def path_string(path: tuple[Any, ...]) -> str:

@@ -4,16 +4,31 @@
 A new operator is one class here and one entry in SUBLAYERS.
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from trm_jax.config import ModelConfig
 from trm_jax.errors import ConfigError
-from trm_jax.layers import Linear, lecun_init, matmul, rotary_tables, rotate, swiglu
+from trm_jax.layers import (
+    Linear,
+    lecun_init,
+    matmul,
+    rms_norm,
+    rotary_tables,
+    rotate,
+    swiglu,
+)
+from trm_jax.ops.conv import causal_conv
+from trm_jax.ops.ssd import ssd
+from trm_jax.types import Params
 
 
 class Attention(nn.Module):
@@ -71,10 +86,95 @@ class TokenMlp(nn.Module):
         return out.reshape(l, b, d).swapaxes(0, 1)
 
 
-SUBLAYERS = {"attention": Attention, "swiglu": SwiGlu, "token_mlp": TokenMlp}
+class Mamba2(nn.Module):
+    """Mamba-2 mixer (arXiv 2405.21060, section 7), left to right unless told else.
+
+    "both" adds the outputs of the two directions, computed with the same weights.
+    """
+
+    config: ModelConfig
+    direction: str = "forward"
+    norm_axis: ClassVar[int] = -1
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        c, (b, l, d) = self.config, hidden.shape
+        inner, bc = c.expand * d, 2 * c.num_groups * c.d_state
+        heads = inner // c.head_dim
+        projected = Linear(2 * inner + bc + heads, name="in_proj")(hidden)
+        gate, xbc, dt = jnp.split(projected, [inner, 2 * inner + bc], axis=-1)
+        kernel, bias = self._conv_params(inner + bc)
+        A_log, D, dt_bias = self._head_params(heads)
+        norm_weight = self.param("norm_weight", nn.initializers.ones, (inner,))
+        dt = nn.softplus(dt.astype(dt_bias.dtype) + dt_bias[None, None])
+
+        def scan(flip: Callable[[Array], Array]) -> Array:
+            mixed = nn.silu(causal_conv(flip(xbc), kernel, bias))
+            x, B, C = jnp.split(mixed, [inner, inner + bc // 2], axis=-1)
+            x = x.reshape(b, l, heads, c.head_dim)
+            B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
+            chosen = None if c.ssd_implementation == "auto" else c.ssd_implementation
+            y, _ = ssd(
+                *(x, flip(dt), -jnp.exp(A_log), B, C),
+                chunk_size=c.chunk_size,
+                implementation=chosen,
+            )
+            y = checkpoint_name(y, "ssd") + D[None, None, :, None] * x
+            gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
+            groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
+            return rms_norm(groups).reshape(b, l, inner) * norm_weight[None, None]
+
+        out = sum(map(scan, FLIPS[self.direction]), jnp.zeros((), dt.dtype))
+        return Linear(d, name="out_proj")(out.astype(hidden.dtype))
+
+    def _conv_params(self, width: int) -> tuple[Params, Params]:
+        window = self.config.d_conv
+
+        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+            limit = 1 / math.sqrt(window)
+            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+
+        kernel = self.param("conv_kernel", uniform, (window, width))
+        return kernel, self.param("conv_bias", uniform, (width,))
+
+    def _head_params(self, heads: int) -> tuple[Params, Params, Params]:
+        """A in [-16, -1] and, with no input, dt in [1e-3, 1e-1], log-uniform."""
+
+        def log_rate(key: Array, shape: tuple[int, ...]) -> Array:
+            return jnp.log(jax.random.uniform(key, shape, minval=1.0, maxval=16.0))
+
+        def inverse_softplus_dt(key: Array, shape: tuple[int, ...]) -> Array:
+            low, high = math.log(1e-3), math.log(1e-1)
+            dt = jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
+            dt = jnp.maximum(dt, 1e-4)
+            return dt + jnp.log(-jnp.expm1(-dt))
+
+        A_log = self.param("A_log", log_rate, (heads,))
+        D = self.param("D", nn.initializers.ones, (heads,))
+        return A_log, D, self.param("dt_bias", inverse_softplus_dt, (heads,))
 
 
-def sublayer_class(name: str) -> type[nn.Module]:
+def _as_is(v: Array) -> Array:
+    return v
+
+
+def _reversed(v: Array) -> Array:
+    return v[:, ::-1]
+
+
+FLIPS = {"forward": (_as_is,), "backward": (_reversed,), "both": (_as_is, _reversed)}
+
+SUBLAYERS: dict[str, Callable[..., nn.Module]] = {
+    "attention": Attention,
+    "swiglu": SwiGlu,
+    "token_mlp": TokenMlp,
+    "mamba2": Mamba2,
+    "mamba2_backward": partial(Mamba2, direction="backward"),
+    "mamba2_both": partial(Mamba2, direction="both"),
+}
+
+
+def sublayer_class(name: str) -> Callable[..., nn.Module]:
     """The operator called `name`. Raises ConfigError for a name nobody knows."""
     if name not in SUBLAYERS:
         raise ConfigError(

@@ -19,7 +19,7 @@ from trm_jax.losses import LOSSES, row_losses, unknown_loss
 from trm_jax.metrics import add_metrics, step_metrics, zero_metrics
 from trm_jax.model import TRM, init_variables
 from trm_jax.optim import ema_update, make_optimizer, make_schedule, sparse_sign_sgd
-from trm_jax.sharding import state_shardings
+from trm_jax.sharding import in_mesh, state_shardings
 from trm_jax.supervision import init_carry, refill, supervision_step
 from trm_jax.types import Batch, Carry, Metrics, Params, TrainState
 
@@ -234,7 +234,7 @@ def jit_train_step(
         )
     state_sharding = state_shardings(state, mesh)
     return jax.jit(
-        train_step,
+        in_mesh(train_step, mesh),
         in_shardings=(state_sharding, NamedSharding(mesh, P("data"))),
         out_shardings=state_sharding,
         donate_argnums=0,

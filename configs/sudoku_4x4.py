@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""4x4 Sudoku, the smallest task that tells networks apart.
+
+Command:  python train.py --config=configs/sudoku_4x4.py:VARIANT --workdir=runs/4x4
+          (mlp_t, attention, mamba2_mlp_t, mamba2_attn, mamba2_attn_bidir)
+Hardware: one CPU core for each variant.
+Time:     TIME
+Result:   RESULT
+"""
+
+from ml_collections import ConfigDict
+
+from configs import demo
+
+
+def get_config(variant: str = "mamba2_mlp_t") -> ConfigDict:
+    """The demo with boxes of 2x2 and puzzles of the hardest kind that 4x4 has."""
+    config = demo.get_config(variant)
+    config.data.update(
+        box_rows=2,
+        box_cols=2,
+        train_puzzles=1_000,
+        test_puzzles=512,
+        clues=(4, 8),
+        num_augmentations=1_000,
+    )
+    config.train.update(steps=2_000, eval_every=200)
+    config.eval.batch_size = 256
+    return config

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State-space duality: the selective scan of Mamba-2 (arXiv 2405.21060).
+
+Axes: b batch, l time, h heads of p channels, g groups of heads that share B and C of
+n state dimensions; head i belongs to group i // (h / g).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
+
+from trm_jax.ops import ssd_pallas
+from trm_jax.ops.ssd_chunked import ssd_chunked
+from trm_jax.ops.ssd_recurrent import ssd_recurrent
+
+IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
+BATCH_AXIS = "data"  # the mesh axis that the batch may be sharded over
+
+Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
+
+
+def ssd(
+    x: Float[Array, "b l h p"],
+    dt: Float[Array, "b l h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "b l g n"],
+    C: Float[Array, "b l g n"],
+    *,
+    initial_state: Float[Array, "b h p n"] | None = None,
+    chunk_size: int = 64,
+    implementation: str | None = None,
+) -> Results:
+    """state_t = exp(dt_t A) state_{t-1} + dt_t x_t B_t^T and y_t = state_t C_t.
+
+    Args:
+      x: inputs; any length l >= 1.
+      dt: step sizes, >= 0 (after softplus).
+      A: decay rates, < 0.
+      B: what enters the state.
+      C: what is read from it.
+      initial_state: zeros if None.
+      chunk_size: tokens per chunk; no result depends on it but by rounding.
+      implementation: "recurrent", token by token; "chunked", matrix products;
+        "pallas", GPU kernels (interpreted, slowly, elsewhere). None: pallas on CUDA
+        if p, n and chunk_size are powers of two and x is not float64, else chunked.
+
+    Returns:
+      y in x's dtype; the last state in float32 (float64 for float64 x).
+
+    Differentiable in all arrays; pallas and None keep only the inputs for the backward
+    pass and have no forward-mode derivative. Inputs sharded over the mesh axis "data"
+    stay so; for pallas the mesh must be in context (`jax.set_mesh`).
+
+    Raises:
+      ValueError: unknown implementation, or shapes that do not fit together.
+    """
+    _check(x, dt, A, B, C, initial_state, chunk_size)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    if initial_state is None:
+        b, _, h, p = x.shape
+        initial_state = jnp.zeros((b, h, p, B.shape[-1]), wide)
+    args = (
+        *(x, dt.astype(wide), A.astype(wide), B.astype(x.dtype), C.astype(x.dtype)),
+        initial_state.astype(wide),
+    )
+    match implementation:
+        case "recurrent":
+            return ssd_recurrent(*args)
+        case "chunked":
+            return ssd_chunked(*args, chunk_size=chunk_size)
+        case "pallas" if not ssd_pallas.supports(x, B, chunk_size):
+            raise ValueError(
+                f"pallas takes p, n and chunk_size that are powers of two, and no "
+                f"float64; not {x.shape[-1]}, {B.shape[-1]}, {chunk_size}, {x.dtype}"
+            )
+        case "pallas":
+            return _kernels(chunk_size, "interpret", *args)
+        case None if ssd_pallas.supports(x, B, chunk_size):
+            return _kernels(chunk_size, "chunked", *args)
+        case None:
+            return ssd_chunked(*args, chunk_size=chunk_size)
+        case _:
+            raise ValueError(
+                f"unknown SSD implementation {implementation!r}; "
+                f"expected None or one of {', '.join(IMPLEMENTATIONS)}"
+            )
+
+
+def _check(
+    x: Array, dt: Array, A: Array, B: Array, C: Array, state: Array | None, chunk: int
+) -> None:
+    (b, l, h, p), (g, n) = x.shape, B.shape[2:]
+    expected = {"dt": (b, l, h), "A": (h,), "B": (b, l, g, n), "C": (b, l, g, n)}
+    found = {"dt": dt.shape, "A": A.shape, "B": B.shape, "C": C.shape}
+    if state is not None:
+        expected["initial_state"], found["initial_state"] = (b, h, p, n), state.shape
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(f"{name} has shape {found[name]}; expected {shape}")
+    if not l or h % g or chunk < 1:
+        raise ValueError(
+            f"length {l}, {h} heads in {g} groups, chunk_size {chunk}; expected a "
+            "length and a chunk_size >= 1 and groups that divide the heads"
+        )
+
+
+# One rule for the kernels and for what stands in for them off CUDA. It lies outside
+# the choice of platform: inside, each branch would keep the other's residuals too.
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernels(chunk_size: int, elsewhere: str, *inputs: Array) -> Results:
+    def kernels(*args: Array, interpret: bool) -> Results:
+        fn = partial(ssd_pallas.forward, chunk_size=chunk_size, interpret=interpret)
+        return _over_batch(fn, args)
+
+    def chunked(*args: Array) -> Results:
+        return ssd_chunked(*args, chunk_size=chunk_size)
+
+    return _by_platform(kernels, chunked, elsewhere, inputs)
+
+
+def _forward(*args: Any) -> tuple[Results, tuple[Array, ...]]:
+    return _kernels(*args), args[2:]
+
+
+def _backward(
+    chunk_size: int, elsewhere: str, inputs: tuple[Array, ...], cotangents: Results
+) -> tuple[Array, ...]:
+    def kernels(*args: Array, interpret: bool) -> tuple[Array, ...]:
+        fn = partial(ssd_pallas.backward, chunk_size=chunk_size, interpret=interpret)
+        dx, ddt, da, *rest = _over_batch(fn, args)  # a = dt A
+        _, dt, A, *_ = args
+        return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest
+
+    def chunked(*args: Array) -> tuple[Array, ...]:
+        fn = partial(ssd_chunked, chunk_size=chunk_size)
+        return jax.vjp(fn, *args[:6])[1](args[6:])
+
+    return _by_platform(kernels, chunked, elsewhere, (*inputs, *cotangents))
+
+
+_kernels.defvjp(_forward, _backward)
+
+
+def _by_platform(
+    kernels: Callable[..., Any],
+    reference: Callable[..., Any],
+    elsewhere: str,
+    args: tuple[Array, ...],
+) -> Any:
+    """`kernels` compiled on CUDA; elsewhere interpreted, or `reference`."""
+    interpreted = partial(kernels, interpret=True)
+    return lax.platform_dependent(
+        *args,
+        cuda=partial(kernels, interpret=False),
+        default=interpreted if elsewhere == "interpret" else reference,
+    )
+
+
+def _over_batch(fn: Callable[..., Any], args: tuple[Array, ...]) -> Any:
+    """`fn(*args)` with each device working on its rows of the batch.
+
+    XLA cannot partition a kernel: left alone, it would gather all rows everywhere.
+    All results have a batch axis; of the arguments, all but A.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    ways = mesh.shape.get(BATCH_AXIS, 1)
+    if ways == 1 or args[0].shape[0] % ways or BATCH_AXIS in mesh.manual_axes:
+        return fn(*args)
+    rows, all_of_it = PartitionSpec(BATCH_AXIS), PartitionSpec()
+    specs = tuple(all_of_it if i == 2 else rows for i in range(len(args)))
+    return jax.shard_map(fn, in_specs=specs, out_specs=rows, check_vma=False)(*args)
