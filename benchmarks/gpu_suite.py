@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to measure on a GPU, in one run: step time, FLOP/s, peak memory.
+"""What there is to measure on a GPU, in one run: step time, FLOP/s, memory, errors.
 
-python benchmarks/gpu_suite.py [--batch=768] [--steps=10] [--out=benchmarks/results]
+python benchmarks/gpu_suite.py [--parts ssd_errors ssd steps] [--batch=768]
+                               [--steps=10] [--out=benchmarks/results]
 
-Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions. Runs on a
-CPU too (give a small --batch): a mistake shows before a GPU is at hand.
+Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions, anew after
+each case; a run of some parts adds their names. A case that fails is recorded with its
+error, the others go on, and the exit code is 1. Runs on a CPU too (give a small
+--batch): a mistake shows before a GPU is at hand.
 """
 
 import argparse
-import gc
+import itertools
 import json
 import pathlib
 import sys
-import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -20,34 +24,23 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 
-from benchmarks.step import HEADER, as_line, measure
+from benchmarks import ssd, ssd_error, step
+from benchmarks.common import (
+    DTYPES,
+    about_this_run,
+    attempt,
+    first_line,
+    peaks,
+    precision,
+    relative_error,
+)
+from benchmarks.ssd_claims import claims
+from benchmarks.ssd_error import Sizes
 from trm_jax.layers import matmul
+from trm_jax.ops.ssd import IMPLEMENTATIONS
 
-CASES = [
-    ("mlp_t", "none"),
-    ("mlp_t", "dots"),
-    ("attention", "none"),
-    ("attention", "dots"),
-]
-
-
-def peaks(dtype: str = "bfloat16", side: int = 8192) -> dict[str, float]:
-    """Measured matrix-product and copy rates of the device."""
-    if jax.default_backend() == "cpu":
-        side = 1024
-    a = jnp.ones((side, side), dtype)
-    product, copy = jax.jit(jnp.matmul), jax.jit(lambda a: a + 1)
-
-    def rate(fn: Any, work: float) -> float:
-        fn().block_until_ready()
-        start = time.perf_counter()
-        jax.block_until_ready([fn() for _ in range(10)])
-        return 10 * work / (time.perf_counter() - start)
-
-    return {
-        "matmul_flop_per_s": rate(lambda: product(a, a), 2 * side**3),
-        "copy_byte_per_s": rate(lambda: copy(a), 2 * a.nbytes),
-    }
+MIXERS = ("mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn")
+Row = dict[str, Any]
 
 
 def matmul_error() -> dict[str, float]:
@@ -58,49 +51,107 @@ def matmul_error() -> dict[str, float]:
     def loss(fn: Any, a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.square(fn(a, b).astype(jnp.float32)).sum()
 
-    def error(found: jax.Array, exact: jax.Array) -> float:
-        difference = jnp.abs(found.astype(jnp.float32) - exact).max()
-        return float(difference / jnp.abs(exact).max())
-
     wide = [x.astype(jnp.float32) for x in (a, b)]
-    with jax.default_matmul_precision("highest"):
+    with precision("float32_highest"):
         exact = jnp.matmul(*wide)
         exact_grads = jax.grad(loss, argnums=(1, 2))(jnp.matmul, *wide)
     grads = jax.grad(loss, argnums=(1, 2))(matmul, a, b)
     return {
-        "product": error(matmul(a, b), exact),
-        "grad_a": error(grads[0], exact_grads[0]),
-        "grad_b": error(grads[1], exact_grads[1]),
+        "product": relative_error(matmul(a, b), exact),
+        "grad_a": relative_error(grads[0], exact_grads[0]),
+        "grad_b": relative_error(grads[1], exact_grads[1]),
     }
+
+
+def ssd_errors(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
+    """The kernels against the oracle: y and all gradients, at batch 2."""
+    cases = itertools.product(dtypes(), (97, 200), (1, 2), (False, True))
+    for dtype, l, g, initial_state in cases:
+        case = {"dtype": dtype, "l": l, "g": g, "initial_state": initial_state}
+        judge = partial(
+            ssd_error.errors, "pallas", dtype, Sizes(2, l, g), 64, initial_state
+        )
+        row = attempt(case, lambda judge=judge: {"errors": judge()})
+        line = ", ".join(f"{key} {value}" for key, value in case.items())
+        if "failed" in row:
+            line += f" FAILED: {first_line(row)}"
+        else:
+            found = (f"{name} {error:.0e}" for name, error in row["errors"].items())
+            line += f": {', '.join(found)}"
+        yield row, line
+
+
+def ssd_times(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
+    """The rows of benchmarks/ssd.py at both lengths of the hybrids."""
+    print(ssd.HEADER)
+    shapes = [Sizes(args.batch, 97), Sizes(args.batch, 916)]
+    how = ssd.Options(repeats=args.steps)
+    for row in ssd.compare(IMPLEMENTATIONS, dtypes(), shapes, how):
+        yield row, ssd.as_line(row)
+
+
+def steps(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
+    """Training steps in bfloat16, by network and by what is kept for the backward."""
+    print(step.HEADER)
+    for mixer, remat in itertools.product(MIXERS, ("none", "dots")):
+        case = {"mixer": mixer, "dtype": "bfloat16", "remat": remat}
+        work = partial(step.measure, batch=args.batch, steps=args.steps, **case)
+        row = attempt(case | {"batch": args.batch}, work)
+        if "failed" in row:
+            yield row, f"{mixer:<12} {remat} FAILED: {first_line(row)}"
+        else:
+            yield row, step.as_line(row)
+
+
+PARTS = {"ssd_errors": ssd_errors, "ssd": ssd_times, "steps": steps}
+
+
+def dtypes() -> list[str]:
+    """Those that differ: a CPU has one precision of float32 products."""
+    names = list(DTYPES)
+    return names if jax.default_backend() == "gpu" else names[:2]
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--batch", type=ssd.positive, default=768)
+    parser.add_argument("--steps", type=ssd.positive, default=10)
+    parser.add_argument("--out", default="benchmarks/results")
+    return parser.parse_args()
+
+
+def result_path(args: argparse.Namespace, result: Row) -> pathlib.Path:
+    """Where the report of this run goes."""
+    words = ["gpu_suite", result["device"].replace(" ", "_").lower(), result["date"]]
+    if set(args.parts) != set(PARTS):
+        words += args.parts
+    return pathlib.Path(args.out) / f"{'_'.join(words)}.json"
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=768)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--out", default="benchmarks/results")
-    args = parser.parse_args()
-    device = jax.devices()[0]
-    result: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": device.device_kind,
-        "versions": {"python": sys.version.split()[0], "jax": jax.__version__},
-        "peaks": peaks(),
-        "matmul_error": matmul_error(),
-        "steps": [],
-    }
-    print(json.dumps(result, indent=2), f"\n{HEADER}")
-    for mixer, remat in CASES:
-        row = measure(mixer, "bfloat16", args.batch, args.steps, remat)
-        result["steps"].append(row)
-        print(as_line(row), flush=True)
-        gc.collect()
-    name = device.device_kind.replace(" ", "_").lower()
-    path = pathlib.Path(args.out) / f"gpu_suite_{name}_{result['date']}.json"
+    """Measure, print, write; exit code 1 if a case failed."""
+    args = parse()
+    result: Row = about_this_run()
+    path = result_path(args, result)
     path.parent.mkdir(parents=True, exist_ok=True)
+    result["peaks"] = peaks()
+    result["matmul_error"] = matmul_error()
+    print(json.dumps(result, indent=2))
+    failed = 0
+    for part in args.parts:
+        print(f"\n{part}")
+        result[part] = []
+        for row, line in PARTS[part](args):
+            result[part].append(row)
+            failed += "failed" in row
+            print(line, flush=True)
+            path.write_text(json.dumps(result, indent=2) + "\n")
+    result["claims"] = claims(result.get("ssd", []))
     path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {path}")
+    print("", *result["claims"], f"written to {path}; {failed} failed", sep="\n")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

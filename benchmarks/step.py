@@ -21,24 +21,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 
+from benchmarks.common import matmul_rate
 from configs import sudoku_extreme
 from data_pipeline import sources
 from trm_jax.build import build
 from trm_jax.cost import step_flops
-
-
-def matmul_rate(dtype: str, rows: int) -> float:
-    """FLOP/s of the network's largest product, `rows x 512 @ 512 x 3072`."""
-    a, b = jnp.ones((rows, 512), dtype), jnp.ones((512, 3072), dtype)
-    product = jax.jit(
-        lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(dtype)
-    )
-    product(a, b).block_until_ready()
-    repeats = 20
-    start = time.perf_counter()
-    results = [product(a, b) for _ in range(repeats)]
-    jax.block_until_ready(results)
-    return repeats * 2 * rows * 512 * 3072 / (time.perf_counter() - start)
 
 
 def measure(
@@ -87,7 +74,7 @@ def measure(
 def as_line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
-        f"{row['mixer']:<10} {row['dtype']:<9} {row['remat']:<5} {row['batch']:>5} "
+        f"{row['mixer']:<12} {row['dtype']:<9} {row['remat']:<5} {row['batch']:>5} "
         f"{row['ms_per_step']:>10.1f} {row['model_gflop_per_s']:>10.0f} "
         f"{row['matmul_gflop_per_s']:>10.0f} {100 * row['ratio']:>6.0f} % "
         f"{row['compile_s']:>7.1f} {row['temporary_bytes'] / 2**20:>9.0f}"
@@ -95,7 +82,7 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 HEADER = (
-    "mixer      dtype     remat batch    ms/step   GFLOP/s matmul GF/s  ratio"
+    "mixer        dtype     remat batch    ms/step   GFLOP/s matmul GF/s  ratio"
     " compile s  temp MiB"
 )
 

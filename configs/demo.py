@@ -9,6 +9,8 @@ Result:   99.41, 99.02 and 99.80 % of 1,024 unseen puzzles exact (seeds 0, 1, 2 
           --config.seed and --config.data.seed; jax 0.10.2). Test puzzles are of
           solution-grid classes that no training puzzle belongs to, so none is a
           symmetry of a training puzzle.
+          demo.py:mamba2_mlp_t: 99.41 % (seed 0), 6 min 27 s; docs/hybrids.md.
+          The variants with attention: not run.
 """
 
 from ml_collections import ConfigDict

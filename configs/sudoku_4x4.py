@@ -4,8 +4,9 @@
 Command:  python train.py --config=configs/sudoku_4x4.py:VARIANT --workdir=runs/4x4
           (mlp_t, attention, mamba2_mlp_t, mamba2_attn, mamba2_attn_bidir)
 Hardware: one CPU core for each variant.
-Time:     TIME
-Result:   RESULT
+Time:     74 s (mlp_t), 86 s (attention), 209 to 246 s (hybrids).
+Result:   exact on 512 unseen puzzles 100 % (mlp_t, mamba2_mlp_t), 99.8 % (mamba2_attn),
+          99.2 % (attention), 98.2 % (mamba2_attn_bidir): seed 0, docs/hybrids.md.
 """
 
 from ml_collections import ConfigDict

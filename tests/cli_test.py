@@ -69,7 +69,7 @@ def test_help_answers_in_3_seconds(script):
         ([SMOKE, "--wrokdir=x"], ["wrokdir"]),
         ([SMOKE, "stray"], ["'stray'"]),
         (["--config=configs/smok.py"], ["configs/smok.py"]),
-        (["--config=configs/smoke.py:mlpt"], ["'mlpt'", "mlp_t or attention"]),
+        (["--config=configs/smoke.py:mlpt"], ["'mlpt'", "mlp_t, attention"]),
         ([], ["--config"]),
     ],
 )

@@ -24,7 +24,8 @@ STEPS = 16
 
 @pytest.fixture
 def variant(mixer):
-    return {"attention": "attention", "token_mlp": "mlp_t"}[mixer]
+    by_mixer = {"attention": "attention", "token_mlp": "mlp_t", "mamba2": "mamba2_attn"}
+    return by_mixer[mixer]
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def assert_same_run(folder, unbroken):
     assert metric_lines(folder) == metric_lines(unbroken)
 
 
+@pytest.mark.parametrize("mixer", ["attention", "token_mlp", "mamba2"])
 def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
     folder = tmp_path / "halves"
     for steps in (STEPS // 2, STEPS):

@@ -68,9 +68,11 @@ def test_two_fresh_runs_are_equal_to_the_bit(model, make_batch):
 
 
 IN_PARTS = [{"micro_batches": 4}, {"devices": 2}, {"micro_batches": 2, "devices": 2}]
+CASES = [(mixer, how) for mixer in ("attention", "token_mlp") for how in IN_PARTS]
+CASES.append(("mamba2", IN_PARTS[2]))
 
 
-@pytest.mark.parametrize("how", IN_PARTS)
+@pytest.mark.parametrize(("mixer", "how"), CASES)
 def test_one_step_in_parts_has_the_same_loss_and_gradients(model, make_batch, how):
     whole, parts = run(model, make_batch), run(model, make_batch, **how)
     chex.assert_trees_all_close(parts.metrics, whole.metrics, atol=1e-5, rtol=1e-5)
@@ -81,7 +83,7 @@ def test_one_step_in_parts_has_the_same_loss_and_gradients(model, make_batch, ho
     chex.assert_trees_all_close(m, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("how", IN_PARTS)
+@pytest.mark.parametrize(("mixer", "how"), CASES)
 def test_one_step_in_parts_is_exact_in_float64(mixer, make_batch, how):
     # Without float32 round-off, which the recursion amplifies, nothing is left.
     with jax.enable_x64(True):
@@ -89,10 +91,10 @@ def test_one_step_in_parts_is_exact_in_float64(mixer, make_batch, how):
         whole, parts = run(model, make_batch), run(model, make_batch, **how)
         assert whole.carry.y.dtype == jnp.float64
         # Softmax inside attention stays float32.
-        tol = {"attention": 1e-5, "token_mlp": 1e-10}[mixer]
+        tol = {"attention": 1e-5, "token_mlp": 1e-10, "mamba2": 1e-10}[mixer]
         chex.assert_trees_all_close(parts.carry, whole.carry, atol=tol, rtol=tol)
         m, expected = parts.opt_state[0].m, whole.opt_state[0].m
-        tol = {"attention": 1e-5, "token_mlp": 1e-8}[mixer]
+        tol = {"attention": 1e-5, "token_mlp": 1e-8, "mamba2": 1e-8}[mixer]
         chex.assert_trees_all_close(m, expected, atol=tol, rtol=1e-6)
 
 
@@ -105,6 +107,7 @@ def test_the_carry_is_sharded_and_weights_are_replicated(model, make_batch, devi
         assert leaf.sharding.is_fully_replicated
 
 
+@pytest.mark.parametrize("mixer", ["attention", "token_mlp", "mamba2"])
 def test_no_activation_is_gathered_across_devices(model, make_batch):
     state, step, mesh = setup(model, devices=2)
     batch = put_batch(make_batch(0, model.config, ROWS)._asdict(), mesh)

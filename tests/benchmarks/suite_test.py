@@ -7,17 +7,47 @@ import pytest
 
 from tests.runs import call
 
+TINY = ("--batch=1", "--steps=1")
+
+
+def suite(part, out):
+    result = call(
+        "benchmarks/gpu_suite.py", "--parts", part, *TINY, f"--out={out}", timeout=900
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = out.glob(f"gpu_suite_*_{part}.json")
+    return json.loads(path.read_text())
+
 
 @pytest.mark.slow
-def test_the_gpu_suite_runs_on_a_cpu(tmp_path):
-    flags = ["--batch=2", "--steps=1", f"--out={tmp_path}"]
-    result = call("benchmarks/gpu_suite.py", *flags)
-    assert result.returncode == 0, result.stderr
-    (path,) = tmp_path.glob("gpu_suite_*.json")
-    report = json.loads(path.read_text())
-    assert {row["mixer"] for row in report["steps"]} == {"mlp_t", "attention"}
+def test_the_gpu_suite_times_steps_on_a_cpu(tmp_path):
+    report = suite("steps", tmp_path)
+    mixers = {"mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn"}
+    assert {row["mixer"] for row in report["steps"]} == mixers
+    assert {row["remat"] for row in report["steps"]} == {"none", "dots"}
     assert all(row["ms_per_step"] > 0 for row in report["steps"])
     assert max(report["matmul_error"].values()) < 0.02
+
+
+@pytest.mark.slow
+def test_the_gpu_suite_judges_the_kernels_on_a_cpu(tmp_path):
+    rows = suite("ssd_errors", tmp_path)["ssd_errors"]
+    cases = {(r["dtype"], r["l"], r["g"], r["initial_state"]) for r in rows}
+    assert len(cases) == 2 * 2 * 2 * 2
+    for row in rows:
+        assert {"y", "grad_x", "grad_dt", "grad_A"} <= set(row["errors"])
+        assert ("grad_initial_state" in row["errors"]) == row["initial_state"]
+        limit = 0.02 if row["dtype"] == "bfloat16" else 1e-5
+        assert max(row["errors"].values()) < limit
+
+
+@pytest.mark.slow
+def test_the_gpu_suite_times_the_ssd_on_a_cpu(tmp_path):
+    report = suite("ssd", tmp_path)
+    assert {row["l"] for row in report["ssd"]} == {97, 916}
+    timed = {row["implementation"] for row in report["ssd"] if "ms" in row}
+    assert timed == {"recurrent", "chunked"}
+    assert any("chunked is" in line for line in report["claims"])
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -62,29 +63,24 @@ def ssd(
     """
     _check(x, dt, A, B, C, initial_state, chunk_size)
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    if initial_state is None:
-        b, _, h, p = x.shape
-        initial_state = jnp.zeros((b, h, p, B.shape[-1]), wide)
-    args = (
-        *(x, dt.astype(wide), A.astype(wide), B.astype(x.dtype), C.astype(x.dtype)),
-        initial_state.astype(wide),
-    )
+    args = (x, dt.astype(wide), A.astype(wide), B.astype(x.dtype), C.astype(x.dtype))
+    state = None if initial_state is None else initial_state.astype(wide)
     match implementation:
         case "recurrent":
-            return ssd_recurrent(*args)
+            return ssd_recurrent(*args, _or_zeros(state, args))
         case "chunked":
-            return ssd_chunked(*args, chunk_size=chunk_size)
+            return ssd_chunked(*args, _or_zeros(state, args), chunk_size=chunk_size)
         case "pallas" if not ssd_pallas.supports(x, B, chunk_size):
             raise ValueError(
                 f"pallas takes p, n and chunk_size that are powers of two, and no "
                 f"float64; not {x.shape[-1]}, {B.shape[-1]}, {chunk_size}, {x.dtype}"
             )
         case "pallas":
-            return _kernels(chunk_size, "interpret", *args)
+            return _kernels(chunk_size, "interpret", *args, state)
         case None if ssd_pallas.supports(x, B, chunk_size):
-            return _kernels(chunk_size, "chunked", *args)
+            return _kernels(chunk_size, "chunked", *args, state)
         case None:
-            return ssd_chunked(*args, chunk_size=chunk_size)
+            return ssd_chunked(*args, _or_zeros(state, args), chunk_size=chunk_size)
         case _:
             raise ValueError(
                 f"unknown SSD implementation {implementation!r}; "
@@ -113,45 +109,64 @@ def _check(
 # One rule for the kernels and for what stands in for them off CUDA. It lies outside
 # the choice of platform: inside, each branch would keep the other's residuals too.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kernels(chunk_size: int, elsewhere: str, *inputs: Array) -> Results:
-    def kernels(*args: Array, interpret: bool) -> Results:
+def _kernels(chunk_size: int, elsewhere: str, *inputs: Array | None) -> Results:
+    def kernels(*args: Any, interpret: bool) -> Results:
         fn = partial(ssd_pallas.forward, chunk_size=chunk_size, interpret=interpret)
         return _over_batch(fn, args)
 
-    def chunked(*args: Array) -> Results:
+    def chunked(*args: Any) -> Results:
+        args = (*args[:5], _or_zeros(args[5], args))
         return ssd_chunked(*args, chunk_size=chunk_size)
 
     return _by_platform(kernels, chunked, elsewhere, inputs)
 
 
-def _forward(*args: Any) -> tuple[Results, tuple[Array, ...]]:
-    return _kernels(*args), args[2:]
+def _forward(chunk_size: int, elsewhere: str, *inputs: Any) -> tuple[Results, Any]:
+    values = jax.tree.map(lambda primal: primal.value, inputs)
+    return _kernels(chunk_size, elsewhere, *values), values
 
 
 def _backward(
-    chunk_size: int, elsewhere: str, inputs: tuple[Array, ...], cotangents: Results
-) -> tuple[Array, ...]:
-    def kernels(*args: Array, interpret: bool) -> tuple[Array, ...]:
+    chunk_size: int, elsewhere: str, inputs: tuple[Any, ...], cotangents: Any
+) -> tuple[Any, ...]:
+    def kernels(*args: Any, interpret: bool) -> tuple[Any, ...]:
         fn = partial(ssd_pallas.backward, chunk_size=chunk_size, interpret=interpret)
         dx, ddt, da, *rest = _over_batch(fn, args)  # a = dt A
         _, dt, A, *_ = args
         return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest
 
-    def chunked(*args: Array) -> tuple[Array, ...]:
+    def chunked(*args: Any) -> tuple[Any, ...]:
+        *inputs, state, dy, dlast = args
         fn = partial(ssd_chunked, chunk_size=chunk_size)
-        return jax.vjp(fn, *args[:6])[1](args[6:])
+        grads = jax.vjp(fn, *inputs, _or_zeros(state, args))[1](
+            (dy, _or_zeros(dlast, args))
+        )
+        return *grads[:5], None if state is None else grads[5]
 
-    return _by_platform(kernels, chunked, elsewhere, (*inputs, *cotangents))
+    dy, dlast = cotangents
+    if isinstance(dy, SymbolicZero):
+        dy = jnp.zeros(dy.shape, dy.dtype)
+    unused = isinstance(dlast, SymbolicZero)
+    args = (*inputs, dy, None if unused else dlast)
+    return _by_platform(kernels, chunked, elsewhere, args)
 
 
-_kernels.defvjp(_forward, _backward)
+_kernels.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _or_zeros(state: Array | None, args: tuple[Any, ...]) -> Array:
+    """The state, or one of zeros for the arguments of `ssd`."""
+    if state is not None:
+        return state
+    x, dt, _, B, *_ = args
+    return jnp.zeros((x.shape[0], *x.shape[2:], B.shape[-1]), dt.dtype)
 
 
 def _by_platform(
     kernels: Callable[..., Any],
     reference: Callable[..., Any],
     elsewhere: str,
-    args: tuple[Array, ...],
+    args: tuple[Any, ...],
 ) -> Any:
     """`kernels` compiled on CUDA; elsewhere interpreted, or `reference`."""
     interpreted = partial(kernels, interpret=True)
@@ -162,7 +177,7 @@ def _by_platform(
     )
 
 
-def _over_batch(fn: Callable[..., Any], args: tuple[Array, ...]) -> Any:
+def _over_batch(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """`fn(*args)` with each device working on its rows of the batch.
 
     XLA cannot partition a kernel: left alone, it would gather all rows everywhere.

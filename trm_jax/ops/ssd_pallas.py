@@ -22,7 +22,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float
 
-SMALLEST = 16  # rows and columns that a tensor-core product takes
+from trm_jax.ops.ssd_tiles import (
+    Rows,
+    cumulative,
+    decay_matrix,
+    dot,
+    next_state,
+    num_warps_for,
+    per_group,
+    per_head,
+    read_or_zero,
+    rows_per_chunk,
+)
 
 
 def supports(x: Array, B: Array, chunk_size: int) -> bool:
@@ -37,37 +48,47 @@ def forward(
     A: Float[Array, " h"],
     B: Float[Array, "b l g n"],
     C: Float[Array, "b l g n"],
-    initial_state: Float[Array, "b h p n"],
+    initial_state: Float[Array, "b h p n"] | None,
     *,
     chunk_size: int,
     interpret: bool = False,
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
-    """Y and the last state; arguments as in `ops.ssd.ssd`."""
-    size, of = _chunk_size(chunk_size, x), _per_head(x, B)
+    """Y and the last state; arguments as in `ops.ssd.ssd`.
 
-    def kernel(x, dt, A, B, C, first, y, last):
+    The state has a kernel of its own, which the compiler drops where nobody reads it:
+    at short lengths it is as large as x and y together.
+    """
+    size, of = rows_per_chunk(chunk_size, x), per_head(x, B)
+
+    def kernel(x, dt, A, B, C, *first_and_y):
+        *first, y = first_and_y
+
         def chunk(k: Array, state: Array) -> Array:
-            rows = _Rows(k, size, x.shape[0])
+            rows = Rows(k, size, x.shape[0])
             X, step, b, c = (rows.load(ref) for ref in (x, dt, B, C))
-            s, total = _cumulative(step, A[...])
-            scores = _dot(c, b, 1, 1) * _decay(s) * step[None, :]
-            carried = _dot(c, state.astype(c.dtype), 1, 1)
-            out = _dot(scores.astype(X.dtype), X, 1, 0) + jnp.exp(s)[:, None] * carried
+            s, total = cumulative(step, A[...])
+            scores = dot(c, b, 1, 1) * decay_matrix(s) * step[None, :]
+            carried = dot(c, state.astype(c.dtype), 1, 1)
+            out = dot(scores.astype(X.dtype), X, 1, 0) + jnp.exp(s)[:, None] * carried
             rows.store(y, out)
-            return _next_state(state, X, jnp.exp(total - s) * step, b, total)
+            return next_state(state, X, jnp.exp(total - s) * step, b, total)
 
-        last[...] = lax.fori_loop(0, pl.cdiv(x.shape[0], size), chunk, first[...])
+        state = read_or_zero(first, x.shape[-1], B.shape[-1])
+        lax.fori_loop(0, pl.cdiv(x.shape[0], size), chunk, state)
 
-    return _call(
+    args = (x, dt, A, B, C, *([] if initial_state is None else [initial_state]))
+    (y,) = _call(
         kernel,
-        (x, dt, A, B, C, initial_state),
-        in_specs=(of["x"], of["dt"], of["A"], of["B"], of["B"], of["state"]),
-        out_like=(x, initial_state),
-        out_specs=(of["x"], of["state"]),
+        args,
+        in_specs=[of[k] for k in ("x", "dt", "A", "B", "B", "state")[: len(args)]],
+        out_like=(x,),
+        out_specs=(of["x"],),
         grid=(x.shape[0], x.shape[2]),
-        num_warps=4,
+        num_warps=num_warps_for(x),
         interpret=interpret,
     )
+    walk = partial(_walk, dt, A, x, B, initial_state, reverse=False, size=size)
+    return y, walk(results=("last",), interpret=interpret)[0]
 
 
 def backward(
@@ -76,19 +97,20 @@ def backward(
     A: Float[Array, " h"],
     B: Float[Array, "b l g n"],
     C: Float[Array, "b l g n"],
-    initial_state: Float[Array, "b h p n"],
+    initial_state: Float[Array, "b h p n"] | None,
     dy: Float[Array, "b l h p"],
-    dlast: Float[Array, "b h p n"],
+    dlast: Float[Array, "b h p n"] | None,
     *,
     chunk_size: int,
     interpret: bool = False,
-) -> tuple[Array, ...]:
+) -> tuple[Any, ...]:
     """Cotangents of x, dt (but for its part in dt A), dt A, B, C and initial_state."""
-    size = _chunk_size(chunk_size, x)
+    size = rows_per_chunk(chunk_size, x)
     walk = partial(_walk, dt, A, size=size, interpret=interpret)
-    starts, _ = walk(x, B, initial_state, reverse=False)
-    ends, dfirst = walk(dy, C, dlast, reverse=True)
-    of = _per_group(x, B)
+    (starts,) = walk(x, B, initial_state, reverse=False, results=("states",))
+    results = ("states",) if initial_state is None else ("states", "last")
+    ends, *dfirst = walk(dy, C, dlast, reverse=True, results=results)
+    of = per_group(x, B)
     ins = (of["x"], of["dt"], of["A"], of["B"], of["B"], of["x"])
     dx, ddt, da, dB, dC, kept = _call(
         partial(_chunk_backward, size=size),
@@ -102,7 +124,7 @@ def backward(
     )
     # A chunk's decay of its starting state is the product of all its tokens' decays.
     da += jnp.repeat(kept, size, axis=1)[:, : x.shape[1]]
-    return dx, ddt, da, dB, dC, dfirst
+    return dx, ddt, da, dB, dC, dfirst[0] if dfirst else None
 
 
 def _walk(
@@ -110,40 +132,54 @@ def _walk(
     A: Array,
     x: Array,
     B: Array,
-    first: Array,
+    first: Array | None,
     *,
     reverse: bool,
+    results: tuple[str, ...],
     size: int,
     interpret: bool,
-) -> tuple[Float[Array, "b c h p n"], Float[Array, "b h p n"]]:
-    """The state before each chunk in the order of the walk, and after the last.
+) -> tuple[Array, ...]:
+    """From state to state along the chunks; None starts at zero.
 
-    Left to right these are states; right to left, of (dy, C), their cotangents.
+    Results: "states" before each chunk in the order of the walk, `b c h p n` in x's
+    dtype, and "last", after all, `b h p n` in dt's. Left to right these are states;
+    right to left, of (dy, C), their cotangents.
     """
     (b, l, h, p), n = x.shape, B.shape[-1]
     num_chunks = pl.cdiv(l, size)
-    of = _per_head(x, B, num_chunks)
+    of = per_head(x, B, num_chunks) | {"last": per_head(x, B)["state"]}
 
-    def kernel(dt, A, x, B, first, states, last):
+    def kernel(dt, A, x, B, *rest):
+        first, out = rest[: -len(results)], rest[-len(results) :]
+        out = dict(zip(results, out, strict=True))
+
         def chunk(i: Array, state: Array) -> Array:
             k = num_chunks - 1 - i if reverse else i
-            states[k] = state.astype(states.dtype)
-            rows = _Rows(k, size, l)
+            if "states" in out:
+                out["states"][k] = state.astype(x.dtype)
+            rows = Rows(k, size, l)
             step = rows.load(dt)
-            s, total = _cumulative(step, A[...])
+            s, total = cumulative(step, A[...])
             weight = jnp.exp(s) if reverse else jnp.exp(total - s) * step
-            return _next_state(state, rows.load(x), weight, rows.load(B), total)
+            return next_state(state, rows.load(x), weight, rows.load(B), total)
 
-        last[...] = lax.fori_loop(0, num_chunks, chunk, first[...])
+        last = lax.fori_loop(0, num_chunks, chunk, read_or_zero(first, p, n))
+        if "last" in out:
+            out["last"][...] = last
 
+    args = (dt, A, x, B, *([] if first is None else [first]))
+    like = {
+        "states": jax.ShapeDtypeStruct((b, num_chunks, h, p, n), x.dtype),
+        "last": jax.ShapeDtypeStruct((b, h, p, n), dt.dtype),
+    }
     return _call(
         kernel,
-        (dt, A, x, B, first),
-        in_specs=(of["dt"], of["A"], of["x"], of["B"], of["state"]),
-        out_like=(jax.ShapeDtypeStruct((b, num_chunks, h, p, n), x.dtype), first),
-        out_specs=(of["states"], of["state"]),
+        args,
+        in_specs=[of[k] for k in ("dt", "A", "x", "B", "state")[: len(args)]],
+        out_like=tuple(like[name] for name in results),
+        out_specs=tuple(of[name] for name in results),
         grid=(b, h),
-        num_warps=4,
+        num_warps=num_warps_for(x),
         interpret=interpret,
     )
 
@@ -156,28 +192,28 @@ def _chunk_backward(
     Two passes over the heads: with the sums for dB and dC in one with the rest, the
     registers would not do.
     """
-    rows = _Rows(pl.program_id(2), size, x.shape[0])
+    rows = Rows(pl.program_id(2), size, x.shape[0])
     b, c = rows.load(B), rows.load(C)
-    scores, dtype = _dot(c, b, 1, 1), b.dtype
+    scores, dtype = dot(c, b, 1, 1), b.dtype
     last_row, later = rows.index == size - 1, rows.index[:, None] <= rows.index[None, :]
 
     def head(i: Array, dscores: Array) -> Array:
         X, dY, step = rows.load(x, i), rows.load(dy, i), rows.load(dt, i)
-        s, total = _cumulative(step, A[i])
+        s, total = cumulative(step, A[i])
 
         # Within the chunk: y = (scores * decay * step) x.
-        decay = _decay(s)
+        decay = decay_matrix(s)
         within = scores * decay
-        dwithin = _dot(dY, X, 1, 1)
-        by_token = _dot((within * step[None, :]).astype(dtype), dY, 0, 0)
+        dwithin = dot(dY, X, 1, 1)
+        by_token = dot((within * step[None, :]).astype(dtype), dY, 0, 0)
         moved = dwithin * within
         dstep = moved.sum(0)
         ds = (moved * step[None, :]).sum(1) - dstep * step
         dscores += dwithin * decay * step[None, :]
 
         # Through the states: what the tokens read, and what they add.
-        read = (dY * jnp.exp(s)[:, None] * _dot(c, starts[i], 1, 1)).sum(1)
-        dadded = _dot(b, ends[i], 1, 1) * jnp.exp(total - s)[:, None]
+        read = (dY * jnp.exp(s)[:, None] * dot(c, starts[i], 1, 1)).sum(1)
+        dadded = dot(b, ends[i], 1, 1) * jnp.exp(total - s)[:, None]
         added = (X * dadded).sum(1)
         ds += read - added * step + jnp.where(last_row, (added * step).sum(), 0.0)
 
@@ -188,98 +224,20 @@ def _chunk_backward(
 
     def head_sums(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         X, dY, step = rows.load(x, i), rows.load(dy, i), rows.load(dt, i)
-        s, total = _cumulative(step, A[i])
+        s, total = cumulative(step, A[i])
         added = (X * (jnp.exp(total - s) * step)[:, None]).astype(dtype)
         read = (dY * jnp.exp(s)[:, None]).astype(dtype)
         start, end = starts[i], ends[i]
         kept[i] = jnp.exp(total) * (start.astype(total.dtype) * end).sum()
         db, dc = sums
-        return db + _dot(added, end, 1, 0), dc + _dot(read, start, 1, 0)
+        return db + dot(added, end, 1, 0), dc + dot(read, start, 1, 0)
 
     heads = x.shape[1]
     dscores = lax.fori_loop(0, heads, head, jnp.zeros_like(scores)).astype(dtype)
-    sums = _dot(dscores, c, 0, 0), _dot(dscores, b, 1, 0)
+    sums = dot(dscores, c, 0, 0), dot(dscores, b, 1, 0)
     db, dc = lax.fori_loop(0, heads, head_sums, sums)
     rows.store(dB, db)
     rows.store(dC, dc)
-
-
-class _Rows:
-    """The rows of chunk k; those at or beyond `length` read as 0 and are not stored."""
-
-    def __init__(self, k: Any, size: int, length: int) -> None:
-        self.index = lax.iota(jnp.int32, size)
-        self._slice = pl.ds(k * size, size)
-        self._exist = k * size + self.index < length
-
-    def _mask(self, ndim: int) -> Array:
-        return self._exist if ndim == 1 else self._exist[:, None]
-
-    def load(self, ref: Any, *head: Any) -> Array:
-        part = ref.at[self._slice, *head]
-        return plt.load(part, mask=self._mask(len(part.shape)), other=0.0)
-
-    def store(self, ref: Any, value: Array, *head: Any) -> None:
-        part = ref.at[self._slice, *head]
-        mask = jnp.broadcast_to(self._mask(value.ndim), value.shape)
-        plt.store(part, value.astype(ref.dtype), mask=mask)
-
-
-def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-    """Sum over one axis of each, accumulated in float32."""
-    dims = (((a_axis,), (b_axis,)), ((), ()))
-    return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
-
-
-def _cumulative(step: Array, A: Array) -> tuple[Array, Array]:
-    """Running sum of the log decays step * A, and their total."""
-    log_decay = step * A
-    return jnp.cumsum(log_decay), log_decay.sum()
-
-
-def _decay(s: Array) -> Array:
-    """exp(s_q - s_s) for s <= q, else 0: masked before exp, which would overflow."""
-    q = lax.broadcasted_iota(jnp.int32, (s.size, s.size), 0)
-    causal = q >= lax.broadcasted_iota(jnp.int32, (s.size, s.size), 1)
-    return jnp.exp(jnp.where(causal, s[:, None] - s[None, :], -jnp.inf))
-
-
-def _next_state(state: Array, X: Array, weight: Array, b: Array, total: Array) -> Array:
-    """exp(total) state + sum_q weight_q x_q b_q^T, `p n`."""
-    weighted = (X * weight[:, None]).astype(X.dtype)
-    return jnp.exp(total) * state + _dot(weighted, b, 0, 0)
-
-
-def _chunk_size(chunk_size: int, x: Array) -> int:
-    """The chunk size, or less for short sequences: a power of two all the same."""
-    return max(SMALLEST, min(chunk_size, 1 << (x.shape[1] - 1).bit_length()))
-
-
-def _per_head(x: Array, B: Array, c: int = 0) -> dict[str, pl.BlockSpec]:
-    """What program (row, head) sees of each array: whole sequences."""
-    (_, l, h, p), (g, n) = x.shape, B.shape[2:]
-    return {
-        "x": pl.BlockSpec((None, l, None, p), lambda i, j: (i, 0, j, 0)),
-        "dt": pl.BlockSpec((None, l, None), lambda i, j: (i, 0, j)),
-        "A": pl.BlockSpec((None,), lambda i, j: (j,)),
-        "B": pl.BlockSpec((None, l, None, n), lambda i, j: (i, 0, j // (h // g), 0)),
-        "state": pl.BlockSpec((None, None, p, n), lambda i, j: (i, j, 0, 0)),
-        "states": pl.BlockSpec((None, c, None, p, n), lambda i, j: (i, 0, j, 0, 0)),
-    }
-
-
-def _per_group(x: Array, B: Array) -> dict[str, pl.BlockSpec]:
-    """What program (row, group, chunk) sees of each array."""
-    (_, l, h, p), (g, n) = x.shape, B.shape[2:]
-    r = h // g
-    return {
-        "x": pl.BlockSpec((None, l, r, p), lambda i, j, k: (i, 0, j, 0)),
-        "dt": pl.BlockSpec((None, l, r), lambda i, j, k: (i, 0, j)),
-        "A": pl.BlockSpec((r,), lambda i, j, k: (j,)),
-        "B": pl.BlockSpec((None, l, None, n), lambda i, j, k: (i, 0, j, 0)),
-        "states": pl.BlockSpec((None, None, r, p, n), lambda i, j, k: (i, k, j, 0, 0)),
-        "kept": pl.BlockSpec((None, None, r), lambda i, j, k: (i, k, j)),
-    }
 
 
 def _call(

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks share: the device's own rates, precisions, cases that fail."""
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# By name: the dtype and the precision of float32 products, None = the device's default
+# (TF32 on a GPU that has it).
+DTYPES = {
+    "bfloat16": ("bfloat16", None),
+    "float32": ("float32", None),
+    "float32_highest": ("float32", "highest"),
+}
+
+
+def precision(name: str) -> AbstractContextManager[Any]:
+    """In it, products are compiled as DTYPES[name] says."""
+    return jax.default_matmul_precision(DTYPES[name][1])
+
+
+def about_this_run() -> dict[str, Any]:
+    """Date, device and versions, for the head of a report."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": jax.devices()[0].device_kind,
+        "versions": {"python": sys.version.split()[0], "jax": jax.__version__},
+    }
+
+
+def matmul_rate(dtype: str, rows: int, columns: int = 3072) -> float:
+    """FLOP/s of `rows x 512 @ 512 x columns`; the network's largest has 3072."""
+    a, b = jnp.ones((rows, 512), dtype), jnp.ones((512, columns), dtype)
+    product = jax.jit(
+        lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(dtype)
+    )
+    work = 2 * rows * 512 * columns
+    return statistics.median(_burst(lambda: product(a, b), work, 20) for _ in range(3))
+
+
+def _burst(fn: Callable[[], jax.Array], work: float, calls: int) -> float:
+    """Work per second of calls that do not wait for one another."""
+    fn().block_until_ready()
+    start = time.perf_counter()
+    jax.block_until_ready([fn() for _ in range(calls)])
+    return calls * work / (time.perf_counter() - start)
+
+
+def peaks(dtype: str = "bfloat16", side: int = 8192) -> dict[str, float]:
+    """Measured matrix-product and copy rates of the device."""
+    if jax.default_backend() == "cpu":
+        side = 1024
+    a = jnp.ones((side, side), dtype)
+    product, copy = jax.jit(jnp.matmul), jax.jit(lambda a: a + 1)
+
+    return {
+        "matmul_flop_per_s": _burst(lambda: product(a, a), 2 * side**3, 10),
+        "copy_byte_per_s": _burst(lambda: copy(a), 2 * a.nbytes, 10),
+    }
+
+
+def relative_error(found: jax.Array, exact: jax.Array) -> float:
+    """Largest difference, as a share of the largest exact value."""
+    difference = jnp.abs(found.astype(jnp.float32) - exact.astype(jnp.float32)).max()
+    return float(difference / jnp.abs(exact).max())
+
+
+def attempt(case: dict[str, Any], fn: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """`case` with what `fn` finds, or with the message of its error as "failed"."""
+    try:
+        return {**case, **fn()}
+    except Exception as error:  # noqa: BLE001 - one case must not cost the others
+        return {**case, "failed": f"{type(error).__name__}: {error}"[:2000]}
+    finally:
+        gc.collect()
+
+
+def first_line(row: dict[str, Any]) -> str:
+    """What a failed row says, in short."""
+    return row["failed"].splitlines()[0][:200]

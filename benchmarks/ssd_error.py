@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random inputs of the SSD operator, and its error against the recurrent form."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.common import DTYPES, precision, relative_error
+from trm_jax.ops.ssd import ssd
+
+HEADS, CHANNELS, STATE = 16, 64, 128  # of the hybrids: h, p, n
+NAMES = ("x", "dt", "A", "B", "C", "initial_state")
+
+
+class Sizes(NamedTuple):
+    """Batch, length, groups; the rest is as in the hybrids."""
+
+    b: int
+    l: int
+    g: int = 1
+
+
+def random_inputs(sizes: Sizes, dtype: str, initial_state: bool = False) -> Any:
+    """Arguments of `ssd` in the ranges of a new network, and a cotangent of y.
+
+    x, B, C and the cotangent have the dtype named in DTYPES, the rest float32.
+    """
+    (b, l, g), (narrow, _) = sizes, DTYPES[dtype]
+
+    @jax.jit
+    def draw(key: jax.Array) -> Any:
+        keys = jax.random.split(key, 7)
+
+        def normal(i: int, *shape: int, dtype: str = narrow) -> jax.Array:
+            return jax.random.normal(keys[i], shape, dtype)
+
+        low, high = jnp.log(1e-3), jnp.log(1e-1)
+        dt = jnp.exp(
+            jax.random.uniform(keys[1], (b, l, HEADS), minval=low, maxval=high)
+        )
+        A = -jax.random.uniform(keys[2], (HEADS,), minval=1.0, maxval=16.0)
+        B, C = normal(3, b, l, g, STATE), normal(4, b, l, g, STATE)
+        args = (normal(0, b, l, HEADS, CHANNELS), dt, A, B, C)
+        if initial_state:
+            args += (normal(6, b, HEADS, CHANNELS, STATE, dtype="float32"),)
+        return args, normal(5, b, l, HEADS, CHANNELS)
+
+    return draw(jax.random.key(0))
+
+
+def forward(implementation: str, chunk_size: int) -> Callable[..., jax.Array]:
+    """`(*args, cotangent) -> y`; the cotangent is not used."""
+
+    def fn(*inputs: jax.Array) -> jax.Array:
+        args, state = inputs[:5], inputs[5:-1]
+        return ssd(
+            *args,
+            initial_state=state[0] if state else None,
+            chunk_size=chunk_size,
+            implementation=implementation,
+        )[0]
+
+    return fn
+
+
+def forward_backward(implementation: str, chunk_size: int) -> Callable[..., Any]:
+    """`(*args, cotangent) -> (y, gradients of all args)`."""
+    run = forward(implementation, chunk_size)
+
+    def fn(*inputs: jax.Array) -> Any:
+        *args, cotangent = inputs
+        y, pullback = jax.vjp(lambda *args: run(*args, cotangent), *args)
+        return y, pullback(cotangent)
+
+    return fn
+
+
+def errors(
+    implementation: str,
+    dtype: str,
+    sizes: Sizes,
+    chunk_size: int = 64,
+    initial_state: bool = False,
+) -> dict[str, float]:
+    """Relative error of y and of every gradient.
+
+    The oracle takes the same values, widened: float32, token by token, with products
+    at the highest precision, on the same device.
+    """
+    args, cotangent = random_inputs(sizes, dtype, initial_state)
+    exact_y, exact_grads = _exact(dtype, sizes, initial_state)
+    with precision(dtype):
+        fn = jax.jit(forward_backward(implementation, chunk_size))
+        y, grads = fn(*args, cotangent)
+    pairs = zip(NAMES, grads, exact_grads, strict=False)  # initial_state may be absent
+    found = {f"grad_{name}": relative_error(*pair) for name, *pair in pairs}
+    return {"y": relative_error(y, exact_y), **found}
+
+
+@lru_cache(maxsize=1)
+def _exact(dtype: str, sizes: Sizes, initial_state: bool) -> Any:
+    args, cotangent = random_inputs(sizes, dtype, initial_state)
+    with precision("float32_highest"):
+        oracle = jax.jit(forward_backward("recurrent", 1))
+        return oracle(*(v.astype(jnp.float32) for v in (*args, cotangent)))

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the SSD kernels see of each array, and what they do with one chunk."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+from jaxtyping import Array
+
+SMALLEST, LARGEST = 16, 64  # chunk: what a tensor core takes, what registers hold
+
+
+def rows_per_chunk(chunk_size: int, x: Array) -> int:
+    """A power of two that suits the kernels: the wanted one, if it does."""
+    enough = 1 << (x.shape[1] - 1).bit_length()
+    return max(SMALLEST, min(chunk_size, LARGEST, enough))
+
+
+def num_warps_for(x: Array) -> int:
+    """4 for bfloat16, 8 for float32: a state of 64 x 128 then stays in registers."""
+    return 2 * x.dtype.itemsize
+
+
+def per_head(x: Array, B: Array, c: int = 1) -> dict[str, pl.BlockSpec]:
+    """What program (row, head) sees of each array: whole sequences."""
+    (_, l, h, p), (g, n) = x.shape, B.shape[2:]
+    return {
+        "x": pl.BlockSpec((None, l, None, p), lambda i, j: (i, 0, j, 0)),
+        "dt": pl.BlockSpec((None, l, None), lambda i, j: (i, 0, j)),
+        "A": pl.BlockSpec((None,), lambda i, j: (j,)),
+        "B": pl.BlockSpec((None, l, None, n), lambda i, j: (i, 0, j // (h // g), 0)),
+        "state": pl.BlockSpec((None, None, p, n), lambda i, j: (i, j, 0, 0)),
+        "states": pl.BlockSpec((None, c, None, p, n), lambda i, j: (i, 0, j, 0, 0)),
+    }
+
+
+def per_group(x: Array, B: Array) -> dict[str, pl.BlockSpec]:
+    """What program (row, group, chunk) sees of each array."""
+    (_, l, h, p), (g, n) = x.shape, B.shape[2:]
+    r = h // g
+    return {
+        "x": pl.BlockSpec((None, l, r, p), lambda i, j, k: (i, 0, j, 0)),
+        "dt": pl.BlockSpec((None, l, r), lambda i, j, k: (i, 0, j)),
+        "A": pl.BlockSpec((r,), lambda i, j, k: (j,)),
+        "B": pl.BlockSpec((None, l, None, n), lambda i, j, k: (i, 0, j, 0)),
+        "states": pl.BlockSpec((None, None, r, p, n), lambda i, j, k: (i, k, j, 0, 0)),
+        "kept": pl.BlockSpec((None, None, r), lambda i, j, k: (i, k, j)),
+    }
+
+
+class Rows:
+    """The rows of chunk k; those at or beyond `length` read as 0 and are not stored."""
+
+    def __init__(self, k: Any, size: int, length: int) -> None:
+        self.index = lax.iota(jnp.int32, size)
+        self._slice = pl.ds(k * size, size)
+        self._exist = k * size + self.index < length
+
+    def _mask(self, ndim: int) -> Array:
+        return self._exist if ndim == 1 else self._exist[:, None]
+
+    def load(self, ref: Any, *head: Any) -> Array:
+        """The rows of `ref`, of one head where it holds several."""
+        part = ref.at[self._slice, *head]
+        return plt.load(part, mask=self._mask(len(part.shape)), other=0.0)
+
+    def store(self, ref: Any, value: Array, *head: Any) -> None:
+        """Write them, rounded to the dtype of `ref`."""
+        part = ref.at[self._slice, *head]
+        mask = jnp.broadcast_to(self._mask(value.ndim), value.shape)
+        plt.store(part, value.astype(ref.dtype), mask=mask)
+
+
+def dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
+    """Sum over one axis of each, accumulated in float32."""
+    dims = (((a_axis,), (b_axis,)), ((), ()))
+    return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+
+def cumulative(step: Array, A: Array) -> tuple[Array, Array]:
+    """Running sum of the log decays step * A, and their total."""
+    log_decay = step * A
+    return jnp.cumsum(log_decay), log_decay.sum()
+
+
+def decay_matrix(s: Array) -> Array:
+    """exp(s_q - s_s) for s <= q, else 0: masked before exp, which would overflow."""
+    q = lax.broadcasted_iota(jnp.int32, (s.size, s.size), 0)
+    causal = q >= lax.broadcasted_iota(jnp.int32, (s.size, s.size), 1)
+    return jnp.exp(jnp.where(causal, s[:, None] - s[None, :], -jnp.inf))
+
+
+def next_state(state: Array, X: Array, weight: Array, b: Array, total: Array) -> Array:
+    """exp(total) state + sum_q weight_q x_q b_q^T, `p n`."""
+    weighted = (X * weight[:, None]).astype(X.dtype)
+    return jnp.exp(total) * state + dot(weighted, b, 0, 0)
+
+
+def read_or_zero(first: Sequence[Any], p: int, n: int) -> Array:
+    """The state in the one ref of `first`, or zeros where there is none."""
+    return first[0][...] if first else jnp.zeros((p, n), jnp.float32)
