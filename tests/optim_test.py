@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from tests.golden_trm import GOLDEN
+from tests.tiny import tiny_config
 from trm_jax.errors import ConfigError
 from trm_jax.optim import (
+    NO_DECAY,
     ema_update,
     make_optimizer,
     make_schedule,
     scale_by_adam_atan2,
     sparse_sign_sgd,
 )
+from trm_jax.sublayers import Mamba2
 
 
 def test_adam_atan2_matches_the_published_updates():
@@ -86,6 +91,55 @@ def test_first_update_uses_step_1_of_the_schedule():
     params = jnp.ones(2)
     updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
     np.testing.assert_allclose(updates, -0.1, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def mamba2_params():
+    hidden = jnp.zeros((1, 4, 32), jnp.float32)
+    init = jax.jit(Mamba2(tiny_config()).init)
+    return {"network": {"0_mamba2": init(jax.random.key(0), hidden)["params"]}}
+
+
+def test_decay_spares_what_mamba2_keeps_free_of_it_and_nothing_else(mamba2_params):
+    optimizer = make_optimizer(lambda step: 0.1, b1=0.9, b2=0.95, weight_decay=0.5)
+    zeros = jax.tree.map(jnp.zeros_like, mamba2_params)
+    state = optimizer.init(mamba2_params)
+    updates, _ = optimizer.update(zeros, state, mamba2_params)
+    found = flatten_dict(updates["network"]["0_mamba2"])
+    before = flatten_dict(mamba2_params["network"]["0_mamba2"])
+    free = {path for path, update in found.items() if not update.any()}
+    assert free == {(name,) for name in NO_DECAY}
+    assert found.keys() - free == {
+        ("in_proj", "kernel"),
+        ("conv_kernel",),
+        ("out_proj", "kernel"),
+    }
+    for path in found.keys() - free:
+        np.testing.assert_allclose(found[path], -0.05 * before[path], rtol=1e-6)
+
+
+def test_decay_goes_by_the_last_name_alone():
+    params = {"D": {"kernel": jnp.ones(2)}, "head": {"D": jnp.ones(2)}}
+    optimizer = make_optimizer(lambda step: 0.1, b1=0.9, b2=0.95, weight_decay=0.5)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["D"]["kernel"], -0.05, rtol=1e-6)
+    np.testing.assert_array_equal(updates["head"]["D"], 0.0)
+
+
+def test_the_optimiser_keeps_a_count_and_two_moments_per_weight(mamba2_params):
+    # Checkpoints are restored into this tree: a change here makes old ones unreadable.
+    optimizer = make_optimizer(lambda step: 0.1, b1=0.9, b2=0.95, weight_decay=0.5)
+    state = optimizer.init(mamba2_params)
+    adam, decay, rate = state
+    assert adam._fields == ("num_updates", "m", "v")
+    assert not jax.tree.leaves(decay)
+    assert rate._fields == ("count",)
+    for moment in (adam.m, adam.v):
+        chex.assert_trees_all_equal_shapes_and_dtypes(moment, mamba2_params)
+    _, after = optimizer.update(mamba2_params, state, mamba2_params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    assert (int(after[0].num_updates), int(after[2].count)) == (1, 1)
 
 
 def test_decay_starts_late_if_asked_to():

@@ -56,11 +56,10 @@ def ssd_chunked(
             # exp(s_q - s_s) overflows, and a mask after it has NaN gradients.
             gaps = s[..., :, None] - s[..., None, :]
             decay = jnp.exp(jnp.where(causal, gaps, -jnp.inf))
-            y = product("bcqs,bcsp->bcqp", scores * decay * dt[..., None, :], X)
+            y = product("bcqs,bcsp->bcqp", scores * decay, X)
 
             # 2. What each chunk adds to the state by its end.
-            weight = jnp.exp(total - s) * dt
-            updates = product("bcns,bcsp->bcnp", B, X * weight[..., None])
+            updates = product("bcns,bcsp->bcnp", B, X * jnp.exp(total - s)[..., None])
 
             # 3. The state at the start of each chunk, and at the end of the last.
             states = scan_states(jnp.exp(total), first, updates)
@@ -76,9 +75,9 @@ def ssd_chunked(
         )[1]
 
     of_heads = (
-        by_group(chunks(x)),
-        by_group(chunks(dt.astype(wide))),
-        A.astype(wide).reshape(g, h // g),
+        by_group(chunks((x * dt[..., None]).astype(x.dtype))),
+        by_group(chunks(dt)),
+        A.reshape(g, h // g),
         by_group(initial_state.transpose(1, 0, 3, 2)),
     )
     _, (y, last) = lax.scan(group, None, (*of_heads, chunks(B), chunks(C)))
