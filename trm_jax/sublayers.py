@@ -105,7 +105,9 @@ class Mamba2(nn.Module):
         gate, xbc, dt = jnp.split(projected, [inner, 2 * inner + bc], axis=-1)
         kernel, bias = self._conv_params(inner + bc)
         A_log, D, dt_bias = self._head_params(heads)
-        norm_weight = self.param("norm_weight", nn.initializers.ones, (inner,))
+        norm_weight = self.param(
+            "norm_weight", nn.initializers.ones, (inner,), jnp.float32
+        )
         dt = nn.softplus(dt.astype(dt_bias.dtype) + dt_bias[None, None])
 
         def scan(flip: Callable[[Array], Array]) -> Array:
@@ -132,7 +134,9 @@ class Mamba2(nn.Module):
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
             limit = 1 / math.sqrt(window)
-            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+            return jax.random.uniform(
+                key, shape, jnp.float32, minval=-limit, maxval=limit
+            )
 
         kernel = self.param("conv_kernel", uniform, (window, width))
         return kernel, self.param("conv_bias", uniform, (width,))
@@ -141,16 +145,20 @@ class Mamba2(nn.Module):
         """A in [-16, -1] and, with no input, dt in [1e-3, 1e-1], log-uniform."""
 
         def log_rate(key: Array, shape: tuple[int, ...]) -> Array:
-            return jnp.log(jax.random.uniform(key, shape, minval=1.0, maxval=16.0))
+            return jnp.log(
+                jax.random.uniform(key, shape, jnp.float32, minval=1.0, maxval=16.0)
+            )
 
         def inverse_softplus_dt(key: Array, shape: tuple[int, ...]) -> Array:
             low, high = math.log(1e-3), math.log(1e-1)
-            dt = jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
+            dt = jnp.exp(
+                jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
+            )
             dt = jnp.maximum(dt, 1e-4)
             return dt + jnp.log(-jnp.expm1(-dt))
 
         A_log = self.param("A_log", log_rate, (heads,))
-        D = self.param("D", nn.initializers.ones, (heads,))
+        D = self.param("D", nn.initializers.ones, (heads,), jnp.float32)
         return A_log, D, self.param("dt_bias", inverse_softplus_dt, (heads,))
 
 

@@ -192,7 +192,8 @@ def _chunk_backward(
     Two passes over the heads: with the sums for dB and dC in one with the rest, the
     registers would not do.
     """
-    rows = Rows(pl.program_id(2), size, x.shape[0])
+    # Of the loop's integer type: with 64-bit types on, two kinds of index do not mix.
+    rows = Rows(pl.program_id(2).astype(int), size, x.shape[0])
     b, c = rows.load(B), rows.load(C)
     scores, dtype = dot(c, b, 1, 1), b.dtype
     last_row, later = rows.index == size - 1, rows.index[:, None] <= rows.index[None, :]

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the scan for an H200 that is not there; prints what it takes, as JSON.
+
+A process of its own, as ssd_aot_test.py starts it: jax reads its settings once.
+Arguments: length, one of PASSES, an empty folder for the compiler's dump.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tests.ops.cases import cuda_context
+from trm_jax.ops.ssd import ssd
+
+LENGTH, PASS, DUMP = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+b, h, p, n, g = 768, 16, 64, 128, 1  # the published batch and mixer
+
+
+def y_alone(*args):
+    return ssd(*args)[0]
+
+
+def gradients(dy, *args):
+    return jax.vjp(y_alone, *args)[1](dy)
+
+
+PASSES = {"forward": ssd, "y_alone": y_alone, "backward": gradients}
+
+
+def compiled():
+    description = Path(__file__).with_name("h200.textproto").read_text()
+    devices = topologies.get_topology_desc(
+        platform="cuda", topology="1x1x1", target_config=description
+    ).devices
+    sharding = NamedSharding(Mesh(np.array(devices[:1]), ("x",)), PartitionSpec())
+
+    def array(*shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    x = array(b, LENGTH, h, p, dtype=jnp.bfloat16)
+    B = array(b, LENGTH, g, n, dtype=jnp.bfloat16)
+    args = (x, array(b, LENGTH, h), array(h), B, B)
+    args = (x, *args) if PASS == "backward" else args
+    with cuda_context():
+        return jax.jit(PASSES[PASS]).lower(*args).compile()
+
+
+def shared_memory():
+    """Bytes per kernel that uses any, from the compiler's list of launches."""
+    text = "".join(file.read_text() for file in DUMP.glob("*thunk_sequence.txt"))
+    found = [int(v) for v in re.findall(r"shared_memory: (\d+)", text)]
+    return [v for v in found if v]
+
+
+memory = compiled().memory_analysis()
+found = {"temporary": memory.temp_size_in_bytes, "shared": shared_memory()}
+sys.stdout.write(json.dumps(found))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernels take of an H200, told by its compiler without one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import ROOT
+
+pytestmark = pytest.mark.aot
+GIB = 2**30
+SHARED_MEMORY = 227 * 2**10  # per block, on Hopper
+# Temporary memory in GiB at a batch of 768.
+TEMPORARY = {
+    (97, "forward"): 0.0,
+    (97, "y_alone"): 0.0,
+    (97, "backward"): 0.76,
+    (916, "forward"): 0.0,
+    (916, "backward"): 5.7,
+}
+# The last state has a kernel of its own, dropped where nobody reads it.
+KERNELS = {"forward": 2, "y_alone": 1, "backward": 3}
+
+
+@pytest.mark.parametrize(("length", "which"), TEMPORARY)
+def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
+    pytest.importorskip(
+        "jax_cuda13_plugin", reason="compiling for a GPU needs jax's CUDA plug-in"
+    )
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # it would leave no dump
+        "XLA_FLAGS": f"--xla_dump_to={tmp_path}",
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.ops.aot_program", str(length), which, tmp_path],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert len(found["shared"]) == KERNELS[which]
+    assert max(found["shared"]) <= SHARED_MEMORY
+    assert found["temporary"] <= 1.1 * TEMPORARY[length, which] * GIB
+    # The gradients of B and C alone would take more if they were kept per head.
+    assert found["temporary"] < 2 * 768 * length * 16 * 128 * 4
