@@ -69,7 +69,7 @@ def ssd_errors(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
     for dtype, l, g, initial_state in cases:
         case = {"dtype": dtype, "l": l, "g": g, "initial_state": initial_state}
         judge = partial(
-            ssd_error.errors, "pallas", dtype, Sizes(2, l, g), 64, initial_state
+            ssd_error.judged, "pallas", dtype, Sizes(2, l, g), 64, initial_state
         )
         row = attempt(case, lambda judge=judge: {"errors": judge()})
         line = ", ".join(f"{key} {value}" for key, value in case.items())

@@ -14,6 +14,9 @@ from trm_jax.ops.ssd import ssd
 HEADS, CHANNELS, STATE = 16, 64, 128  # of the hybrids: h, p, n
 NAMES = ("x", "dt", "A", "B", "C", "initial_state")
 
+# Of the largest value; float32 products may be of TF32, with 10 bits.
+TOLERANCE = {"bfloat16": 3e-2, "float32": 1e-2, "float32_highest": 1e-4}
+
 
 class Sizes(NamedTuple):
     """Batch, length, groups; the rest is as in the hybrids."""
@@ -98,6 +101,14 @@ def errors(
     pairs = zip(NAMES, grads, exact_grads, strict=False)  # initial_state may be absent
     found = {f"grad_{name}": relative_error(*pair) for name, *pair in pairs}
     return {"y": relative_error(y, exact_y), **found}
+
+
+def judged(implementation: str, dtype: str, *sizes: Any) -> dict[str, float]:
+    """`errors`; raises where one is beyond TOLERANCE or no number."""
+    found = errors(implementation, dtype, *sizes)
+    if any(not error <= TOLERANCE[dtype] for error in found.values()):
+        raise ArithmeticError(f"an error beyond {TOLERANCE[dtype]}: {found}")
+    return found
 
 
 @lru_cache(maxsize=1)

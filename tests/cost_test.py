@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.tiny import tiny_config
+from trm_jax.config import CHOICES
 from trm_jax.cost import matmul_flops, step_flops
 from trm_jax.layers import matmul
 
@@ -38,3 +39,13 @@ def test_a_step_costs_its_calls_and_thrice_the_differentiated_ones():
     call = 2 * 3 * 32 * 48 * tokens
     head = 2 * 32 * 7 * 4 * 16 + 2 * 32 * 2 * 4  # cells, and halting at one place
     assert step_flops(config, 4) == call * 3 * (2 + 3) + 3 * head
+
+
+def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
+    def cost(form):
+        layers = ("mamba2", "token_mlp")
+        return step_flops(tiny_config(layers=layers, ssd_implementation=form), 4)
+
+    costs = {cost(form) for form in CHOICES["ssd_implementation"]}
+    assert len(costs) == 1
+    assert costs.pop() > step_flops(tiny_config(layers=("token_mlp",)), 4)

@@ -197,10 +197,11 @@ MAMBA2_LAYERS = {"layers": ("mamba2", "swiglu")}
         ({"num_groups": 3}, r"expand \* d_model = 64 .* head_dim \* num_groups = 24"),
         (
             {"head_dim": 24, "num_groups": 1, "d_model": 96},
-            r"head_dim, d_state and chunk_size = \(24, 16, 8\).*powers.*pallas",
+            r"head_dim, d_state and chunk_size = \(24, 16, 8\).*pallas.*powers",
         ),
         ({"d_state": 12}, r"d_state.*12.*ssd_implementation = 'pallas'"),
         ({"chunk_size": 12}, r"chunk_size.*12.*ssd_implementation = 'pallas'"),
+        ({"d_state": 2048}, r"d_state.*2048.*at most 32 KiB"),
         ({"d_state": 0}, r"model.d_state = 0; expected a whole number >= 1"),
         ({"ssd_implementation": "magic"}, r"model.ssd_implementation = 'magic'.*auto"),
     ],

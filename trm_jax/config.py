@@ -92,10 +92,15 @@ class ModelConfig:
                 f"head_dim * num_groups = {group}"
             )
         sizes = (self.head_dim, self.d_state, self.chunk_size)
-        if self.ssd_implementation == "pallas" and any(s & (s - 1) for s in sizes):
+        state_bytes = self.head_dim * self.d_state * self.compute_dtype.itemsize
+        fits = state_bytes <= 2**15 and self.dtype != "float64"
+        if self.ssd_implementation == "pallas" and (
+            not fits or any(s & (s - 1) for s in sizes)
+        ):
             raise ConfigError(
-                f"model.head_dim, d_state and chunk_size = {sizes}; expected powers "
-                "of two with model.ssd_implementation = 'pallas'"
+                f"model.head_dim, d_state and chunk_size = {sizes} in {self.dtype}; "
+                "model.ssd_implementation = 'pallas' wants powers of two, head_dim x "
+                "d_state of at most 32 KiB and no float64"
             )
 
     @staticmethod

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where every array of the state lives on the device mesh: one rule table."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,6 +42,7 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
 def in_mesh(fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """`fn` with the mesh in context, where operators that shard themselves look."""
 
+    @functools.wraps(fn)
     def within(*args: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return fn(*args)

@@ -108,7 +108,8 @@ class Mamba2(nn.Module):
         norm_weight = self.param(
             "norm_weight", nn.initializers.ones, (inner,), jnp.float32
         )
-        dt = nn.softplus(dt.astype(dt_bias.dtype) + dt_bias[None, None])
+        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        dt = nn.softplus(dt.astype(wide) + dt_bias[None, None])
 
         def scan(flip: Callable[[Array], Array]) -> Array:
             mixed = nn.silu(causal_conv(flip(xbc), kernel, bias))

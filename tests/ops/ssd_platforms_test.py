@@ -18,11 +18,6 @@ from tests.ops.cases import NOT_OPTIMISED, assert_close, cuda_context, draw
 from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd
 from trm_jax.sharding import in_mesh, make_mesh
 
-# Some versions of JAX warn at lowering that they will drop this compiler; the upper
-# bound on jax in pyproject.toml is there for it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The Pallas Triton backend is deprecated:DeprecationWarning"
-)
 KERNEL = re.compile(r"custom_call @__gpu\$xla\.gpu\.triton")
 
 

@@ -148,11 +148,17 @@ class SsdCase:
     def test_a_decay_beyond_all_bounds_leaves_the_newest_token_alone(self):
         inputs = draw(5, l=37, h=4, g=2)
         inputs |= {"A": jnp.full(4, -1e5), "dt": inputs["dt"] + 0.01}
-        found = self.run(inputs, cotangents(6, inputs))
+        cots = cotangents(6, inputs)
+        found, expected = (
+            self.run(inputs, cots),
+            run(inputs, cots, implementation="recurrent"),
+        )
         assert all(np.isfinite(v).all() for v in found.values())
         newest = (inputs["B"] * inputs["C"]).sum(-1, keepdims=True).repeat(2, axis=2)
-        expected = inputs["dt"][..., None] * inputs["x"] * newest
-        assert_close({"y": found["y"]}, {"y": expected}, FLOAT32)
+        y = inputs["dt"][..., None] * inputs["x"] * newest
+        assert_close({"y": found["y"]}, {"y": y}, FLOAT32)
+        for name in ("last", "dx", "dB", "dC"):  # exp(0) of the newest is exactly 1
+            assert_close({name: found[name]}, {name: expected[name]}, FLOAT32)
         np.testing.assert_array_equal(found["dinitial_state"], 0.0)
         np.testing.assert_allclose(found["dA"], 0.0, atol=1e-3)
 

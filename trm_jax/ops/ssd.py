@@ -19,10 +19,12 @@ from jaxtyping import Array, Float
 from trm_jax.ops import ssd_pallas
 from trm_jax.ops.ssd_chunked import ssd_chunked
 from trm_jax.ops.ssd_recurrent import ssd_recurrent
+from trm_jax.ops.ssd_tiles import supports
 
 IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
 BATCH_AXIS = "data"  # the mesh axis that the batch may be sharded over
 
+Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
 
 
@@ -49,14 +51,17 @@ def ssd(
       chunk_size: tokens per chunk; no result depends on it but by rounding.
       implementation: "recurrent", token by token; "chunked", matrix products;
         "pallas", GPU kernels (interpreted, slowly, elsewhere). None: pallas on CUDA
-        if p, n and chunk_size are powers of two and x is not float64, else chunked.
+        where it takes the shapes, else chunked. pallas wants p, n and chunk_size that
+        are powers of two, p n of at most 32 KiB, no float64, and a GPU with as much
+        shared memory as an A100 or H100.
 
     Returns:
       y in x's dtype; the last state in float32 (float64 for float64 x).
 
-    Differentiable in all arrays; pallas and None keep only the inputs for the backward
-    pass and have no forward-mode derivative. Inputs sharded over the mesh axis "data"
-    stay so; for pallas the mesh must be in context (`jax.set_mesh`).
+    Differentiable in all arrays; all but recurrent keep only the inputs for the
+    backward pass and have no forward-mode derivative. Inputs sharded over the mesh axis
+    "data", of type Auto, stay so; for pallas the mesh must be in context
+    (`jax.set_mesh`).
 
     Raises:
       ValueError: unknown implementation, or shapes that do not fit together.
@@ -68,19 +73,18 @@ def ssd(
     match implementation:
         case "recurrent":
             return ssd_recurrent(*args, _or_zeros(state, args))
-        case "chunked":
-            return ssd_chunked(*args, _or_zeros(state, args), chunk_size=chunk_size)
-        case "pallas" if not ssd_pallas.supports(x, B, chunk_size):
+        case "pallas" if not supports(x, B, chunk_size):
             raise ValueError(
-                f"pallas takes p, n and chunk_size that are powers of two, and no "
-                f"float64; not {x.shape[-1]}, {B.shape[-1]}, {chunk_size}, {x.dtype}"
+                f"pallas takes p, n and chunk_size that are powers of two, p n of at "
+                f"most 32 KiB, and no float64; not {x.shape[-1]}, {B.shape[-1]}, "
+                f"{chunk_size}, {x.dtype}"
             )
         case "pallas":
-            return _kernels(chunk_size, "interpret", *args, state)
-        case None if ssd_pallas.supports(x, B, chunk_size):
-            return _kernels(chunk_size, "chunked", *args, state)
-        case None:
-            return ssd_chunked(*args, _or_zeros(state, args), chunk_size=chunk_size)
+            return _scan(chunk_size, ("pallas", "interpret"), *args, state)
+        case None if supports(x, B, chunk_size):
+            return _scan(chunk_size, ("pallas", "chunked"), *args, state)
+        case None | "chunked":
+            return _scan(chunk_size, ("chunked", "chunked"), *args, state)
         case _:
             raise ValueError(
                 f"unknown SSD implementation {implementation!r}; "
@@ -106,10 +110,10 @@ def _check(
         )
 
 
-# One rule for the kernels and for what stands in for them off CUDA. It lies outside
-# the choice of platform: inside, each branch would keep the other's residuals too.
+# One rule for all forms: keep the inputs, nothing else. It lies outside the choice of
+# platform: inside, each branch would keep the other's residuals too.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kernels(chunk_size: int, elsewhere: str, *inputs: Array | None) -> Results:
+def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
     def kernels(*args: Any, interpret: bool) -> Results:
         fn = partial(ssd_pallas.forward, chunk_size=chunk_size, interpret=interpret)
         return _over_batch(fn, args)
@@ -118,16 +122,16 @@ def _kernels(chunk_size: int, elsewhere: str, *inputs: Array | None) -> Results:
         args = (*args[:5], _or_zeros(args[5], args))
         return ssd_chunked(*args, chunk_size=chunk_size)
 
-    return _by_platform(kernels, chunked, elsewhere, inputs)
+    return _by_platform(forms, kernels, chunked, inputs)
 
 
-def _forward(chunk_size: int, elsewhere: str, *inputs: Any) -> tuple[Results, Any]:
+def _forward(chunk_size: int, forms: Forms, *inputs: Any) -> tuple[Results, Any]:
     values = jax.tree.map(lambda primal: primal.value, inputs)
-    return _kernels(chunk_size, elsewhere, *values), values
+    return _scan(chunk_size, forms, *values), values
 
 
 def _backward(
-    chunk_size: int, elsewhere: str, inputs: tuple[Any, ...], cotangents: Any
+    chunk_size: int, forms: Forms, inputs: tuple[Any, ...], cotangents: Any
 ) -> tuple[Any, ...]:
     def kernels(*args: Any, interpret: bool) -> tuple[Any, ...]:
         fn = partial(ssd_pallas.backward, chunk_size=chunk_size, interpret=interpret)
@@ -148,10 +152,10 @@ def _backward(
         dy = jnp.zeros(dy.shape, dy.dtype)
     unused = isinstance(dlast, SymbolicZero)
     args = (*inputs, dy, None if unused else dlast)
-    return _by_platform(kernels, chunked, elsewhere, args)
+    return _by_platform(forms, kernels, chunked, args)
 
 
-_kernels.defvjp(_forward, _backward, symbolic_zeros=True)
+_scan.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _or_zeros(state: Array | None, args: tuple[Any, ...]) -> Array:
@@ -163,18 +167,20 @@ def _or_zeros(state: Array | None, args: tuple[Any, ...]) -> Array:
 
 
 def _by_platform(
+    forms: Forms,
     kernels: Callable[..., Any],
-    reference: Callable[..., Any],
-    elsewhere: str,
+    chunked: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> Any:
-    """`kernels` compiled on CUDA; elsewhere interpreted, or `reference`."""
-    interpreted = partial(kernels, interpret=True)
-    return lax.platform_dependent(
-        *args,
-        cuda=partial(kernels, interpret=False),
-        default=interpreted if elsewhere == "interpret" else reference,
-    )
+    choices: dict[str, Callable[..., Any]] = {
+        "pallas": partial(kernels, interpret=False),
+        "interpret": partial(kernels, interpret=True),
+        "chunked": chunked,
+    }
+    on_cuda, elsewhere = (choices[form] for form in forms)
+    if on_cuda is elsewhere:
+        return on_cuda(*args)
+    return lax.platform_dependent(*args, cuda=on_cuda, default=elsewhere)
 
 
 def _over_batch(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -21,7 +21,7 @@ def ssd_chunked(
     *,
     chunk_size: int,
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
-    """Arguments as in `ops.ssd.ssd`; decays and states have the state's dtype.
+    """Arguments as in `ops.ssd.ssd`, with dt and A in the dtype of the state.
 
     Products take operands of x's dtype and accumulate in the state's.
     """

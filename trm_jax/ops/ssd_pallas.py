@@ -11,7 +11,6 @@ registers: no per-head copies, no atomics, the same bits every time.
 Letters as in ops.ssd; q and s positions in a chunk, s_q the running sum of dt A.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd_tiles import (
@@ -33,13 +31,8 @@ from trm_jax.ops.ssd_tiles import (
     per_head,
     read_or_zero,
     rows_per_chunk,
+    run_kernel,
 )
-
-
-def supports(x: Array, B: Array, chunk_size: int) -> bool:
-    """Whether the kernels take these shapes: Triton wants powers of two."""
-    sizes = (x.shape[-1], B.shape[-1], chunk_size)
-    return x.dtype != jnp.float64 and all(s & (s - 1) == 0 for s in sizes)
 
 
 def forward(
@@ -77,7 +70,7 @@ def forward(
         lax.fori_loop(0, pl.cdiv(x.shape[0], size), chunk, state)
 
     args = (x, dt, A, B, C, *([] if initial_state is None else [initial_state]))
-    (y,) = _call(
+    (y,) = run_kernel(
         kernel,
         args,
         in_specs=[of[k] for k in ("x", "dt", "A", "B", "B", "state")[: len(args)]],
@@ -112,7 +105,7 @@ def backward(
     ends, *dfirst = walk(dy, C, dlast, reverse=True, results=results)
     of = per_group(x, B)
     ins = (of["x"], of["dt"], of["A"], of["B"], of["B"], of["x"])
-    dx, ddt, da, dB, dC, kept = _call(
+    dx, ddt, da, dB, dC, kept = run_kernel(
         partial(_chunk_backward, size=size),
         (x, dt, A, B, C, dy, starts, ends),
         in_specs=(*ins, of["states"], of["states"]),
@@ -172,7 +165,7 @@ def _walk(
         "states": jax.ShapeDtypeStruct((b, num_chunks, h, p, n), x.dtype),
         "last": jax.ShapeDtypeStruct((b, h, p, n), dt.dtype),
     }
-    return _call(
+    return run_kernel(
         kernel,
         args,
         in_specs=[of[k] for k in ("dt", "A", "x", "B", "state")[: len(args)]],
@@ -239,18 +232,3 @@ def _chunk_backward(
     db, dc = lax.fori_loop(0, heads, head_sums, sums)
     rows.store(dB, db)
     rows.store(dC, dc)
-
-
-def _call(
-    kernel: Callable[..., None],
-    args: tuple[Array, ...],
-    *,
-    out_like: tuple[Any, ...],
-    num_warps: int,
-    **settings: Any,
-) -> Any:
-    # Without these parameters some versions of JAX take another compiler.
-    params = plt.CompilerParams(num_warps=num_warps, num_stages=2)
-    shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in out_like)
-    call = pl.pallas_call(kernel, out_shape=shapes, compiler_params=params, **settings)
-    return call(*args)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the SSD kernels see of each array, and what they do with one chunk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -11,6 +12,18 @@ from jax.experimental.pallas import triton as plt
 from jaxtyping import Array
 
 SMALLEST, LARGEST = 16, 64  # chunk: what a tensor core takes, what registers hold
+LARGEST_STATE = 32 * 2**10  # bytes of p x n; 64 x 128 in float32
+
+
+def supports(x: Array, B: Array, chunk_size: int) -> bool:
+    """Whether the kernels take these shapes.
+
+    Triton wants powers of two; larger states exceed the shared memory of a block.
+    """
+    p, n = x.shape[-1], B.shape[-1]
+    powers = all(size & (size - 1) == 0 for size in (p, n, chunk_size))
+    small = p * n * x.dtype.itemsize <= LARGEST_STATE
+    return x.dtype != jnp.float64 and powers and small
 
 
 def rows_per_chunk(chunk_size: int, x: Array) -> int:
@@ -81,9 +94,13 @@ def dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
 
 
 def cumulative(step: Array, A: Array) -> tuple[Array, Array]:
-    """Running sum of the log decays step * A, and their total."""
-    log_decay = step * A
-    return jnp.cumsum(log_decay), log_decay.sum()
+    """Running sum of the log decays step * A, and its last value.
+
+    A sum of its own would round otherwise, and exp(total - s) of the last row not be 1.
+    """
+    s = jnp.cumsum(step * A)
+    last = lax.iota(jnp.int32, s.size) == s.size - 1
+    return s, jnp.where(last, s, 0.0).sum()
 
 
 def decay_matrix(s: Array) -> Array:
@@ -102,3 +119,19 @@ def next_state(state: Array, X: Array, weight: Array, b: Array, total: Array) ->
 def read_or_zero(first: Sequence[Any], p: int, n: int) -> Array:
     """The state in the one ref of `first`, or zeros where there is none."""
     return first[0][...] if first else jnp.zeros((p, n), jnp.float32)
+
+
+def run_kernel(
+    kernel: Callable[..., None],
+    args: tuple[Array, ...],
+    *,
+    out_like: tuple[Any, ...],
+    num_warps: int,
+    **settings: Any,
+) -> Any:
+    """Call a Triton kernel; results have the shapes and dtypes of `out_like`."""
+    # Without these parameters some versions of JAX take another compiler.
+    params = plt.CompilerParams(num_warps=num_warps, num_stages=2)
+    shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in out_like)
+    call = pl.pallas_call(kernel, out_shape=shapes, compiler_params=params, **settings)
+    return call(*args)
