@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,data
 WORKERS ?= 2
-# Huge pages for large arrays: XLA's CPU backend is 15 to 25 % faster (docs/performance.md).
+# Huge pages for large arrays: a step on a CPU takes 13 to 23 % less (docs/performance.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: install demo test slow aot lint smoke bench clean

@@ -82,7 +82,7 @@ def main() -> int:
         or config["model"]["max_supervision_steps"]
     )
     eval_step = make_eval_step(
-        built.model, num_steps=num_steps, loss=config["train"]["loss"]
+        built.model, built.mesh, num_steps=num_steps, loss=config["train"]["loss"]
     )
     started = last_line = time.monotonic()
 

@@ -77,7 +77,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     )
     steps = config.eval.supervision_steps or config.model.max_supervision_steps
     eval_step = evaluate.make_eval_step(
-        built.model, num_steps=steps, loss=config.train.loss
+        built.model, built.mesh, num_steps=steps, loss=config.train.loss
     )
     test = data.test.first(config.eval.max_puzzles)
 

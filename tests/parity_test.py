@@ -12,6 +12,7 @@ import pytest
 from tests import golden_trm
 from trm_jax.evaluate import make_eval_step
 from trm_jax.model import TRM, init_variables
+from trm_jax.sharding import make_mesh
 from trm_jax.supervision import init_carry, refill
 from trm_jax.train_step import loss_and_grads
 
@@ -111,7 +112,9 @@ def test_logits_match(golden, name):
 def test_evaluation_matches(golden, name):
     config, atol = golden.config, THREADED[name]
     steps = int(golden.file["eval/num_steps"])
-    eval_step = make_eval_step(TRM(config), num_steps=steps, loss="stablemax")
+    eval_step = make_eval_step(
+        TRM(config), make_mesh(1, 5), num_steps=steps, loss="stablemax"
+    )
     batch = golden.batches[0]
     result = eval_step(golden.params, golden.constants, golden.table, batch)
     np.testing.assert_array_equal(

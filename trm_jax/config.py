@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
+from trm_jax.ops.ssd_tiles import supports
 
 CHOICES = {
     "positions": ("rope", "learned", "none"),
@@ -92,11 +93,8 @@ class ModelConfig:
                 f"head_dim * num_groups = {group}"
             )
         sizes = (self.head_dim, self.d_state, self.chunk_size)
-        state_bytes = self.head_dim * self.d_state * self.compute_dtype.itemsize
-        fits = state_bytes <= 2**15 and self.dtype != "float64"
-        if self.ssd_implementation == "pallas" and (
-            not fits or any(s & (s - 1) for s in sizes)
-        ):
+        fits = supports(*sizes, self.compute_dtype)
+        if self.ssd_implementation == "pallas" and not fits:
             raise ConfigError(
                 f"model.head_dim, d_state and chunk_size = {sizes} in {self.dtype}; "
                 "model.ssd_implementation = 'pallas' wants powers of two, head_dim x "

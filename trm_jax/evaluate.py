@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.losses import row_losses
 from trm_jax.model import TRM
-from trm_jax.sharding import put_batch
+from trm_jax.sharding import in_mesh, put_batch
 from trm_jax.supervision import init_carry, refill, supervision_step
 from trm_jax.types import Batch, Carry, Params
 
@@ -32,8 +32,8 @@ PER_STEP = ("q_halt", "cells_right", "all_right", "cell_loss")
 EvalStep = Callable[[Params, Params, Array, Batch], EvalOutput]
 
 
-def make_eval_step(model: TRM, *, num_steps: int, loss: str) -> EvalStep:
-    """Compiled (params, constants, puzzle_table, batch) -> EvalOutput."""
+def make_eval_step(model: TRM, mesh: Mesh, *, num_steps: int, loss: str) -> EvalStep:
+    """Compiled (params, constants, puzzle_table, batch) -> EvalOutput, on the mesh."""
 
     def eval_step(
         params: Params, constants: Params, table: Array, batch: Batch
@@ -58,7 +58,7 @@ def make_eval_step(model: TRM, *, num_steps: int, loss: str) -> EvalStep:
         q, cells, right, cell_loss = scores
         return EvalOutput(predictions, q, cells, right, cell_loss, has_labels)
 
-    return jax.jit(eval_step)
+    return jax.jit(in_mesh(eval_step, mesh))
 
 
 def evaluate(
@@ -75,8 +75,7 @@ def evaluate(
     """
     parts, done = [], 0
     for rows in batches:
-        with jax.set_mesh(mesh):  # for operators that shard themselves
-            output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
+        output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
         real = rows["weight"] > 0
         kept = {
             name: array[:, real] if name in PER_STEP else array[real]

@@ -155,7 +155,6 @@ class Mamba2(nn.Module):
             dt = jnp.exp(
                 jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
             )
-            dt = jnp.maximum(dt, 1e-4)
             return dt + jnp.log(-jnp.expm1(-dt))
 
         A_log = self.param("A_log", log_rate, (heads,))

@@ -70,18 +70,18 @@ def ssd(
     wide = jnp.promote_types(x.dtype, jnp.float32)
     args = (x, dt.astype(wide), A.astype(wide), B.astype(x.dtype), C.astype(x.dtype))
     state = None if initial_state is None else initial_state.astype(wide)
+    sizes = (x.shape[-1], B.shape[-1], chunk_size, x.dtype)
     match implementation:
         case "recurrent":
             return ssd_recurrent(*args, _or_zeros(state, args))
-        case "pallas" if not supports(x, B, chunk_size):
+        case "pallas" if not supports(*sizes):
             raise ValueError(
                 f"pallas takes p, n and chunk_size that are powers of two, p n of at "
-                f"most 32 KiB, and no float64; not {x.shape[-1]}, {B.shape[-1]}, "
-                f"{chunk_size}, {x.dtype}"
+                f"most 32 KiB, and no float64; not {', '.join(map(str, sizes))}"
             )
         case "pallas":
             return _scan(chunk_size, ("pallas", "interpret"), *args, state)
-        case None if supports(x, B, chunk_size):
+        case None if supports(*sizes):
             return _scan(chunk_size, ("pallas", "chunked"), *args, state)
         case None | "chunked":
             return _scan(chunk_size, ("chunked", "chunked"), *args, state)

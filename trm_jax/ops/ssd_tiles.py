@@ -15,15 +15,14 @@ SMALLEST, LARGEST = 16, 64  # chunk: what a tensor core takes, what registers ho
 LARGEST_STATE = 32 * 2**10  # bytes of p x n; 64 x 128 in float32
 
 
-def supports(x: Array, B: Array, chunk_size: int) -> bool:
-    """Whether the kernels take these shapes.
+def supports(p: int, n: int, chunk_size: int, dtype: jnp.dtype) -> bool:
+    """Whether the kernels take heads of `p n` in this dtype.
 
     Triton wants powers of two; larger states exceed the shared memory of a block.
     """
-    p, n = x.shape[-1], B.shape[-1]
     powers = all(size & (size - 1) == 0 for size in (p, n, chunk_size))
-    small = p * n * x.dtype.itemsize <= LARGEST_STATE
-    return x.dtype != jnp.float64 and powers and small
+    small = p * n * dtype.itemsize <= LARGEST_STATE
+    return dtype != jnp.float64 and powers and small
 
 
 def rows_per_chunk(chunk_size: int, x: Array) -> int:
