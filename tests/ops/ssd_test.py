@@ -146,13 +146,11 @@ class SsdCase:
             assert_close(found, oracle, FLOAT64)
 
     def test_a_decay_beyond_all_bounds_leaves_the_newest_token_alone(self):
-        inputs = draw(5, l=37, h=4, g=2)
+        inputs = draw(5, l=150, h=4, g=2)
         inputs |= {"A": jnp.full(4, -1e5), "dt": inputs["dt"] + 0.01}
         cots = cotangents(6, inputs)
-        found, expected = (
-            self.run(inputs, cots),
-            run(inputs, cots, implementation="recurrent"),
-        )
+        found = self.run(inputs, cots, chunk_size=64)  # long sums, which round
+        expected = run(inputs, cots, implementation="recurrent")
         assert all(np.isfinite(v).all() for v in found.values())
         newest = (inputs["B"] * inputs["C"]).sum(-1, keepdims=True).repeat(2, axis=2)
         y = inputs["dt"][..., None] * inputs["x"] * newest
