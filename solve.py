@@ -19,8 +19,8 @@ from absl import flags
 
 from data_pipeline import sources
 from data_pipeline.errors import DataError
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_text import grid_lines, is_solution, parse_puzzle
+from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.sudoku.text import grid_lines, is_solution, parse_puzzle
 from trm_jax import cli
 from trm_jax.errors import ConfigError
 

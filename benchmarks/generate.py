@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_generator import generate
+from data_pipeline.sudoku.generator import generate
+from data_pipeline.sudoku.grid import SudokuShape
 
 CASES = [((2, 2), (4, 8)), ((2, 3), (8, 12)), ((3, 3), (0, 0))]
 MOST_SMALL = 1000  # of some 2,200 that there are with 4 to 8 clues

@@ -13,9 +13,9 @@ import numpy as np
 from data_pipeline.arrays import read_arrays
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_csv import find_duplicates, find_overlap, read_sudoku_csv
-from data_pipeline.sudoku_solver import count_solutions
+from data_pipeline.sudoku.csv_file import find_duplicates, find_overlap, read_sudoku_csv
+from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.sudoku.solver import count_solutions
 
 USAGE = "usage: python -m data_pipeline.check {sudoku,maze,arc,built} PATH\n"
 SPLITS = ("train", "test")

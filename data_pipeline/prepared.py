@@ -17,7 +17,7 @@ import numpy as np
 from data_pipeline.arrays import read_npy
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSet, array_digest
-from data_pipeline.sudoku import SudokuShape
+from data_pipeline.sudoku.grid import SudokuShape
 
 NAME = "sudoku_extreme"
 VERSION = "1.0.0"

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipeline.arrays import read_arrays
-from data_pipeline.augment import sample_symmetries
 from data_pipeline.errors import DataError
 from data_pipeline.hashing import random_bits
 from data_pipeline.loader import Augment
 from data_pipeline.prepared import open_prepared
 from data_pipeline.spec import PuzzleSet, PuzzleSpec
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_csv import find_duplicates, find_overlap, read_sudoku_csv
-from data_pipeline.sudoku_generator import generate
+from data_pipeline.sudoku.csv_file import find_duplicates, find_overlap, read_sudoku_csv
+from data_pipeline.sudoku.generator import generate
+from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.sudoku.symmetries import sample_symmetries
 
 SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
 HUB_REPOSITORY = "sapientinc/sudoku-extreme"

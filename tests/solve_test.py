@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_text import STYLES, grid_lines, is_solution, parse_puzzle
+from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.sudoku.text import STYLES, grid_lines, is_solution, parse_puzzle
 from tests.runs import as_flags, call
 
 FOUR = SudokuShape(2, 2)

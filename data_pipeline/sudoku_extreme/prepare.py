@@ -18,7 +18,7 @@ from data_pipeline.prepared import (
     prepared_folder,
     unfinished_folders,
 )
-from data_pipeline.sudoku import SudokuShape
+from data_pipeline.sudoku.grid import SudokuShape
 
 SPLITS = ("train", "test")
 

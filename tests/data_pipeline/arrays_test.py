@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from data_pipeline.arrays import read_arrays
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSpec
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_csv import read_sudoku_csv
+from data_pipeline.sudoku.csv_file import read_sudoku_csv
+from data_pipeline.sudoku.grid import SudokuShape
 
 BAD = pathlib.Path(__file__).parent / "bad"
 

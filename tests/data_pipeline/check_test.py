@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from data_pipeline import check
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_csv import read_sudoku_csv
+from data_pipeline.sudoku.csv_file import read_sudoku_csv
+from data_pipeline.sudoku.grid import SudokuShape
 
 BAD = pathlib.Path(__file__).parent / "bad"
 CASES = json.loads((BAD / "manifest.json").read_text())["cases"]

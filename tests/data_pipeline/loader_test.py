@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.augment import sample_symmetries
 from data_pipeline.errors import DataError
 from data_pipeline.loader import TrainLoader, eval_batches, prefetched
 from data_pipeline.spec import PuzzleSet, array_digest
-from data_pipeline.sudoku import SudokuShape
+from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.sudoku.symmetries import sample_symmetries
 
 # (puzzles, examples of each puzzle) of every group; 13 examples in an epoch.
 GROUPS = [(1, 1), (3, 2), (2, 4), (1, 3), (4, 1), (2, 2)]

@@ -11,8 +11,8 @@ import pytest
 from data_pipeline import prepared
 from data_pipeline.errors import DataError
 from data_pipeline.prepared import open_prepared, prepared_folder
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_csv import read_sudoku_csv
+from data_pipeline.sudoku.csv_file import read_sudoku_csv
+from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku_extreme.prepare import prepare
 
 BAD = pathlib.Path(__file__).parent / "bad"

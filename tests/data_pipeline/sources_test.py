@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from data_pipeline import sources
-from data_pipeline.augment import sample_symmetries
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSpec
-from data_pipeline.sudoku import BLANK_TOKEN, SudokuShape, decode, encode
-from data_pipeline.sudoku_csv import read_sudoku_csv
+from data_pipeline.sudoku.csv_file import read_sudoku_csv
+from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, decode, encode
+from data_pipeline.sudoku.symmetries import sample_symmetries
 
 BAD = pathlib.Path(__file__).parent / "bad"
 FOUR, NINE = SudokuShape(2, 2), SudokuShape(3, 3)

@@ -8,14 +8,14 @@ import time
 import numpy as np
 import pytest
 
-from data_pipeline.augment import sample_symmetries
 from data_pipeline.errors import DataError
 from data_pipeline.prepared import open_prepared, prepared_folder
 from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku import BLANK_TOKEN, SudokuShape, encode
-from data_pipeline.sudoku_csv import read_sudoku_csv
+from data_pipeline.sudoku.csv_file import read_sudoku_csv
+from data_pipeline.sudoku.generator import generate
+from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, encode
+from data_pipeline.sudoku.symmetries import sample_symmetries
 from data_pipeline.sudoku_extreme.prepare import main, prepare
-from data_pipeline.sudoku_generator import generate
 
 ROOT = pathlib.Path(__file__).parents[2]
 BAD = pathlib.Path(__file__).parent / "bad"

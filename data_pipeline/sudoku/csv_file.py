@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku import BLANK_TOKEN, SudokuShape, encode
+from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, encode
 from data_pipeline.text_files import place, read_rows, shorten
 
 CHUNK_ROWS = 8192

@@ -13,9 +13,9 @@ import numpy as np
 from data_pipeline.errors import DataError
 from data_pipeline.hashing import random_below, random_permutations
 from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku import SudokuShape
-from data_pipeline.sudoku_canonical import grid_classes, puzzle_classes
-from data_pipeline.sudoku_solver import all_digits, solve, tokens_of
+from data_pipeline.sudoku.canonical import grid_classes, puzzle_classes
+from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.sudoku.solver import all_digits, solve, tokens_of
 
 DIGS = 2
 CHUNK = 1024  # draws at once, for speed; the result does not depend on it

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from data_pipeline.hashing import random_below, random_permutations
-from data_pipeline.sudoku import SudokuShape
+from data_pipeline.sudoku.grid import SudokuShape
 
 # Keys of the independent draws that make one symmetry.
 _BANDS, _ROWS, _STACKS, _COLS, _DIGITS, _TRANSPOSE = range(6)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mazes: grids, files, the solver, the generator, their turned forms."""

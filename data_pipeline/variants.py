@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmented forms of puzzles: what loaders and evaluation ask of every task.
+
+Form 0 of a puzzle is the puzzle as it is; the others follow from (puzzle, index) alone,
+so nothing augmented is stored.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Visit(NamedTuple):
+    """The rows of a training batch, `b` each: what is shown, and for which time."""
+
+    example: np.ndarray  # row of the set
+    puzzle: np.ndarray  # the puzzle that it belongs to
+    index: np.ndarray  # the form of that puzzle
+    slot: np.ndarray  # 0, 1, ...: its place among the examples of this visit
+    position: np.ndarray  # its place in the endless stream of epochs
+
+
+class Variants(Protocol):
+    """The forms of the puzzles of one PuzzleSet."""
+
+    num_forms: np.ndarray  # int64 `p`: forms of each puzzle, form 0 among them
+    has_ids: bool  # form i has the puzzle id of form 0, plus i; else they share it
+
+    def visit(
+        self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Stored tokens `b m` -> tokens to train on, with what is drawn per visit."""
+
+    def apply(
+        self,
+        puzzle: np.ndarray,
+        index: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Stored tokens `b m` -> tokens of the form, nothing drawn: for evaluation."""
+
+    def undo(
+        self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
+        """Predicted tokens `b m` of a form -> the answer to form 0, in one writing.
+
+        Equal answers have equal tokens, whatever form they come from.
+        """
