@@ -203,8 +203,11 @@ def _digest(x: Array) -> UInt32[Array, " 2"]:
         words = lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
     index = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
     salts = (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
-    hashed = (_mix(words ^ _mix(index ^ salt)) for salt in salts)
-    return jnp.stack([jnp.sum(h, dtype=jnp.uint32) for h in hashed])
+    hashed = tuple(_mix(words ^ _mix(index ^ salt)) for salt in salts)
+    # Both sums in one pass: two of them would each keep a copy of a large table.
+    zeros, axes = (jnp.uint32(0),) * 2, tuple(range(words.ndim))
+    sums = lax.reduce(hashed, zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes)
+    return jnp.stack(sums)
 
 
 def _mix(h: Array) -> Array:

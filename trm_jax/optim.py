@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from trm_jax.errors import ConfigError
-from trm_jax.sharding import path_string
+from trm_jax.sharding import on_every_device, path_string, puzzle_vectors
 from trm_jax.types import Params
 
 Scalar = Float[Array, ""] | float
@@ -112,12 +112,16 @@ def sparse_sign_sgd(
 ) -> Float[Array, "ids e"]:
     """Sign-SGD on the rows named by `ids`; no other row is read or written.
 
-    Gradients of equal ids are summed first; a zero sum still decays its row.
+    Gradients of equal ids are summed first; a zero sum still decays its row. Ids
+    outside the table change nothing.
     """
+    # Each device sums all rows of the batch, so in one order: a sign hangs on it.
+    ids, grads = on_every_device(ids), on_every_device(grads)
     _, place = jnp.unique(ids, return_inverse=True, size=ids.shape[0], fill_value=0)
     summed = jax.ops.segment_sum(grads, place, num_segments=ids.shape[0])[place]
-    rows = table[ids] * (1 - lr * weight_decay) - lr * jnp.sign(summed)
-    return table.at[ids].set(rows.astype(table.dtype))  # equal ids write equal rows
+    rows = puzzle_vectors(table, ids) * (1 - lr * weight_decay) - lr * jnp.sign(summed)
+    rows = rows.astype(table.dtype)  # equal ids write equal rows
+    return table.at[ids].set(rows, mode="drop", wrap_negative_indices=False)
 
 
 def ema_update(

@@ -19,7 +19,7 @@ from trm_jax.losses import LOSSES, row_losses, unknown_loss
 from trm_jax.metrics import add_metrics, step_metrics, zero_metrics
 from trm_jax.model import TRM, init_variables
 from trm_jax.optim import ema_update, make_optimizer, make_schedule, sparse_sign_sgd
-from trm_jax.sharding import in_mesh, state_shardings
+from trm_jax.sharding import in_mesh, puzzle_vectors, state_shardings, table_rows
 from trm_jax.supervision import init_carry, refill, supervision_step
 from trm_jax.types import Batch, Carry, Metrics, Params, TrainState
 
@@ -77,13 +77,14 @@ def init_train_state(
     """Step 0: fresh weights, an empty puzzle table, every carry row halted."""
     c: ModelConfig = model.config
     params, constants = init_variables(model, key)
+    table_shape = (table_rows(c.num_puzzles), c.puzzle_width)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         constants=constants,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=optim.optimizer.init(params),
-        puzzle_table=jnp.zeros((c.num_puzzles, c.puzzle_width), jnp.float32),
+        puzzle_table=jnp.zeros(table_shape, jnp.float32),
         carry=init_carry(c, batch_size),
         metrics=zero_metrics(),
     )
@@ -183,7 +184,7 @@ def make_train_step(
             args = (state.params, vectors, carry, min_steps, batch_size)
             return loss_and_grads(model, loss, *args)
 
-        rows = (state.puzzle_table[ids], carry, min_steps)
+        rows = (puzzle_vectors(state.puzzle_table, ids), carry, min_steps)
         if micro_batches == 1:
             (grads, vector_grads), carry, metrics = grad_fn(*rows)
         else:
