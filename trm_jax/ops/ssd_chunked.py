@@ -40,7 +40,8 @@ def ssd_chunked(
         operands = tuple(v.astype(x.dtype) for v in operands)
         return jnp.einsum(spec, *operands, preferred_element_type=wide)
 
-    causal = jnp.tril(jnp.ones((q, q), bool))[None, None]
+    causal = jnp.tril(jnp.ones((q, q), bool))
+    ones = causal.astype(wide)
 
     def group(_: None, heads: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
         *per_head, B, C = heads
@@ -49,7 +50,9 @@ def ssd_chunked(
 
         def head(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
             X, dt, A, first = of
-            s = jnp.cumsum(dt * A, axis=-1)
+            # A running sum by a product: XLA would fold the pieces of jnp.cumsum into
+            # the passes over decay, which then are not vectorised.
+            s = jnp.einsum("bcs,qs->bcq", dt * A, ones, precision="highest")
             total = s[..., -1:]
 
             # 1. Within chunks. The mask comes before exp: above the diagonal
