@@ -53,6 +53,13 @@ class PuzzleSet:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def group_of_example(self) -> np.ndarray:
+        """Which group each example belongs to, `n`."""
+        group = np.repeat(
+            np.arange(len(self.group_starts) - 1), np.diff(self.group_starts)
+        )
+        return np.repeat(group, np.diff(self.puzzle_starts))
+
     def subset(self, groups: np.ndarray) -> "PuzzleSet":
         """The chosen groups, in the order given."""
         puzzles = _expand(self.group_starts, groups)
@@ -81,6 +88,10 @@ class PuzzleSet:
             name: array_digest(array)
             for name, array in (arrays | {"puzzle_ids": self.puzzle_ids}).items()
         }
+
+    def digest_line(self) -> str:
+        """The digests as one line of a report."""
+        return "SHA-256: " + ", ".join(f"{k} {v}" for k, v in self.digests().items())
 
 
 def array_digest(array: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from data_pipeline.errors import DataError
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
+SPLITS = ("train", "test")
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -67,6 +68,20 @@ def read_rows(
         raise DataError(f"{where}: broken CSV: {error}") from None
     if number == 0:
         raise DataError(f"{path}: 0 rows: a header and nothing else")
+
+
+def split_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The CSV files of a folder: train and test, or one of them."""
+    found = []
+    for split in SPLITS:
+        names = (folder / f"{split}.csv", folder / f"{split}.csv.gz")
+        files = [file for file in names if file.exists()]
+        if len(files) == 2:
+            raise DataError(f"{folder}: both {split}.csv and {split}.csv.gz")
+        found += files
+    if not found:
+        raise DataError(f"{folder}: is a folder without train.csv or test.csv[.gz]")
+    return found
 
 
 def place(path: str | pathlib.Path, number: int, line: int) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sudoku-Extreme CSV files: every row checked, wrong rows named; repeated puzzles."""
+"""Sudoku-Extreme CSV files: every row is checked, wrong rows are named."""
 
 import itertools
 import pathlib
@@ -13,7 +13,6 @@ from data_pipeline.text_files import place, read_rows, shorten
 
 CHUNK_ROWS = 8192
 MAX_RATING_DIGITS = 18  # every such number fits int64
-MAX_WARNINGS = 10
 
 Row = tuple[int, int, tuple[str, ...]]  # number, line, fields: see read_rows
 
@@ -26,25 +25,6 @@ def read_sudoku_csv(path: str | pathlib.Path, shape: SudokuShape) -> PuzzleSet:
         chunks.append(_parse(path, chunk, shape))
     inputs, labels, rating, clues = map(np.concatenate, zip(*chunks, strict=True))
     return PuzzleSet.of_single_examples(inputs, labels, rating=rating, clues=clues)
-
-
-def find_duplicates(puzzles: PuzzleSet, path: str | pathlib.Path) -> list[str]:
-    """A warning for each row whose question an earlier row asks already."""
-    rows, earlier = _repeats(puzzles.inputs)
-    return _warnings(f"{path}: duplicate: row", rows, "repeats row", earlier)
-
-
-def find_overlap(
-    train: PuzzleSet,
-    test: PuzzleSet,
-    train_path: str | pathlib.Path,
-    test_path: str | pathlib.Path,
-) -> list[str]:
-    """A warning for each test row whose question is also in the training set."""
-    rows, earlier = _repeats(np.concatenate([train.inputs, test.inputs]))
-    shared = (rows >= len(train)) & (earlier < len(train))
-    rows, earlier = rows[shared] - len(train), earlier[shared]
-    return _warnings(f"overlap: {test_path} row", rows, f"is {train_path} row", earlier)
 
 
 def _parse(
@@ -176,20 +156,3 @@ def _broken_rule(answer: str, shape: SudokuShape) -> str | None:
 def _grid_place(cell: int, shape: SudokuShape) -> str:
     row, column = divmod(cell, shape.side)
     return f"(grid row {row + 1}, column {column + 1})"
-
-
-def _repeats(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that an earlier row equals, and the first such row of each."""
-    keys = np.ascontiguousarray(inputs).view(f"V{inputs.shape[1]}")[:, 0]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    origin = first[inverse]
-    rows = np.flatnonzero(origin != np.arange(len(inputs)))
-    return rows, origin[rows]
-
-
-def _warnings(head: str, rows: np.ndarray, link: str, others: np.ndarray) -> list[str]:
-    pairs = zip(rows[:MAX_WARNINGS] + 1, others[:MAX_WARNINGS] + 1, strict=True)
-    warnings = [f"{head} {row} {link} {other}" for row, other in pairs]
-    if len(rows) > MAX_WARNINGS:
-        warnings.append(f"... and {len(rows) - MAX_WARNINGS} more rows like these")
-    return warnings

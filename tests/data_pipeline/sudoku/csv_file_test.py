@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipeline import repeats
 from data_pipeline.errors import DataError
+from data_pipeline.repeats import find_duplicates, find_overlap
 from data_pipeline.sudoku import csv_file
-from data_pipeline.sudoku.csv_file import find_duplicates, find_overlap, read_sudoku_csv
+from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, decode
 
 BAD = pathlib.Path(__file__).parents[1] / "bad"
@@ -166,7 +168,7 @@ def test_many_duplicates_are_counted_not_listed(write):
     lines = ok_text().splitlines()
     text = "\n".join(lines + lines[1:] * 4)
     warnings = find_duplicates(read_sudoku_csv(write(text), SHAPE), "a.csv")
-    assert len(warnings) == csv_file.MAX_WARNINGS + 1
+    assert len(warnings) == repeats.MAX_WARNINGS + 1
     assert warnings[-1] == "... and 10 more rows like these"
 
 

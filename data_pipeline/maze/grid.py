@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Square mazes: characters, tokens, sizes.
+
+Tokens: 0 PAD, then `#` wall, space free, `S` start, `G` goal, `o` path.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from data_pipeline.errors import DataError
+from data_pipeline.spec import PAD_ID, PuzzleSpec
+
+CHARACTERS = "# SGo"
+WALL, FREE, START, GOAL, PATH = range(1, 6)
+SMALLEST_SIDE, LARGEST_SIDE = 2, 62  # a row and its two margins are bits of one word
+
+_PAD_CHARACTER = "?"  # a wrong answer may hold it
+
+
+@dataclasses.dataclass(frozen=True)
+class MazeShape:
+    """A square of `side` x `side` cells."""
+
+    side: int
+
+    def __post_init__(self) -> None:
+        if not SMALLEST_SIDE <= self.side <= LARGEST_SIDE:
+            expected = f"expected {SMALLEST_SIDE} to {LARGEST_SIDE}"
+            raise DataError(f"data.side = {self.side}; {expected}")
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of the grid."""
+        return self.side**2
+
+    @property
+    def spec(self) -> PuzzleSpec:
+        """Sizes for the model: PAD and the characters; only the blank puzzle id."""
+        grid_shape = (self.side, self.side)
+        return PuzzleSpec(1 + len(CHARACTERS), self.num_cells, 1, grid_shape)
+
+
+def encode(text: str) -> np.ndarray:
+    """Characters (already checked) -> uint8 tokens `m`."""
+    table = bytearray(256)
+    for token, character in enumerate(CHARACTERS, PAD_ID + 1):
+        table[ord(character)] = token
+    return np.frombuffer(text.encode("ascii").translate(table), np.uint8)
+
+
+def decode(tokens: np.ndarray) -> str:
+    """One maze's tokens `m` -> its characters; `?` for PAD."""
+    return "".join((_PAD_CHARACTER + CHARACTERS)[token] for token in tokens)
+
+
+def grid_text(tokens: np.ndarray) -> str:
+    """One maze's tokens `m` -> its rows as lines of text."""
+    text, side = decode(tokens), math.isqrt(len(tokens))
+    return "\n".join(text[i : i + side] for i in range(0, len(text), side))
