@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ARC grids as tokens on a square canvas, and back.
+
+Tokens: 0 PAD, 1 end marker, 2 to 11 the colours 0 to 9. The canvas is `side` x `side`,
+its cells are one axis `m`.
+"""
+
+import hashlib
+
+import numpy as np
+
+from data_pipeline.dihedral import cell_sources
+from data_pipeline.spec import PAD_ID
+
+END_ID = 1
+FIRST_COLOUR = 2
+NUM_COLOURS = 10
+VOCAB_SIZE = FIRST_COLOUR + NUM_COLOURS
+
+# Cell (r, c) of a turned grid is the original's (r, c), or (c, r) where _SWAPS, then
+# counted from the last row where _UP and from the last column where _BACK.
+_CORNERS = cell_sources(2)
+_UP, _BACK = np.divmod(_CORNERS[:, 0], 2)
+_SWAPS = abs(_CORNERS[:, 1] - _CORNERS[:, 0]) == 2
+
+
+def encode(grid: np.ndarray, side: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Colours `r c` -> tokens `m`, uint8.
+
+    An end marker runs along the row below the grid and the column right of it, where
+    they fit, not in the corner. ValueError if the grid leaves the canvas.
+    """
+    (top, left), (rows, columns) = offset, grid.shape
+    bottom, right = top + rows, left + columns
+    if min(top, left) < 0 or max(bottom, right) > side:
+        raise ValueError(f"{grid.shape = } at {offset = } does not fit {side = }")
+    canvas = np.full((side, side), PAD_ID, np.uint8)
+    canvas[bottom : bottom + 1, left:right] = END_ID
+    canvas[top:bottom, right : right + 1] = END_ID
+    canvas[top:bottom, left:right] = grid + FIRST_COLOUR
+    return canvas.ravel()
+
+
+def decode(tokens: np.ndarray, side: int) -> np.ndarray:
+    """Tokens `m` -> colours `r c`, uint8; any tokens, see decode_sizes."""
+    rows, columns = decode_sizes(tokens[None], side)
+    canvas = tokens.reshape(side, side)
+    return canvas[: rows[0], : columns[0]].astype(np.uint8) - np.uint8(FIRST_COLOUR)
+
+
+def decode_sizes(tokens: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, `b` each, of the grids in tokens `b m`.
+
+    A grid is the largest rectangle from the corner that holds only colours; of equal
+    areas the one with fewer rows; 0 x 0 if the corner itself holds no colour.
+    """
+    canvas = tokens.reshape(-1, side, side)
+    ends = np.ones((len(canvas), side, side + 1), bool)
+    ends[:, :, :side] = (canvas < FIRST_COLOUR) | (canvas >= VOCAB_SIZE)
+    widths = np.minimum.accumulate(ends.argmax(2), axis=1)  # down to each row
+    last = (widths * np.arange(1, side + 1)).argmax(1)
+    columns = widths[np.arange(len(widths)), last]
+    return np.where(columns > 0, last + 1, 0), columns
+
+
+def turned_sizes(
+    sizes: tuple[np.ndarray, np.ndarray], transform: np.ndarray
+) -> np.ndarray:
+    """Rows and columns after the turn, `b 2`."""
+    return np.where(_SWAPS[transform], sizes[::-1], sizes).T
+
+
+def redraw(
+    tokens: np.ndarray,
+    sizes: tuple[np.ndarray, np.ndarray],
+    transform: np.ndarray,
+    colours: np.ndarray,
+    offset: np.ndarray,
+    side: int,
+) -> np.ndarray:
+    """The grids in the corners of tokens `b m`, of `sizes`, drawn anew: uint8 `b m`.
+
+    Each is turned as by dihedral.turn(.., transform), colour i becomes colours[:, i],
+    the top left cell comes to `offset` (`b 2`). Empty grids leave nothing but PAD.
+    """
+    count = np.arange(len(tokens))
+    swap, up, back = _SWAPS[transform], _UP[transform], _BACK[transform]
+    shape = turned_sizes(sizes, transform)
+    place = np.arange(side) - offset[:, :, None]  # in the grid, by axis: `b 2 side`
+    inside = (place >= 0) & (place < shape[:, :, None])
+    after = place == shape[:, :, None]
+
+    start = np.maximum(up * (sizes[0] - 1) * side + back * (sizes[1] - 1), 0)
+    steps = np.stack([side - 2 * side * up, 1 - 2 * back], axis=1)
+    steps = np.where(swap[:, None], steps[:, ::-1], steps)
+    moves = np.where(inside, place, 0) * steps[:, :, None]
+    moves[:, 0] += (start + count * side**2)[:, None]
+    found = tokens.ravel().take(moves[:, 0, :, None] + moves[:, 1, None, :])
+
+    renamed = np.zeros((len(tokens), 256), np.uint8)
+    renamed[:, FIRST_COLOUR:VOCAB_SIZE] = colours + FIRST_COLOUR
+    drawn = renamed.ravel().take(found + 256 * count[:, None, None])
+    drawn *= inside[:, 0, :, None] & inside[:, 1, None, :]
+    drawn += after[:, 0, :, None] & inside[:, 1, None, :]
+    drawn += inside[:, 0, :, None] & after[:, 1, None, :]
+    return drawn.reshape(len(tokens), side**2)
+
+
+def grid_key(grid: np.ndarray) -> str:
+    """SHA-256 in hex: number of rows, number of columns, cells, a byte each."""
+    cells = grid.astype(np.uint8).tobytes()
+    return hashlib.sha256(bytes(grid.shape) + cells).hexdigest()

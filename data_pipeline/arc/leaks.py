@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Test tasks whose answers would be trained on."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from data_pipeline.arc.json_tasks import Task, pair_key
+
+SAME_NAME = "same name"
+SAME_TRAIN = "same train pairs"  # in any order
+SAME_TEST = "same test pair"  # a test pair, output included, is any pair there
+
+_Clue = tuple[str, object]  # a kind of leak, and what two tasks must share for it
+
+
+class Leak(NamedTuple):
+    """A test task, and a task of a training subset that gives its answer away."""
+
+    test: str
+    subset: str
+    train: str
+    kind: str  # the first of SAME_NAME, SAME_TRAIN, SAME_TEST that holds
+
+    def __str__(self) -> str:
+        return f"{self.test} is {self.train} of {self.subset} ({self.kind})"
+
+
+def find_leaks(test: list[Task], train: dict[str, list[Task]]) -> list[Leak]:
+    """All pairs of a test task and a task of the training subsets that leaks it.
+
+    The caller must leave out the subset that the test tasks are from.
+    """
+    leaks = []
+    for subset, tasks in train.items():
+        owners = defaultdict(list)
+        for task in tasks:
+            for clue in _given(task):
+                owners[clue].append(task.name)
+        for task in test:
+            kinds: dict[str, str] = {}
+            for clue in _asked(task):
+                for name in owners.get(clue, ()):
+                    kinds.setdefault(name, clue[0])
+            leaks += [Leak(task.name, subset, name, kinds[name]) for name in kinds]
+    return leaks
+
+
+def _asked(task: Task) -> Iterator[_Clue]:
+    """What must not be in the training data, most telling first."""
+    yield SAME_NAME, task.name
+    yield SAME_TRAIN, tuple(sorted(map(pair_key, task.train)))
+    for pair in task.test:
+        if pair.output is not None:
+            yield SAME_TEST, pair_key(pair)
+
+
+def _given(task: Task) -> Iterator[_Clue]:
+    """What a training task gives away."""
+    if any(pair.output is not None for pair in task.test):
+        yield SAME_NAME, task.name
+    yield SAME_TRAIN, tuple(sorted(map(pair_key, task.train)))
+    for pair in (*task.train, *task.test):
+        yield SAME_TEST, pair_key(pair)
