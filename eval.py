@@ -2,34 +2,39 @@
 """Evaluate a checkpoint: a table on the terminal, all numbers in eval/step_N.json.
 
 python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
-               [--supervision_steps=S]
+               [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
+               [--pool=N,N,...]
 
 Takes the newest checkpoint, its averaged weights and the test set of the run where not
-told otherwise. Exit codes: 0 done, 2 wrong input or config, 1 otherwise.
+told otherwise. With --votes=V each puzzle is solved in V forms (0: in all it has),
+whose answers are turned back and voted over. An evaluation that was cut short goes on
+where it stopped. Exit codes: 0 done, 2 wrong input or config, 1 otherwise.
 """
 
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from data_pipeline import loader, sources
+from data_pipeline.data import EvalSet
 from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSet
 from trm_jax import cli
 from trm_jax.clock import clock_time
 from trm_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trm_jax.evaluate import EvalOutput
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 STEP = flags.DEFINE_integer(
     "step", None, "Checkpoint to evaluate; the newest if unset."
 )
-DATA = flags.DEFINE_string(
-    "data", None, "CSV file or array folder instead of the run's."
-)
+DATA = flags.DEFINE_string("data", None, "File or folder instead of the run's.")
 WEIGHTS = flags.DEFINE_enum(
     "weights", "ema", ["ema", "raw"], "Averaged or raw weights."
 )
@@ -39,87 +44,190 @@ SUPERVISION_STEPS = flags.DEFINE_integer(
     "Steps per puzzle; as the config says if unset.",
     lower_bound=1,
 )
+VOTES = flags.DEFINE_integer(
+    "votes",
+    None,
+    "Forms of each puzzle, 0 for all; as the config says if unset.",
+    lower_bound=0,
+)
+PUZZLE_IDS = flags.DEFINE_enum(
+    "puzzle_ids", "own", list(loader.PUZZLE_IDS), "Ablation: hide which puzzle it is."
+)
+POOL = flags.DEFINE_list(
+    "pool", [], "Checkpoints whose votes are counted together (not with --step)."
+)
 LINE_S = 5.0  # seconds between progress lines where there is no terminal
 log = logging.getLogger("trm_jax.eval")
 
 
-def test_set(config: dict[str, Any], identity: dict[str, Any]) -> PuzzleSet:
+def test_set(config: dict[str, Any], identity: dict[str, Any]) -> EvalSet:
     """The puzzles of --data, or those of the run, which must be the same still."""
+    data, folder = config["data"], WORKDIR.value
     if DATA.value:
-        return sources.load_test(DATA.value, **config["data"])
-    data = sources.load(**config["data"])
-    if data.identity["test"] != identity["test"]:
+        test = sources.load_test(DATA.value, **data)
+    else:
+        loaded = sources.load(**data)
+        test = loaded.test
+        if loaded.identity["test"] != identity["test"]:
+            raise DataError(
+                f"the test set (data.source = {data['source']!r}, data.test = "
+                f"{data['test']!r}) has changed since the run began; "
+                f"{folder}/dataset.json records other SHA-256 sums"
+            )
+    if PUZZLE_IDS.value == "own" and test.id_map != identity.get("id_map"):
         raise DataError(
-            f"the test set (data.source = {config['data']['source']!r}, data.test = "
-            f"{config['data']['test']!r}) has changed since the run began; "
-            f"{WORKDIR.value}/dataset.json records other SHA-256 sums"
+            f"{DATA.value or data['train']}: its puzzle ids stand for other tasks or "
+            f"augmentations than those the checkpoint was trained on (SHA-256 "
+            f"{test.id_map}; {folder}/dataset.json: {identity.get('id_map')}). Scores "
+            "would mean nothing; --puzzle_ids=blank asks the model without them"
         )
-    return data.test
+    return test
+
+
+class Progress:
+    """Rows done, their rate and the time left: a bar, or a line now and then."""
+
+    def __init__(self, done: int, total: int) -> None:
+        self._start, self._total = done, total
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Show it."""
+        cli.BAR.update(done, self._total, "puzzles")
+        now, finished = time.monotonic(), done == self._total
+        if not cli.BAR.live and (now - self._last_line > LINE_S or finished):
+            self._last_line = now
+            left = clock_time((self._total - done) / self.rate(done))
+            line = "%d/%d puzzles  %.1f/s  ETA %s"
+            log.info(line, done, self._total, self.rate(done), left)
+
+    def rate(self, done: int) -> float:
+        """Puzzles per second of this process; tiny where nothing was left to do."""
+        passed = max(time.monotonic() - self._started, 1e-9)
+        return max(done - self._start, 1e-9) / passed
+
+
+class Evaluation:
+    """The run, its test set, and what is asked of each checkpoint."""
+
+    def __init__(self, workdir: Path) -> None:
+        from judge import Judge
+        from trm_jax.build import build
+        from trm_jax.checkpoint import Checkpoints
+        from trm_jax.evaluate import make_eval_step
+        from trm_jax.workdirs import read_json
+
+        self.workdir = workdir
+        self.config = config = read_json(workdir / "config.json")
+        identity = read_json(workdir / "dataset.json")
+        self.judge = Judge(
+            test_set(config, identity),
+            votes=config["eval"]["votes"] if VOTES.value is None else VOTES.value,
+            num_puzzles=identity["sizes"]["num_puzzles"],
+            puzzle_ids=PUZZLE_IDS.value,
+        )
+        self.num_steps = (
+            SUPERVISION_STEPS.value
+            or config["eval"]["supervision_steps"]
+            or config["model"]["max_supervision_steps"]
+        )
+        # One device: where the run was trained on more, they need not be here.
+        self.built = build(config | {"mesh": {"data": 1}}, identity["sizes"])
+        self.checkpoints = Checkpoints(workdir)
+        self.eval_step = make_eval_step(
+            self.built.model,
+            self.built.mesh,
+            num_steps=self.num_steps,
+            loss=config["train"]["loss"],
+        )
+
+    def about(self) -> dict[str, Any]:
+        """What the rows depend on, apart from the weights."""
+        return {
+            "weights": WEIGHTS.value,
+            "puzzle_ids": PUZZLE_IDS.value,
+            "data": {
+                "path": DATA.value or "the run's",
+                "sha256": self.judge.puzzles.digests(),
+                "id_map": self.judge.test.id_map,
+                "seed": self.config["data"]["seed"],
+            },
+            "supervision_steps": self.num_steps,
+            "votes": self.judge.votes,
+        }
+
+    def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float]:
+        """All rows of one checkpoint: its step, the rows, the rate in puzzles/s."""
+        from trm_jax.checkpoint import state_digest
+        from trm_jax.eval_parts import EvalParts
+        from trm_jax.evaluate import evaluate
+
+        state = self.checkpoints.restore_step(self.built.state_like, step)
+        params = state.ema_params if WEIGHTS.value == "ema" else state.params
+        weights = params, state.constants, state.puzzle_table
+        step = int(state.step)
+        about = {"step": step, "weights_sha256": state_digest(weights)} | self.about()
+        parts = EvalParts(self.workdir / "eval" / "parts", about)
+        progress = Progress(parts.num_rows, self.judge.num_rows)
+        batches = self.judge.batches(
+            self.config["eval"]["batch_size"], start=parts.num_rows
+        )
+        for output in evaluate(self.eval_step, weights, batches, self.built.mesh):
+            parts.add(output)
+            progress(parts.num_rows)
+        return step, parts.finish(), progress.rate(parts.num_rows)
+
+    def result(self, steps: list[int], outputs: list["EvalOutput"]) -> dict[str, Any]:
+        """Scores of the last output's single pass, and of the votes of all of them."""
+        from trm_jax import report
+
+        judge, result = self.judge, {"step": steps[-1]} | self.about()
+        if judge.has_solutions:
+            single, scores = judge.single_pass(outputs[-1])
+            result |= scores | {"by_step": report.by_step(single)}
+            for name, values in judge.puzzles.attributes.items():
+                result[f"by_{name}"] = report.by_attribute(single, values)
+        else:
+            log.info("test inputs without a known answer: nothing is scored")
+        if judge.votes != 1 or judge.test.write_submission:
+            count = judge.count(outputs)
+            path = self.workdir / "eval" / "submission.json"
+            if judge.write_submission(path, count):
+                log.info("submission written to %s", path)
+            if judge.has_solutions:
+                result |= judge.vote_report(count, steps, WEIGHTS.value)
+        return result
+
+
+def steps_to_pool() -> Sequence[int | None]:
+    """The checkpoints asked for, in order of steps; None is the newest."""
+    if not POOL.value:
+        return [STEP.value]
+    if STEP.value is not None or not all(step.isdigit() for step in POOL.value):
+        raise ConfigError(
+            f"--pool={','.join(POOL.value)}; expected step numbers, and no --step"
+        )
+    return sorted({int(step) for step in POOL.value})
 
 
 def main() -> int:
     """Restore, evaluate, write the report."""
     if not WORKDIR.value:
         raise ConfigError("--workdir=FOLDER is missing")
-    from trm_jax import report
-    from trm_jax.build import build
-    from trm_jax.checkpoint import Checkpoints
-    from trm_jax.evaluate import evaluate, make_eval_step
-    from trm_jax.workdirs import read_json
+    from trm_jax import coverage, report
 
-    workdir = Path(WORKDIR.value)
-    config = read_json(workdir / "config.json")
-    puzzles = test_set(config, read_json(workdir / "dataset.json"))
-    spec = sources.spec_of(**config["data"])
-    # One device: where the run was trained on more, they need not be here.
-    built = build(config | {"mesh": {"data": 1}}, spec.sizes)
-    checkpoints = Checkpoints(workdir)
-    state = checkpoints.restore_step(built.state_like, STEP.value)
-    params = state.ema_params if WEIGHTS.value == "ema" else state.params
-    num_steps = (
-        SUPERVISION_STEPS.value
-        or config["eval"]["supervision_steps"]
-        or config["model"]["max_supervision_steps"]
-    )
-    eval_step = make_eval_step(
-        built.model, built.mesh, num_steps=num_steps, loss=config["train"]["loss"]
-    )
-    started = last_line = time.monotonic()
-
-    def progress(done: int) -> None:
-        nonlocal last_line
-        cli.BAR.update(done, len(puzzles), "puzzles")
-        now = time.monotonic()
-        if not cli.BAR.live and (now - last_line > LINE_S or done == len(puzzles)):
-            last_line, rate = now, done / (now - started)
-            left = clock_time((len(puzzles) - done) / rate)
-            log.info("%d/%d puzzles  %.1f/s  ETA %s", done, len(puzzles), rate, left)
-
-    rows = evaluate(
-        eval_step,
-        (params, state.constants, state.puzzle_table),
-        loader.eval_batches(puzzles, config["eval"]["batch_size"]),
-        built.mesh,
-        progress,
-    )
-    step = int(state.step)
-    result = {
-        "step": step,
-        "weights": WEIGHTS.value,
-        "data": {"path": DATA.value or "the run's", "sha256": puzzles.digests()},
-        "supervision_steps": num_steps,
-        **report.summary(rows),
-        "puzzles_per_s": len(puzzles) / (time.monotonic() - started),
-        "by_step": report.by_step(rows),
-        **{
-            f"by_{name}": report.by_attribute(rows, values)
-            for name, values in puzzles.attributes.items()
-        },
-    }
-    path = workdir / "eval" / f"step_{step}.json"
-    path.parent.mkdir(exist_ok=True)
+    evaluation = Evaluation(Path(WORKDIR.value))
+    done = [evaluation.rows_of(step) for step in steps_to_pool()]
+    steps, outputs, rates = map(list, zip(*done, strict=True))
+    result = evaluation.result(steps, outputs) | {"puzzles_per_s": rates[-1]}
+    name = "_".join(map(str, steps))
+    path = evaluation.workdir / "eval" / f"step_{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    log.info("%s\nwritten to %s", report.as_text(result), path)
+    if "exact_accuracy" in result:
+        log.info("%s", report.as_text(result))
+    if "pass_at" in result:
+        log.info("\n%s", coverage.as_text(result))
+    log.info("written to %s", path)
     return cli.EXIT_OK
 
 

@@ -38,7 +38,7 @@ def chosen_puzzle(
     """Question, answer if known, and what to call the puzzle."""
     if PUZZLE.value:
         return parse_puzzle(PUZZLE.value, shape), None, "the puzzle"
-    test = sources.load(**data).test
+    test = sources.load(**data).test.puzzles
     row = ROW.value
     if not 1 <= row <= len(test):
         raise DataError(f"--row={row}; the test set has rows 1 to {len(test)}")
@@ -77,6 +77,10 @@ def main() -> int:
 
     config = read_json(Path(WORKDIR.value) / "config.json")
     data = config["data"]
+    if data["task"] != "sudoku":
+        raise ConfigError(
+            f"{WORKDIR.value}: a run of task {data['task']!r}; expected sudoku"
+        )
     shape = SudokuShape(data["box_rows"], data["box_cols"])
     question, solution, name = chosen_puzzle(data, shape)
     built = build(config | {"mesh": {"data": 1}}, sources.spec_of(**data).sizes)

@@ -58,7 +58,8 @@ def dry_run(config: ConfigDict) -> int:
 def train(config: ConfigDict, workdir: str) -> int:
     """Join data and model, and run the loop in `workdir`."""
     stop = cli.StopSignal()  # first: the imports take their time
-    from trm_jax import evaluate, report, trainer, workdirs
+    from judge import Judge
+    from trm_jax import evaluate, trainer, workdirs
     from trm_jax.build import build
     from trm_jax.checkpoint import Checkpoints
     from trm_jax.metric_writer import MetricWriter
@@ -72,26 +73,31 @@ def train(config: ConfigDict, workdir: str) -> int:
         data.train,
         batch_size=config.train.batch_size,
         seed=config.seed,
-        num_augmentations=config.data.num_augmentations,
-        augment=data.augment,
+        variants=data.train_variants,
     )
     steps = config.eval.supervision_steps or config.model.max_supervision_steps
     eval_step = evaluate.make_eval_step(
         built.model, built.mesh, num_steps=steps, loss=config.train.loss
     )
-    test = data.test.first(config.eval.max_puzzles)
+    judge = Judge(
+        data.test,
+        votes=config.eval.votes,
+        num_puzzles=data.spec.num_puzzles,
+        max_puzzles=config.eval.max_puzzles,
+    )
 
     def score(state: "TrainState", on_batch: "OnBatch") -> dict[str, Any]:
         def show(rows: int) -> None:
-            cli.BAR.update(rows, len(test), "puzzles")
+            cli.BAR.update(rows, judge.num_rows, "puzzles")
             on_batch(rows)
 
         cli.BAR.clear()
         weights = state.ema_params, state.constants, state.puzzle_table
-        batches = loader.eval_batches(test, config.eval.batch_size)
-        rows = evaluate.evaluate(eval_step, weights, batches, built.mesh, show)
+        rows = judge.batches(config.eval.batch_size)
+        parts = evaluate.evaluate(eval_step, weights, rows, built.mesh)
+        scores = judge.scores(parts, show)
         cli.BAR.clear()
-        return report.summary(rows)
+        return scores
 
     def batches(first: int, last: int) -> "Iterator[Batch]":
         for rows in loader.prefetched(train_batch, first, last):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What there is to measure on a GPU, in one run: step time, FLOP/s, memory, errors.
 
-python benchmarks/gpu_suite.py [--parts ssd_errors ssd steps] [--batch=768]
+python benchmarks/gpu_suite.py [--parts ssd_errors ssd steps tasks] [--batch=768]
                                [--steps=10] [--out=benchmarks/results]
 
 Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions, anew after
@@ -103,7 +103,24 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
             yield row, step.as_line(row)
 
 
-PARTS = {"ssd_errors": ssd_errors, "ssd": ssd_times, "steps": steps}
+def tasks(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
+    """Training steps of mazes (a sixth of the batch) and of ARC with its full table."""
+    print(step.HEADER)
+    parts = 6 if args.batch % 6 == 0 else 1
+    sizes = {"maze_hard": (args.batch // parts, 1), "arc_agi_1": (args.batch, parts)}
+    cases = itertools.product(sizes, ("attention", "mamba2_attn"), ("dots", "full"))
+    for name, mixer, remat in cases:
+        batch, micro_batches = sizes[name]
+        case = {"name": name, "mixer": mixer, "dtype": "bfloat16", "remat": remat}
+        case |= {"batch": batch, "micro_batches": micro_batches}
+        row = attempt(case, partial(step.measure, steps=args.steps, **case))
+        if "failed" in row:
+            yield row, f"{name} {mixer} {remat} FAILED: {first_line(row)}"
+        else:
+            yield row, step.as_line(row)
+
+
+PARTS = {"ssd_errors": ssd_errors, "ssd": ssd_times, "steps": steps, "tasks": tasks}
 
 
 def dtypes() -> list[str]:

@@ -3,12 +3,16 @@
 
 python benchmarks/step.py [--mixer=mlp_t attention] [--dtype=float32 bfloat16]
                           [--batch=8] [--steps=5] [--remat=none] [--json=FILE]
+                          [--config=sudoku_extreme|maze_hard|arc_agi_1|arc_agi_2]
+                          [--micro_batches=1]
 
-The model is the paper's Sudoku network (width 512, 97 tokens, 3x6 cycles). FLOPs are
-model FLOPs: all network calls, and twice the differentiated ones for their backward.
+The model is the paper's for the task, by default Sudoku's (width 512, 97 tokens, 3x6
+cycles); ARC's has its puzzle table. FLOPs are model FLOPs: all network calls, and twice
+the differentiated ones for their backward.
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import statistics
@@ -22,24 +26,46 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import matmul_rate
-from configs import sudoku_extreme
 from data_pipeline import sources
 from trm_jax.build import build
 from trm_jax.cost import step_flops
 
+MAX_ROWS = 65_536  # of the product that rates are compared with
+# ARC's number of puzzle ids follows from its files; these are the published ones.
+ARC_IDS = {"arc_agi_1": 876_407, "arc_agi_2": 1_191_732}
+CONFIGS = ("sudoku_extreme", "maze_hard", *ARC_IDS)
+
+
+def sizes_of(name: str, config: Any) -> dict[str, int]:
+    """The data's sizes, without data."""
+    if name in ARC_IDS:
+        ids = ARC_IDS[name]
+        return {"vocab_size": 12, "num_cells": config.data.side**2, "num_puzzles": ids}
+    return sources.spec_of(**config.data).sizes
+
 
 def measure(
-    mixer: str, dtype: str, batch: int, steps: int, remat: str = "none"
+    mixer: str,
+    dtype: str,
+    batch: int,
+    steps: int,
+    remat: str = "none",
+    name: str = "sudoku_extreme",
+    micro_batches: int = 1,
 ) -> dict[str, Any]:
     """Median time of `steps` steps after one to compile, and what it means."""
-    config = sudoku_extreme.get_config(mixer)
+    config = importlib.import_module(f"configs.{name}").get_config(mixer)
     config.model.update(dtype=dtype, remat=remat)
-    config.train.batch_size = batch
-    built = build(config.to_dict(), sources.spec_of(**config.data).sizes)
+    config.train.update(batch_size=batch, micro_batches=micro_batches)
+    config.eval.batch_size = batch
+    sizes = sizes_of(name, config)
+    built = build(config.to_dict(), sizes)
     state = built.init()
-    cells = jax.random.randint(jax.random.key(1), (batch, 81), 2, 11, jnp.int32)
+    keys = jax.random.split(jax.random.key(1))
+    shape = batch, sizes["num_cells"]
+    cells = jax.random.randint(keys[0], shape, 2, sizes["vocab_size"], jnp.int32)
+    ids = jax.random.randint(keys[1], (batch,), 0, sizes["num_puzzles"], jnp.int32)
     rows = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), state.carry.batch)
-    ids = jnp.zeros(batch, jnp.int32)
     rows = rows._replace(inputs=cells, labels=cells, puzzle_id=ids)
     start = time.perf_counter()
     compiled = built.train_step.lower(state, rows).compile()
@@ -51,13 +77,15 @@ def measure(
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
     flops = step_flops(built.model.config, batch)
-    product = matmul_rate(dtype, batch * built.model.config.seq_len)
+    product = matmul_rate(dtype, min(batch * built.model.config.seq_len, MAX_ROWS))
     memory = compiled.memory_analysis()
     return {
+        "config": name,
         "mixer": mixer,
         "dtype": dtype,
         "remat": remat,
         "batch": batch,
+        "micro_batches": micro_batches,
         "ms_per_step": 1e3 * seconds,
         "fastest_ms": 1e3 * min(times[1:]),
         "puzzles_per_s": batch / seconds,
@@ -74,7 +102,8 @@ def measure(
 def as_line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
-        f"{row['mixer']:<12} {row['dtype']:<9} {row['remat']:<5} {row['batch']:>5} "
+        f"{row['config']:<14} {row['mixer']:<12} {row['dtype']:<9} {row['remat']:<5} "
+        f"{row['batch']:>5} "
         f"{row['ms_per_step']:>10.1f} {row['model_gflop_per_s']:>10.0f} "
         f"{row['matmul_gflop_per_s']:>10.0f} {100 * row['ratio']:>6.0f} % "
         f"{row['compile_s']:>7.1f} {row['temporary_bytes'] / 2**20:>9.0f}"
@@ -82,8 +111,8 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 HEADER = (
-    "mixer        dtype     remat batch    ms/step   GFLOP/s matmul GF/s  ratio"
-    " compile s  temp MiB"
+    "config         mixer        dtype     remat batch    ms/step   GFLOP/s matmul GF/s"
+    "  ratio compile s  temp MiB"
 )
 
 
@@ -95,13 +124,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--remat", default="none")
+    parser.add_argument("--config", default=CONFIGS[0], choices=CONFIGS)
+    parser.add_argument("--micro_batches", type=int, default=1)
     parser.add_argument("--json", help="also write the rows to this file")
     args = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n{HEADER}")
     rows = []
     for mixer in args.mixer:
         for dtype in args.dtype:
-            rows.append(measure(mixer, dtype, args.batch, args.steps, args.remat))
+            case = mixer, dtype, args.batch, args.steps, args.remat
+            rows.append(measure(*case, args.config, args.micro_batches))
             print(as_line(rows[-1]), flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")

@@ -31,19 +31,29 @@ def get_config() -> ConfigDict:
     return config_dict.create(
         seed=0,  # weights, exploration, order of the puzzles; 0 is a seed
         data=config_dict.create(
-            task="sudoku",
-            source="csv",  # csv | arrays | generator | hub | prepared
-            # csv: a .csv or .csv.gz; arrays: the folder above train/; prepared: the
-            # folder above sudoku_extreme/
+            task="sudoku",  # sudoku | maze | arc
+            source="csv",  # csv | arrays | generator | hub | prepared; arc: json |
+            # prepared
+            # csv: a .csv or .csv.gz; arrays: the folder above train/; json: the folder
+            # of the bundles; prepared: what the preparation was told as --data_dir
             train="",
-            test="",  # likewise; arrays, prepared: empty takes the same folder
-            box_rows=3,  # a box is box_rows x box_cols cells: 2x2, 2x3 or 3x3
-            box_cols=3,
+            test="",  # likewise; arrays, json, prepared: empty takes the same folder
             train_puzzles=0,  # how many to choose at random, 0 = all; or to generate
-            test_puzzles=0,  # likewise
-            clues=(0, 0),  # generator: fewest and most clues
-            num_augmentations=0,  # symmetries per training puzzle, beside itself
-            seed=0,  # choice of the subset, generation, symmetries
+            test_puzzles=0,  # likewise; arc: tasks
+            num_augmentations=0,  # forms per training puzzle, beside itself; maze: to 7
+            seed=0,  # choice of the subset, generation, augmentation
+            box_rows=3,  # sudoku: a box is box_rows x box_cols cells: 2x2, 2x3 or 3x3
+            box_cols=3,
+            clues=(0, 0),  # sudoku generator: fewest and most clues
+            side=30,  # maze, arc: rows and columns of the grid
+            min_moves=109,  # maze generator: length of the shortest paths
+            wall_share=(0.2, 0.5),  # maze generator: each maze draws its share
+            # arc: trained on whole, but for the test subset, whose demonstrations alone
+            # are trained on
+            train_subsets=("training", "evaluation", "concept"),
+            test_subset="evaluation",
+            max_grid=0,  # arc: leave out tasks with a larger grid; 0 = refuse them
+            allow_leaks=False,  # arc: train on tasks that hold answers to test inputs
         ),
         model=config_dict.create(
             layers=("attention", "swiglu") * 2,  # sublayers, each h = rms(h + f(h))
@@ -98,6 +108,7 @@ def get_config() -> ConfigDict:
             batch_size=768,
             max_puzzles=5_000,  # during training: the first of the test set; 0 = all
             supervision_steps=0,  # 0 = model.max_supervision_steps
+            votes=1,  # forms of each puzzle that are solved and voted over; 0 = all
         ),
         mesh=config_dict.create(
             data=1,  # devices that share each batch; 0 = all

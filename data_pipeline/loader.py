@@ -5,29 +5,28 @@ import collections
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.spec import PAD_ID, PuzzleSet
+from data_pipeline.spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet
+from data_pipeline.variants import Variants, Visit
 
 Batch = dict[str, np.ndarray]  # the fields of trm_jax.types.Batch
-# (puzzle, augmentation index, inputs, labels) -> inputs, labels
-Augment = Callable[
-    [np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
-]
+PUZZLE_IDS = ("own", "blank", "random")  # what an evaluation shows as puzzle id
 
-_GROUP_ORDER, _VARIANT, _EXAMPLE_ORDER = range(3)
+_GROUP_ORDER, _VARIANT, _EXAMPLE_ORDER, _RANDOM_ID = range(4)
 
 
 class TrainLoader:
     """`loader(k)`: batch k of the endless stream of epochs.
 
-    An epoch visits every group once in random order, draws one of its variants (a
-    stored puzzle, then one of its `num_augmentations` + 1 symmetries) and takes that
-    puzzle's examples in random order. Epochs are laid end to end and cut into batches
-    of `batch_size` rows; `rows`, a slice without a step, is this process's part.
+    An epoch visits every group once in random order, draws one of the forms of its
+    stored puzzles and takes that puzzle's examples in random order. Epochs are laid end
+    to end and cut into batches of `batch_size` rows; `rows`, a slice without a step, is
+    this process's part.
     """
 
     def __init__(
@@ -36,15 +35,9 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
-        num_augmentations: int = 0,
-        augment: Augment | None = None,
+        variants: Variants | None = None,
         rows: slice = slice(None),
     ) -> None:
-        if num_augmentations < 0 or (num_augmentations and augment is None):
-            expected = "0: this source has none" if augment is None else "0 or more"
-            raise DataError(
-                f"data.num_augmentations = {num_augmentations}; expected {expected}"
-            )
         if batch_size < 1 or not range(batch_size)[rows]:
             raise DataError(
                 f"train.batch_size = {batch_size} leaves no row for this process"
@@ -56,10 +49,12 @@ class TrainLoader:
         self._puzzles = puzzles
         self._batch_size = batch_size
         self._seed = seed
-        self._variants = num_augmentations + 1
-        self._augment = augment
+        self._variants = variants
         self._rows = rows
         self._group_sizes = _examples_per_group(puzzles)
+        one_each = np.ones(len(puzzles.puzzle_ids), int)
+        num_forms = one_each if variants is None else variants.num_forms
+        self._form_starts = np.concatenate([[0], np.cumsum(num_forms)])
         self.epoch_size = int(self._group_sizes.sum())
         if not self.epoch_size:
             raise DataError("the training set is empty; expected at least one puzzle")
@@ -71,45 +66,94 @@ class TrainLoader:
         position = np.arange(first, first + self._batch_size)[self._rows]
         epochs = [self._epoch(e) for e in np.unique(position // self.epoch_size)]
         base = position[0] // self.epoch_size * self.epoch_size
-        pick = [
+        example, puzzle, form, slot = (
             np.concatenate(parts)[position - base]
             for parts in zip(*epochs, strict=True)
-        ]
-        example, puzzle, index = pick
-        inputs = self._puzzles.inputs[example]
-        labels = self._puzzles.labels[example]
-        if self._augment is not None:
-            inputs, labels = self._augment(puzzle, index, inputs, labels)
-        return _batch(inputs, labels, self._puzzles.puzzle_ids[puzzle])
+        )
+        rows = Visit(example, puzzle, form, slot, position)
+        inputs = self._puzzles.inputs[rows.example]
+        labels = self._puzzles.labels[rows.example]
+        ids = self._puzzles.puzzle_ids[rows.puzzle]
+        if self._variants is not None:
+            inputs, labels = self._variants.visit(rows, inputs, labels)
+            ids = ids + rows.form * self._variants.has_ids
+        return _batch(inputs, labels, ids)
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, ...]:
-        """(example, puzzle, augmentation index) at every position of one epoch."""
+        """The first four fields of Visit at every position of one epoch."""
         p, seed = self._puzzles, self._seed
         num_groups = len(p.group_starts) - 1
         groups = np.arange(num_groups)
         order = np.argsort(random_bits(seed, _GROUP_ORDER, epoch, groups))
-        stored = np.diff(p.group_starts)[order]
-        variant = random_below(stored * self._variants, seed, _VARIANT, epoch, order)
-        puzzle = p.group_starts[order] + variant // self._variants
+        first = self._form_starts[p.group_starts]
+        drawn = random_below(np.diff(first)[order], seed, _VARIANT, epoch, order)
+        place = first[order] + drawn
+        puzzle = np.searchsorted(self._form_starts, place, side="right") - 1
+        form = place - self._form_starts[puzzle]
         sizes = self._group_sizes[order]
         visit = np.repeat(np.arange(num_groups), sizes)
-        offset = np.arange(self.epoch_size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        example = p.puzzle_starts[puzzle][visit] + offset
+        slot = np.arange(self.epoch_size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        example = p.puzzle_starts[puzzle][visit] + slot
         if sizes.max() > 1:
             shuffle = random_bits(seed, _EXAMPLE_ORDER, epoch, example)
             example = example[np.lexsort((shuffle, visit))]
-        return example, puzzle[visit], (variant % self._variants)[visit]
+        return example, puzzle[visit], form[visit], slot
 
 
-def eval_batches(puzzles: PuzzleSet, batch_size: int) -> Iterator[Batch]:
-    """Every example once, in order; the last batch is padded with weight-0 rows."""
-    puzzle = np.repeat(
-        np.arange(len(puzzles.puzzle_ids)), np.diff(puzzles.puzzle_starts)
-    )
-    for first in range(0, len(puzzles), batch_size):
-        rows = slice(first, first + batch_size)
-        ids = puzzles.puzzle_ids[puzzle[rows]]
-        batch = _batch(puzzles.inputs[rows], puzzles.labels[rows], ids)
+class EvalRows(NamedTuple):
+    """What an evaluation shows, `r` each: an example, its puzzle, the form of it."""
+
+    example: np.ndarray
+    puzzle: np.ndarray
+    form: np.ndarray
+
+    @classmethod
+    def of(
+        cls, puzzles: PuzzleSet, variants: Variants | None = None, votes: int = 1
+    ) -> "EvalRows":
+        """Every example in the first `votes` forms that it has (0: all), in order."""
+        sizes = np.diff(puzzles.puzzle_starts)
+        puzzle = np.repeat(np.arange(len(sizes)), sizes)
+        forms = np.ones(len(puzzle), int)
+        if variants is not None and votes != 1:
+            forms = variants.num_forms[puzzle]
+            forms = np.minimum(forms, votes) if votes else forms
+        example = np.repeat(np.arange(len(puzzle)), forms)
+        form = np.arange(len(example)) - np.repeat(np.cumsum(forms) - forms, forms)
+        return cls(example, puzzle[example], form)
+
+    def part(self, rows: slice) -> "EvalRows":
+        """Some of the rows."""
+        return EvalRows(*(field[rows] for field in self))
+
+
+def eval_batches(
+    puzzles: PuzzleSet,
+    batch_size: int,
+    rows: EvalRows | None = None,
+    variants: Variants | None = None,
+    *,
+    puzzle_ids: str = "own",
+    num_puzzles: int = 1,
+) -> Iterator[Batch]:
+    """The rows (None: every example, as it is) in order, padded with weight-0 rows.
+
+    `puzzle_ids` = "blank" or "random" hides which puzzle it is: id 0, or any of the
+    `num_puzzles` - 1 ids above, which follows from the row alone.
+    """
+    rows = EvalRows.of(puzzles) if rows is None else rows
+    for first in range(0, len(rows.example), batch_size):
+        example, puzzle, form = rows.part(slice(first, first + batch_size))
+        inputs, labels = puzzles.inputs[example], puzzles.labels[example]
+        ids = puzzles.puzzle_ids[puzzle]
+        if variants is not None and form.any():
+            inputs, labels = variants.apply(puzzle, form, inputs, labels)
+            ids = ids + form * variants.has_ids
+        if puzzle_ids == "blank":
+            ids = np.full_like(ids, BLANK_PUZZLE_ID)
+        elif puzzle_ids == "random" and num_puzzles > 1:
+            ids = 1 + random_below(num_puzzles - 1, _RANDOM_ID, example, form)
+        batch = _batch(inputs, labels, ids)
         missing = batch_size - len(ids)
         yield {
             name: np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1))

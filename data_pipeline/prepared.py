@@ -1,53 +1,135 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens puzzles that `data_pipeline.sudoku_extreme.prepare` has stored.
+"""Opens data sets that `data_pipeline.preparing` has stored.
 
-The prepared folder is a TFDS one (array_record) and holds the SHA-256 of every array in
+A prepared folder is a TFDS one (array_record) and holds the SHA-256 of every column in
 its metadata.json. The first opening stacks the records into .npy files under cache/;
 later ones map these, without TFDS. Each opening compares the SHA-256: a cache that
 differs is built anew from the records, records that differ are refused.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipeline.arrays import read_npy
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSet, array_digest
-from data_pipeline.sudoku.grid import SudokuShape
 
-NAME = "sudoku_extreme"
-VERSION = "1.0.0"
-_GRIDS = ("inputs", "labels")  # two axes, the others one
-SHAPES = {
-    f"boxes_{rows}x{cols}": SudokuShape(rows, cols)
-    for rows, cols in ((3, 3), (2, 3), (2, 2))
-}
-DEFAULT_SHAPE = SHAPES["boxes_3x3"]
 NEEDS_TFDS = "takes more packages (pip install 'trm-jax[data]')"
+_ANEW = "remove the folder and prepare it anew"
 
 
-def prepared_folder(
-    data_dir: str | pathlib.Path, shape: SudokuShape = DEFAULT_SHAPE
-) -> pathlib.Path:
-    """Where the puzzles of a shape lie, by the conventions of TFDS."""
-    name = f"boxes_{shape.box_rows}x{shape.box_cols}"
-    if name not in SHAPES:
-        raise DataError(f"{shape} cannot be prepared; expected {', '.join(SHAPES)}")
-    return pathlib.Path(data_dir).expanduser() / NAME / name / VERSION
+class Column(NamedTuple):
+    """Of any number of rows: how they are stored."""
+
+    dtype: type
+    shape: tuple[int, ...] = ()  # of one row
 
 
-def unfinished_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What preparations of `folder` that were killed have left behind."""
-    return sorted(folder.parent.glob(f"incomplete.*_{folder.name}"))
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+    """A data set by the names that TFDS gives its folders, and what it stores."""
+
+    name: str  # data_pipeline.<name>.prepare prepares it
+    version: str
+    config: str
+    splits: tuple[str, ...]
+    columns: Mapping[str, Column]
+
+    def folder(self, data_dir: str | pathlib.Path) -> pathlib.Path:
+        """Where it lies, by the conventions of TFDS."""
+        root = pathlib.Path(data_dir).expanduser()
+        return root / self.name / self.config / self.version
+
+    def unfinished(self, data_dir: str | pathlib.Path) -> list[pathlib.Path]:
+        """What preparations that were killed have left behind."""
+        folder = self.folder(data_dir)
+        return sorted(folder.parent.glob(f"incomplete.*_{folder.name}"))
+
+    def open(self, data_dir: str | pathlib.Path, split: str) -> dict[str, np.ndarray]:
+        """All columns of a split, in the order of their source, mapped into memory.
+
+        Raises DataError.
+        """
+        folder = self.folder(data_dir)
+        digests = self.recorded(data_dir, "sha256", split)
+        if not isinstance(digests, dict) or digests.keys() != self.columns.keys():
+            raise _damaged(folder, f"sha256.{split} does not name the columns")
+        arrays = self._read_cache(folder, split, digests)
+        if arrays is None:
+            stacked = _stack_records(folder, split)
+            if column_digests(stacked) != digests:
+                raise DataError(
+                    f"{folder}: records of split {split} differ from metadata.json "
+                    f"(SHA-256); {_ANEW}"
+                )
+            _write_cache(folder, split, stacked)
+            arrays = self._read_cache(folder, split, digests)
+        if arrays is None:
+            written = folder / "cache"
+            raise DataError(f"{written}: just written, but reads back differently")
+        return arrays
+
+    def recorded(self, data_dir: str | pathlib.Path, *keys: str) -> Any:
+        """An entry of metadata.json. Raises DataError."""
+        folder = self.folder(data_dir)
+        if not folder.is_dir():
+            unfinished = "".join(
+                f"; unfinished: {path}" for path in self.unfinished(data_dir)
+            )
+            raise DataError(
+                f"{folder}: no such folder{unfinished}; "
+                f"run python -m data_pipeline.{self.name}.prepare"
+            )
+        try:
+            entry = json.loads((folder / "metadata.json").read_text())
+            for key in keys:
+                entry = entry[key]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise _damaged(folder, f"no entry {'.'.join(keys)} ({reason})") from None
+        return entry
+
+    def _read_cache(
+        self, folder: pathlib.Path, split: str, digests: dict[str, str]
+    ) -> dict[str, np.ndarray] | None:
+        """The columns, mapped; None if one is missing, damaged or of other content."""
+        try:
+            arrays = {
+                name: read_npy(
+                    _cache_file(folder, split, name),
+                    "any shape",
+                    1 + len(self.columns[name].shape),
+                )
+                for name in digests
+            }
+        except DataError:
+            return None
+        return arrays if column_digests(arrays) == digests else None
 
 
-def columns(puzzles: PuzzleSet) -> dict[str, np.ndarray]:
-    """The arrays that are stored, `n` rows each."""
+def puzzle_columns(num_cells: int, *attributes: str) -> dict[str, Column]:
+    """The columns of a PuzzleSet of single examples."""
+    grids = dict.fromkeys(("inputs", "labels"), Column(np.uint8, (num_cells,)))
+    return grids | dict.fromkeys(attributes, Column(np.int64))
+
+
+def puzzle_arrays(puzzles: PuzzleSet) -> dict[str, np.ndarray]:
+    """The arrays of these columns, `n` rows each."""
     return {"inputs": puzzles.inputs, "labels": puzzles.labels, **puzzles.attributes}
+
+
+def open_puzzles(
+    prepared: PreparedSet, data_dir: str | pathlib.Path, split: str
+) -> PuzzleSet:
+    """All puzzles of a split, in the order of their source, mapped into memory."""
+    return PuzzleSet.of_single_examples(**prepared.open(data_dir, split))
 
 
 def column_digests(arrays: dict[str, np.ndarray]) -> dict[str, str]:
@@ -55,66 +137,13 @@ def column_digests(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     return {name: array_digest(array) for name, array in arrays.items()}
 
 
-def open_prepared(
-    data_dir: str | pathlib.Path, split: str, shape: SudokuShape = DEFAULT_SHAPE
-) -> PuzzleSet:
-    """All puzzles of a split, in the order of their source, mapped into memory."""
-    folder = prepared_folder(data_dir, shape)
-    digests = _recorded_digests(folder, split)
-    arrays = _read_cache(folder, split, digests)
-    if arrays is None:
-        stacked = _stack_records(folder, split)
-        if column_digests(stacked) != digests:
-            raise DataError(
-                f"{folder}: records of split {split} differ from metadata.json "
-                "(SHA-256); remove the folder and prepare it anew"
-            )
-        _write_cache(folder, split, stacked)
-        arrays = _read_cache(folder, split, digests)
-    if arrays is None:
-        raise DataError(f"{folder / 'cache'}: just written, but reads back differently")
-    return PuzzleSet.of_single_examples(**arrays)
-
-
-def _recorded_digests(folder: pathlib.Path, split: str) -> dict[str, str]:
-    if not folder.is_dir():
-        unfinished = "".join(
-            f"; unfinished: {path}" for path in unfinished_folders(folder)
-        )
-        raise DataError(
-            f"{folder}: no such folder{unfinished}; "
-            "run python -m data_pipeline.sudoku_extreme.prepare"
-        )
-    path = folder / "metadata.json"
-    try:
-        digests = dict(json.loads(path.read_text())["sha256"][split])
-        if not digests.keys() >= set(_GRIDS):
-            raise KeyError(*_GRIDS)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: no SHA-256 of split {split!r} "
-            f"({type(error).__name__}: {error}); not prepared by this project, "
-            "or damaged: remove the folder and prepare it anew"
-        ) from None
-    return digests
+def _damaged(folder: pathlib.Path, problem: str) -> DataError:
+    origin = "not prepared by this project, or damaged"
+    return DataError(f"{folder / 'metadata.json'}: {problem}; {origin}: {_ANEW}")
 
 
 def _cache_file(folder: pathlib.Path, split: str, name: str) -> pathlib.Path:
     return folder / "cache" / f"{split}_{name}.npy"
-
-
-def _read_cache(
-    folder: pathlib.Path, split: str, digests: dict[str, str]
-) -> dict[str, np.ndarray] | None:
-    """The arrays, mapped; None if one is missing, damaged or of other content."""
-    try:
-        arrays = {
-            name: read_npy(_cache_file(folder, split, name), "any shape", ndim)
-            for name, ndim in ((n, 2 if n in _GRIDS else 1) for n in digests)
-        }
-    except DataError:
-        return None
-    return arrays if column_digests(arrays) == digests else None
 
 
 def _write_cache(
@@ -153,6 +182,5 @@ def _stack_records(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     except Exception as error:  # noqa: BLE001  TFDS and array_record raise many kinds
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{folder}: records of split {split} cannot be read ({reason}); "
-            "remove the folder and prepare it anew"
+            f"{folder}: records of split {split} cannot be read ({reason}); {_ANEW}"
         ) from error

@@ -9,13 +9,15 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+_CHUNK = 4096  # rows undone at once
+
 
 class Visit(NamedTuple):
     """The rows of a training batch, `b` each: what is shown, and for which time."""
 
     example: np.ndarray  # row of the set
     puzzle: np.ndarray  # the puzzle that it belongs to
-    index: np.ndarray  # the form of that puzzle
+    form: np.ndarray  # which form of that puzzle
     slot: np.ndarray  # 0, 1, ...: its place among the examples of this visit
     position: np.ndarray  # its place in the endless stream of epochs
 
@@ -47,3 +49,16 @@ class Variants(Protocol):
 
         Equal answers have equal tokens, whatever form they come from.
         """
+
+
+def undone(
+    variants: Variants, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
+) -> np.ndarray:
+    """`variants.undo` over any number of rows, some thousands at a time."""
+    chunks = [
+        variants.undo(
+            puzzle[i : i + _CHUNK], index[i : i + _CHUNK], answers[i : i + _CHUNK]
+        )
+        for i in range(0, len(answers), _CHUNK)
+    ]
+    return np.concatenate(chunks)

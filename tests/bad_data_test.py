@@ -18,18 +18,30 @@ CASES = json.loads((BAD / "manifest.json").read_text())["cases"]
 FOLDERS_OF_CSV = {"sudoku_overlap"}
 
 
+def as_data(path, kind, tmp_path):
+    """What a user would set in config.data to train and test on the file."""
+    data = {"train": str(path), "test": str(path), "train_puzzles": 0}
+    data |= {"source": "csv", "num_augmentations": 0}
+    match kind:
+        case "maze":
+            data |= {"task": "maze"}
+        case "arc":
+            subsets = {"train_subsets": ("training",), "test_subset": "training"}
+            data |= {"task": "arc", "source": "json", **subsets}
+        case "built":
+            folder = tmp_path / "test"
+            if (path / "train").exists():
+                shutil.copytree(path / "train", folder / "test")
+            data |= {"source": "arrays", "test": str(folder)}
+    return data
+
+
 def run_on(path, kind, tmp_path, monkeypatch):
     """One update on the file, as training and as test set."""
     monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
     config = sudoku_cpu.get_config()
-    config.data.update(train_puzzles=0, num_augmentations=0, train=str(path))
-    config.data.test = str(path)
-    if kind == "built":
-        folder = tmp_path / "test"
-        if (path / "train").exists():
-            shutil.copytree(path / "train", folder / "test")
-        config.data.update(source="arrays", test=str(folder), num_augmentations=0)
-    config.model.update(d_model=8, swiglu_width=8, token_mlp_width=8)
+    config.data.update(as_data(path, kind, tmp_path))
+    config.model.update(d_model=8, swiglu_width=8, token_mlp_width=8, prefix_len=1)
     config.model.max_supervision_steps = 1
     config.train.update(steps=1, batch_size=2)
     config.eval.batch_size = 4

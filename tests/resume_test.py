@@ -89,9 +89,9 @@ def test_a_stop_in_the_last_evaluation_is_no_end(
     evaluations = []  # after steps 8 and 16: the stop comes in the second
     eval_batches = train.loader.eval_batches
 
-    def counted(*args):
+    def counted(*args, **kwargs):
         evaluations.append(args)
-        return eval_batches(*args)
+        return eval_batches(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(train.loader, "eval_batches", counted)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation: the supervision step, scanned to a fixed count without early halts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.losses import row_losses
 from trm_jax.model import TRM
-from trm_jax.sharding import in_mesh, put_batch
+from trm_jax.sharding import in_mesh, put_batch, puzzle_vectors
 from trm_jax.supervision import init_carry, refill, supervision_step
 from trm_jax.types import Batch, Carry, Params
 
@@ -40,7 +40,7 @@ def make_eval_step(model: TRM, mesh: Mesh, *, num_steps: int, loss: str) -> Eval
     ) -> EvalOutput:
         num_rows = batch.weight.shape[0]
         carry = refill(init_carry(model.config, num_rows), batch, constants)
-        vectors = table[carry.batch.puzzle_id]
+        vectors = puzzle_vectors(table, carry.batch.puzzle_id)
         never = jnp.full(num_rows, num_steps, jnp.int32)
 
         def step(carry: Carry, _: None) -> tuple[Carry, tuple[Array, ...]]:
@@ -66,31 +66,37 @@ def evaluate(
     weights: tuple[Params, Params, Array],
     batches: Iterable[Mapping[str, np.ndarray]],
     mesh: Mesh,
-    on_batch: Callable[[int], None] = lambda rows: None,
-) -> EvalOutput:
-    """All rows of all batches, on the host, in order and without padding.
+) -> Iterator[EvalOutput]:
+    """The rows of each batch, on the host, without padding.
 
     `weights` are (params or their average, constants, puzzle table); `batches` hold the
-    fields of Batch; `on_batch` is told the number of rows done and may raise to stop.
+    fields of Batch.
     """
-    parts, done = [], 0
     for rows in batches:
         output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
-        real = rows["weight"] > 0
-        kept = {
-            name: array[:, real] if name in PER_STEP else array[real]
-            for name, array in output._asdict().items()
-        }
-        parts.append(kept)
-        done += int(real.sum())
-        on_batch(done)
-    joined: dict[str, Any] = {
+        real_rows = take_rows(output, rows["weight"] > 0)
+        tokens = real_rows.predictions.astype(np.uint8)  # vocabularies are small
+        yield real_rows._replace(predictions=tokens)
+
+
+def joined(parts: Sequence[EvalOutput]) -> EvalOutput:
+    """The rows of all parts, in order."""
+    fields: dict[str, Any] = {
         name: np.concatenate(
-            [part[name] for part in parts], axis=1 if name in PER_STEP else 0
+            [getattr(part, name) for part in parts], axis=1 if name in PER_STEP else 0
         )
         for name in EvalOutput._fields
     }
-    return EvalOutput(**joined)
+    return EvalOutput(**fields)
+
+
+def take_rows(output: EvalOutput, rows: np.ndarray) -> EvalOutput:
+    """Some of the rows, by number or by mask."""
+    fields: dict[str, Any] = {
+        name: array[:, rows] if name in PER_STEP else array[rows]
+        for name, array in output._asdict().items()
+    }
+    return EvalOutput(**fields)
 
 
 def answers_by_step(
@@ -98,10 +104,11 @@ def answers_by_step(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """After each supervision step: predictions `b m` and q_halt `b`, on the host."""
     params, constants, table = weights
+    # Outside of the jitted step: the whole table would become one of its constants.
+    vectors = puzzle_vectors(table, batch.puzzle_id)
 
     @jax.jit
     def step(carry: Carry) -> tuple[Carry, Array, Array]:
-        vectors = table[carry.batch.puzzle_id]
         never = jnp.full(carry.steps.shape, num_steps, jnp.int32)
         carry, output = supervision_step(
             model, params, vectors, carry, never, max_steps=num_steps

@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation rows -> the numbers of a report: overall, by step, by row attribute."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from trm_jax.evaluate import EvalOutput
+from trm_jax.voting import wilson_interval
 
 
-def wilson_interval(successes: int, trials: int) -> list[float]:
-    """95 % interval of a share (Wilson 1927)."""
-    z, p = 1.959964, successes / trials
-    centre = p + z * z / (2 * trials)
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2))
-    return [(centre + sign * half) / (1 + z * z / trials) for sign in (-1, 1)]
+def share(name: str, right: np.ndarray) -> dict[str, Any]:
+    """The share of a yes or no, and its 95 % interval as `<name>_95`."""
+    value = float(right.mean())
+    return {name: value, f"{name}_95": wilson_interval(value, len(right))}
 
 
 def summary(output: EvalOutput) -> dict[str, Any]:
     """Accuracies of the last step, with the interval of the exact one."""
     rows = output.has_labels
-    exact = output.all_right[-1][rows]
+    exact = np.asarray(output.all_right[-1][rows])
     halts = output.q_halt[-1][rows] >= 0
     return {
         "puzzles": len(exact),
-        "exact_accuracy": float(exact.mean()),
-        "exact_accuracy_95": wilson_interval(int(exact.sum()), len(exact)),
+        **share("exact_accuracy", exact),
         "cell_accuracy": float(output.cells_right[-1][rows].mean()),
         "cell_loss": float(output.cell_loss[-1][rows].mean()),
         "halt_accuracy": float((halts == exact).mean()),
@@ -77,14 +74,20 @@ def by_attribute(
 
 def as_text(result: dict[str, Any]) -> str:
     """The result as lines for a terminal: the headline, then one table per `by_...`."""
-    low, high = result["exact_accuracy_95"]
     lines = [
         f"step {result['step']}, {result['weights']} weights, "
         f"{result['puzzles']} puzzles, {result['supervision_steps']} supervision steps",
-        f"exact accuracy {100 * result['exact_accuracy']:.2f} % "
-        f"(95 %: {100 * low:.2f} to {100 * high:.2f})   whole grids right",
-        f"cell accuracy  {100 * result['cell_accuracy']:.2f} %   givens too",
+        _headline("exact accuracy", result, "exact_accuracy", "whole grids right"),
+        f"cell accuracy  {100 * result['cell_accuracy']:>6.2f} %   givens too",
     ]
+    if "valid_accuracy" in result:
+        lines.append(_headline("valid", result, "valid_accuracy", "right by the rules"))
+    if "vote_gain" in result:
+        gain = result["vote_gain"]
+        changes = f"{gain['gained']} gained, {gain['lost']} lost by the votes"
+        lines.append(_headline("voted exact", result, "voted_accuracy", changes))
+    if "voted_valid_accuracy" in result:
+        lines.append(_headline("voted valid", result, "voted_valid_accuracy", ""))
     for name in [key for key in result if key.startswith("by_")]:
         title = name.removeprefix("by_").replace("step", "supervision steps")
         lines.append(f"\n{title:<20} puzzles   exact %    cell %")
@@ -102,3 +105,11 @@ def as_text(result: dict[str, Any]) -> str:
                 f" {100 * row['cell_accuracy']:>9.2f}"
             )
     return "\n".join(lines)
+
+
+def _headline(title: str, result: dict[str, Any], name: str, note: str) -> str:
+    low, high = result[f"{name}_95"]
+    return (
+        f"{title:<14} {100 * result[name]:>6.2f} % "
+        f"(95 %: {100 * low:.2f} to {100 * high:.2f})   {note}"
+    ).rstrip()

@@ -7,6 +7,7 @@ import numpy as np
 
 from data_pipeline.hashing import random_below, random_permutations
 from data_pipeline.sudoku.grid import SudokuShape
+from data_pipeline.variants import Visit
 
 # Keys of the independent draws that make one symmetry.
 _BANDS, _ROWS, _STACKS, _COLS, _DIGITS, _TRANSPOSE = range(6)
@@ -64,3 +65,39 @@ def sample_symmetries(
     fixed = np.broadcast_to(np.arange(2), (len(digits), 2))  # PAD and blank
     token_map = np.concatenate([fixed, digits], axis=1).astype(np.uint8)
     return Symmetry(source.reshape(-1, side**2), token_map)
+
+
+class SudokuVariants:
+    """Symmetric forms, as `Variants`: form i is the i-th symmetry of its puzzle."""
+
+    has_ids = False
+
+    def __init__(
+        self, shape: SudokuShape, seed: int, num_puzzles: int, num_forms: int
+    ) -> None:
+        self._shape, self._seed = shape, seed
+        self.num_forms = np.full(num_puzzles, num_forms)
+
+    def visit(
+        self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The form alone: nothing is drawn per visit."""
+        return self.apply(rows.puzzle, rows.form, inputs, labels)
+
+    def apply(
+        self,
+        puzzle: np.ndarray,
+        index: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Question and answer by the same symmetry."""
+        symmetry = sample_symmetries(self._shape, self._seed, puzzle, index)
+        return symmetry.apply(inputs), symmetry.apply(labels)
+
+    def undo(
+        self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
+        """The answers moved back."""
+        symmetry = sample_symmetries(self._shape, self._seed, puzzle, index)
+        return symmetry.invert().apply(answers)

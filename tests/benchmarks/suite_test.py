@@ -30,6 +30,14 @@ def test_the_gpu_suite_times_steps_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_gpu_suite_times_steps_of_mazes_and_arc_on_a_cpu(tmp_path):
+    rows = suite("tasks", tmp_path)["tasks"]
+    found = {(row["config"], row["mixer"], row["remat"]) for row in rows}
+    assert len(found) == 2 * 2 * 2
+    assert all(row["ms_per_step"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_the_gpu_suite_judges_the_kernels_on_a_cpu(tmp_path):
     rows = suite("ssd_errors", tmp_path)["ssd_errors"]
     cases = {(r["dtype"], r["l"], r["g"], r["initial_state"]) for r in rows}

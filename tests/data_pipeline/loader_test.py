@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.loader import TrainLoader, eval_batches, prefetched
+from data_pipeline.loader import EvalRows, TrainLoader, eval_batches, prefetched
 from data_pipeline.spec import PuzzleSet, array_digest
 from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku.symmetries import sample_symmetries
+from data_pipeline.sudoku.symmetries import SudokuVariants
 
 # (puzzles, examples of each puzzle) of every group; 13 examples in an epoch.
 GROUPS = [(1, 1), (3, 2), (2, 4), (1, 3), (4, 1), (2, 2)]
@@ -34,9 +34,26 @@ def make_puzzles(groups):
     )
 
 
-def echo(puzzle, index, inputs, labels):
-    """An augmentation that writes the index it was given where it can be read."""
-    return inputs, np.stack([puzzle, index], 1)
+class Echo:
+    """Forms that write what they are asked for where it can be read."""
+
+    def __init__(self, num_forms, has_ids=False):
+        self.num_forms, self.has_ids = np.asarray(num_forms), has_ids
+        self.visits = []
+
+    def visit(self, rows, inputs, labels):
+        self.visits.append(rows)
+        return self.apply(rows.puzzle, rows.form, inputs, labels)
+
+    def apply(self, puzzle, index, inputs, labels):
+        return inputs, np.stack([puzzle, index], 1)
+
+    def undo(self, puzzle, index, answers):
+        return answers + np.stack([puzzle, index], 1).astype(np.uint8)
+
+
+def echo(num_forms, groups=GROUPS):
+    return Echo(np.full(sum(count for count, _ in groups), num_forms))
 
 
 def make_loader(groups=GROUPS, batch_size=5, seed=0, **changes):
@@ -75,10 +92,10 @@ def test_batches_have_the_fields_and_dtypes_that_training_expects():
 
 
 def test_batch_is_a_function_of_seed_and_number_alone():
-    loader = make_loader(num_augmentations=9, augment=echo)
+    loader = make_loader(variants=echo(10))
     order = [0, 1, 2, 40, 3, 999, 2, 41, 0]
     found = [digest(loader(k)) for k in order]
-    fresh = [digest(make_loader(num_augmentations=9, augment=echo)(k)) for k in order]
+    fresh = [digest(make_loader(variants=echo(10))(k)) for k in order]
     assert found == fresh
     assert len(set(found)) == len(set(order))
 
@@ -96,7 +113,7 @@ def test_seed_0_is_a_seed_like_any_other():
 @pytest.mark.parametrize("num_processes", [1, 2, 4, 8])
 def test_processes_share_one_batch(batch_size, num_processes):
     size = batch_size // num_processes
-    options = {"batch_size": batch_size, "num_augmentations": 9, "augment": echo}
+    options = {"batch_size": batch_size, "variants": echo(10)}
     whole = make_loader(**options)
     parts = [
         make_loader(**options, rows=slice(i * size, (i + 1) * size))
@@ -112,7 +129,7 @@ def test_processes_share_one_batch(batch_size, num_processes):
 def test_batches_are_the_same_in_every_release():
     # New values would mean that a resumed or repeated run sees other batches. Never
     # update them. `echo` keeps the symmetries out: augment_test.py pins those.
-    loader = make_loader(num_augmentations=1000, augment=echo)
+    loader = make_loader(variants=echo(1001))
     assert (
         digest(loader(0))
         == "e008730df0348e73ab32983d6b87d52af1d59792ba4922a8c8b382959986ec59"
@@ -151,7 +168,7 @@ def test_every_epoch_of_10_000_steps_visits_every_group_once(num_groups, batch_s
 
 def test_visit_takes_all_examples_of_one_puzzle_in_random_order():
     puzzles = make_puzzles(GROUPS)
-    loader = make_loader(batch_size=EPOCH, num_augmentations=9, augment=echo)
+    loader = make_loader(batch_size=EPOCH, variants=echo(10))
     group_of = np.repeat(np.arange(len(GROUPS)), [count for count, _ in GROUPS])
     orders = set()
     for epoch in range(200):
@@ -172,7 +189,7 @@ def test_visit_takes_all_examples_of_one_puzzle_in_random_order():
 
 def test_variants_are_drawn_uniformly():
     groups = [(3, 1), (1, 1), (2, 1)]
-    loader = make_loader(groups, 3 * 4000, num_augmentations=3, augment=echo)
+    loader = make_loader(groups, 3 * 4000, variants=echo(4, groups))
     puzzle, index = loader(0)["labels"].T
     counts = np.zeros((6, 4))
     np.add.at(counts, (puzzle, index), 1)
@@ -181,7 +198,8 @@ def test_variants_are_drawn_uniformly():
 
 
 def test_variants_of_other_groups_and_epochs_are_unrelated():
-    loader = make_loader([(1, 1)] * 2, 8000, num_augmentations=3, augment=echo)
+    groups = [(1, 1)] * 2
+    loader = make_loader(groups, 8000, variants=echo(4, groups))
     puzzle, index = loader(0)["labels"].T
     one, two = index[puzzle == 0], index[puzzle == 1]  # by epoch
     for a, b in ((one[1:], one[:-1]), (one, two), (one[1:], two[:-1])):
@@ -196,16 +214,42 @@ def test_groups_of_uneven_puzzles_are_refused():
         TrainLoader(PuzzleSet(**joined), batch_size=2, seed=0)
 
 
-def test_augmentation_that_the_source_lacks_is_refused():
-    with pytest.raises(DataError, match=r"data\.num_augmentations = 5.*expected 0"):
-        make_loader(num_augmentations=5)
+def test_puzzles_may_have_unequal_numbers_of_forms():
+    groups = [(1, 1), (2, 1)]
+    loader = make_loader(groups, 2 * 6000, variants=Echo([3, 1, 4]))
+    puzzle, index = loader(0)["labels"].T
+    counts = np.zeros((3, 4))
+    np.add.at(counts, (puzzle, index), 1)
+    expected = np.array([[2000, 2000, 2000, 0], [1200, 0, 0, 0], [1200] * 4])
+    np.testing.assert_allclose(counts, expected, rtol=0.1)
+
+
+def test_forms_with_ids_follow_the_id_of_their_puzzle():
+    forms = echo(10)
+    forms.has_ids = True
+    batch = make_loader(batch_size=200, variants=forms)(3)
+    puzzle, index = batch["labels"].T
+    assert len(set(index)) == 10
+    np.testing.assert_array_equal(batch["puzzle_id"], puzzle + 1 + index)
+
+
+def test_forms_are_told_of_every_visit():
+    forms = echo(10)
+    loader = make_loader(batch_size=5, variants=forms)
+    batches = [loader(k) for k in range(40)]
+    rows = [np.concatenate(parts) for parts in zip(*forms.visits, strict=True)]
+    example, puzzle, index, slot, position = rows
+    assert position.tolist() == list(range(200))
+    assert example.tolist() == [e for batch in batches for e in examples(batch)]
+    starts = np.flatnonzero(slot == 0)  # of a visit: one puzzle, one form
+    for visit in np.split(np.arange(200), starts[1:])[:-1]:
+        assert slot[visit].tolist() == list(range(len(visit)))
+        assert len(set(puzzle[visit])) == len(set(index[visit])) == 1
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_augmentations": -1}, r"data\.num_augmentations = -1; expected 0: "),
-        ({"num_augmentations": -1, "augment": echo}, "expected 0 or more"),
         ({"batch_size": 0}, r"train\.batch_size = 0 leaves no row"),
         ({"rows": slice(5, 9)}, r"train\.batch_size = 5 leaves no row"),
         ({"seed": -1}, r"seed = -1; expected 0 to"),
@@ -232,6 +276,46 @@ def test_evaluation_takes_every_row_once_in_order(batch_size):
     assert (joined["weight"][:count] == 1).all()
     for name, padded in joined.items():
         assert not padded[count:].any(), name
+
+
+def test_evaluation_shows_the_forms_asked_for_in_order():
+    puzzles, forms = make_puzzles(GROUPS), Echo(np.arange(1, 14), has_ids=True)
+    puzzle = np.repeat(np.arange(13), np.diff(puzzles.puzzle_starts))
+    for votes in (0, 1, 3):
+        counts = np.minimum(puzzle + 1, votes or 99)
+        expected = [
+            (example, puzzle[example], index)
+            for example, count in enumerate(counts)
+            for index in range(count)
+        ]
+        rows = EvalRows.of(puzzles, forms, votes)
+        assert list(zip(*rows, strict=True)) == expected
+        batches = list(eval_batches(puzzles, 8, rows, forms))
+        joined = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+        real = joined["weight"] > 0
+        assert real.sum() == len(expected)
+        example, of, index = map(np.array, zip(*expected, strict=True))
+        assert examples(joined)[real].tolist() == example.tolist()
+        assert joined["puzzle_id"][real].tolist() == (of + 1 + index).tolist()
+        later = list(eval_batches(puzzles, 8, rows.part(slice(8, None)), forms))
+        assert [digest(b) for b in later] == [digest(b) for b in batches[1:]]
+
+
+def test_ablations_hide_the_puzzle_alone():
+    puzzles = make_puzzles(GROUPS)
+    own, blank, random = (
+        next(eval_batches(puzzles, 26, puzzle_ids=ids, num_puzzles=1000))
+        for ids in ("own", "blank", "random")
+    )
+    real = own["weight"] > 0
+    assert own["puzzle_id"][real].all()
+    assert not blank["puzzle_id"].any()
+    drawn = random["puzzle_id"][real]
+    assert drawn.min() >= 1
+    assert drawn.max() < 1000
+    assert len(set(drawn)) > 20
+    for name in ("inputs", "labels", "weight"):
+        np.testing.assert_array_equal(own[name], random[name])
 
 
 def test_prefetched_batches_are_those_of_direct_calls():
@@ -267,17 +351,10 @@ def test_prefetching_passes_errors_on():
 )
 def test_augmented_examples_per_second(least):
     # CPU seconds, not wall clock; best of ten: other programs may share the machine.
-    shape = SudokuShape(3, 3)
-
-    def augment(puzzle, index, inputs, labels):
-        symmetry = sample_symmetries(shape, 0, puzzle, index)
-        return symmetry.apply(inputs), symmetry.apply(labels)
-
     tokens = np.random.default_rng(0).integers(1, 11, (1000, 81)).astype(np.uint8)
     puzzles = PuzzleSet.of_single_examples(tokens, tokens)
-    loader = TrainLoader(
-        puzzles, batch_size=768, seed=0, num_augmentations=1000, augment=augment
-    )
+    forms = SudokuVariants(SudokuShape(3, 3), 0, 1000, 1001)
+    loader = TrainLoader(puzzles, batch_size=768, seed=0, variants=forms)
     seconds = []
     for k in range(10):
         start = time.process_time()

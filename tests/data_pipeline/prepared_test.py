@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
+import json
 import mmap
 import os
 import pathlib
@@ -10,10 +12,10 @@ import pytest
 
 from data_pipeline import prepared
 from data_pipeline.errors import DataError
-from data_pipeline.prepared import open_prepared, prepared_folder
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku_extreme.prepare import prepare
+from data_pipeline.sudoku_extreme.reader import open_prepared
 
 BAD = pathlib.Path(__file__).parent / "bad"
 CSV = {
@@ -25,11 +27,8 @@ NINE = SudokuShape(3, 3)
 
 
 @pytest.fixture
-def data_dir(tmp_path):
+def data_dir(tfds, tmp_path):
     """A folder with the two files of CSV prepared in it."""
-    reason = "needs the extra `data`: tensorflow-datasets, array_record"
-    pytest.importorskip("array_record", reason=reason)
-    pytest.importorskip("tensorflow_datasets", reason=reason)
     prepare(tmp_path, **CSV)
     return tmp_path
 
@@ -42,6 +41,10 @@ def no_records(monkeypatch):
         raise AssertionError(f"records of {folder} {split} were read")
 
     monkeypatch.setattr(prepared, "_stack_records", refuse)
+
+
+def folder_of(data_dir):
+    return data_dir / "sudoku_extreme" / "boxes_3x3" / "1.0.0"
 
 
 def assert_intact(puzzles):
@@ -58,6 +61,25 @@ def is_mapped(array):
     return isinstance(array, mmap.mmap)
 
 
+def test_a_folder_laid_out_as_1_0_0_opens_without_tfds(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    cache = folder_of(tmp_path) / "cache"
+    cache.mkdir(parents=True)
+    rng, digests = np.random.default_rng(0), {}
+    shapes = {"inputs": (5, 81), "labels": (5, 81), "rating": (5,), "clues": (5,)}
+    for name, shape in shapes.items():
+        dtype, head = (np.uint8, "|u1") if len(shape) == 2 else (np.int64, "<i8")
+        array = rng.integers(1, 10, shape).astype(dtype)
+        np.save(cache / f"train_{name}.npy", array)
+        text = f"{head}{shape}".encode() + array.tobytes()
+        digests[name] = hashlib.sha256(text).hexdigest()
+    path = folder_of(tmp_path) / "metadata.json"
+    path.write_text(json.dumps({"sha256": {"train": digests}}))
+    puzzles = open_prepared(tmp_path, "train")
+    np.testing.assert_array_equal(puzzles.inputs, np.load(cache / "train_inputs.npy"))
+    assert list(puzzles.attributes) == ["rating", "clues"]
+
+
 def test_opening_maps_the_cache_that_preparing_left(data_dir, no_records):
     puzzles = open_prepared(data_dir, "train")
     arrays = [puzzles.inputs, puzzles.labels, *puzzles.attributes.values()]
@@ -69,11 +91,11 @@ def test_a_missing_cache_is_built_once(data_dir, monkeypatch):
     monkeypatch.setattr(
         prepared, "_stack_records", lambda *args: calls.append(args) or stack(*args)
     )
-    shutil.rmtree(prepared_folder(data_dir) / "cache")
+    shutil.rmtree(folder_of(data_dir) / "cache")
     for _ in range(2):
         assert_intact(open_prepared(data_dir, "train"))
     assert len(calls) == 1
-    names = {path.name for path in (prepared_folder(data_dir) / "cache").iterdir()}
+    names = {path.name for path in (folder_of(data_dir) / "cache").iterdir()}
     assert names == {
         f"train_{name}.npy" for name in ("inputs", "labels", "rating", "clues")
     }
@@ -102,7 +124,7 @@ DAMAGES = {
 @pytest.mark.parametrize("name", ["inputs", "rating"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_built_anew(data_dir, damage, name):
-    path = prepared_folder(data_dir) / "cache" / f"train_{name}.npy"
+    path = folder_of(data_dir) / "cache" / f"train_{name}.npy"
     intact = path.read_bytes()
     DAMAGES[damage](path)
     assert_intact(open_prepared(data_dir, "train"))
@@ -110,7 +132,7 @@ def test_a_damaged_cache_is_built_anew(data_dir, damage, name):
 
 
 def test_a_cache_that_cannot_be_written_is_named(data_dir):
-    cache = prepared_folder(data_dir) / "cache"
+    cache = folder_of(data_dir) / "cache"
     shutil.rmtree(cache)
     cache.write_text("a file in its place")
     with pytest.raises(DataError, match="cache: cannot be written"):
@@ -119,7 +141,7 @@ def test_a_cache_that_cannot_be_written_is_named(data_dir):
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "zeros", "missing"])
 def test_damaged_records_are_refused(data_dir, damage):
-    folder = prepared_folder(data_dir)
+    folder = folder_of(data_dir)
     shutil.rmtree(folder / "cache")
     DAMAGES[damage](next(folder.glob("*-train.array_record*")))
     with pytest.raises(DataError, match="records of split train"):
@@ -127,7 +149,7 @@ def test_damaged_records_are_refused(data_dir, damage):
 
 
 def test_records_of_other_puzzles_are_refused(data_dir):
-    folder = prepared_folder(data_dir)
+    folder = folder_of(data_dir)
     shutil.rmtree(folder / "cache")
     train, test = (
         next(folder.glob(f"*-{name}.array_record*")) for name in ("train", "test")
@@ -139,14 +161,14 @@ def test_records_of_other_puzzles_are_refused(data_dir):
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"sha256": {"train": {}}}', None])
 def test_a_folder_without_digests_is_refused(data_dir, text):
-    path = prepared_folder(data_dir) / "metadata.json"
+    path = folder_of(data_dir) / "metadata.json"
     path.unlink() if text is None else path.write_text(text)
-    with pytest.raises(DataError, match="metadata.json: no SHA-256 of split 'train'"):
+    with pytest.raises(DataError, match=r"metadata.json: (no entry )?sha256.train"):
         open_prepared(data_dir, "train")
 
 
 def test_an_unknown_split_or_shape_is_refused(data_dir):
-    with pytest.raises(DataError, match="no SHA-256 of split 'validation'"):
+    with pytest.raises(DataError, match="no entry sha256.validation"):
         open_prepared(data_dir, "validation")
     with pytest.raises(DataError, match="expected boxes_3x3, boxes_2x3, boxes_2x2"):
         open_prepared(data_dir, "train", SudokuShape(3, 2))
@@ -159,7 +181,7 @@ PACKAGES = ["tensorflow_datasets", "array_record"]
 def test_tfds_is_needed_for_the_records_alone(data_dir, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     assert_intact(open_prepared(data_dir, "train"))
-    shutil.rmtree(prepared_folder(data_dir) / "cache")
+    shutil.rmtree(folder_of(data_dir) / "cache")
     with pytest.raises(DataError, match=f"to stack its records .*{package}"):
         open_prepared(data_dir, "train")
 

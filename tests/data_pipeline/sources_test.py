@@ -10,6 +10,7 @@ import pytest
 from data_pipeline import sources
 from data_pipeline.errors import DataError
 from data_pipeline.spec import PuzzleSpec
+from data_pipeline.sudoku import task
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, decode, encode
 from data_pipeline.sudoku.symmetries import sample_symmetries
@@ -84,9 +85,13 @@ def hub(monkeypatch):
 
 def test_csv_is_read_whole_by_default(csv_file):
     data = load(train=csv_file, test=csv_file)
-    assert row_numbers(data.train) == row_numbers(data.test) == list(range(NUM_ROWS))
+    assert (
+        row_numbers(data.train)
+        == row_numbers(data.test.puzzles)
+        == list(range(NUM_ROWS))
+    )
     assert data.spec == FOUR.spec
-    assert data.augment is None
+    assert data.train_variants is None
     assert [w for w in data.warnings if w.startswith("overlap")]
 
 
@@ -94,7 +99,7 @@ def test_subsets_are_seeded_and_keep_the_order_of_the_file(csv_file):
     def choose(**changes):
         sizes = {"train_puzzles": 20, "test_puzzles": 20}
         data = load(train=csv_file, test=csv_file, **(sizes | changes))
-        return row_numbers(data.train), row_numbers(data.test)
+        return row_numbers(data.train), row_numbers(data.test.puzzles)
 
     train, test = choose(seed=0)
     assert len(train) == len(test) == 20
@@ -112,7 +117,7 @@ def test_subsets_are_the_same_in_every_release(csv_file):
     # Results name the data by seed and size: never update these.
     data = load(train=csv_file, test=csv_file, train_puzzles=6, test_puzzles=6)
     assert row_numbers(data.train) == [0, 15, 24, 28, 50, 54]
-    assert row_numbers(data.test) == [3, 8, 28, 35, 49, 59]
+    assert row_numbers(data.test.puzzles) == [3, 8, 28, 35, 49, 59]
 
 
 @pytest.mark.parametrize("key", ["train_puzzles", "test_puzzles"])
@@ -127,10 +132,10 @@ def test_arrays_are_read_from_their_folders(array_folder, tmp_path):
     data = load(train=array_folder, **box)
     assert data.spec == NINE.spec
     assert data.train.digests() == FIVE.digests()
-    assert data.test.digests() == FIVE.subset(np.arange(5)[::-1]).digests()
+    assert data.test.puzzles.digests() == FIVE.subset(np.arange(5)[::-1]).digests()
     shutil.copytree(BAD / "built_ok" / "train", tmp_path / "other" / "test")
     other = load(train=array_folder, test=str(tmp_path / "other"), **box)
-    assert other.test.digests() == FIVE.digests()
+    assert other.test.puzzles.digests() == FIVE.digests()
 
 
 def test_arrays_of_other_sizes_are_refused(array_folder):
@@ -144,18 +149,19 @@ def test_generated_puzzles_follow_the_seed():
         return load(source="generator", seed=seed, **sizes)
 
     data = make(0)
-    assert (len(data.train), len(data.test)) == (12, 5)
+    assert (len(data.train), len(data.test.puzzles)) == (12, 5)
     assert data.identity == make(0).identity
     assert data.identity != make(1).identity
     assert not FOUR.broken_units(data.train.labels).any()
-    grids = np.concatenate([data.train.inputs, data.test.inputs])
+    grids = np.concatenate([data.train.inputs, data.test.puzzles.inputs])
     assert len(np.unique(grids, axis=0)) == 17
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "maze"}, r"data\.task = 'maze'; expected sudoku"),
+        ({"task": "go"}, r"data\.task = 'go'; expected one of sudoku, maze, arc"),
+        ({"num_augmentations": -1}, r"data\.num_augmentations = -1; expected 0"),
         ({"source": "web"}, r"data\.source = 'web'; expected one of csv, arrays"),
         ({"box_rows": 4}, r"data\.box_rows x data\.box_cols = 4x2; expected 2x2"),
         ({"box_rows": 3}, r"data\.box_rows x data\.box_cols = 3x2; expected 2x2"),
@@ -168,7 +174,7 @@ def test_generated_puzzles_follow_the_seed():
     ],
 )
 def test_wrong_settings_are_named(monkeypatch, changes, message):
-    monkeypatch.setattr(sources, "read_sudoku_csv", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(task, "read_sudoku_csv", lambda *_: pytest.fail("read"))
     with pytest.raises(DataError, match=message):
         load(**changes)
 
@@ -192,8 +198,11 @@ def test_augmentation_is_seeded_and_moves_question_and_answer_alike(csv_file):
         data = load(train=csv_file, test=csv_file, num_augmentations=5, seed=seed)
         rows = data.train.inputs[keys[0]], data.train.labels[keys[0]]
         symmetry = sample_symmetries(FOUR, seed, *keys)
-        for found, tokens in zip(data.augment(*keys, *rows), rows, strict=True):
+        forms = data.train_variants.apply(*keys, *rows)
+        for found, tokens in zip(forms, rows, strict=True):
             np.testing.assert_array_equal(found, symmetry.apply(tokens))
+            back = data.train_variants.undo(*keys, found)
+            np.testing.assert_array_equal(back, tokens)
 
 
 def test_identity_names_the_data_to_the_cell(csv_file, tmp_path):
@@ -250,7 +259,8 @@ def test_hub_that_cannot_be_had_tells_the_way_round(monkeypatch, hub, download):
 
 def load_test(path, side=3):
     knobs = {"task": "sudoku", "box_rows": side, "box_cols": side, "source": "csv"}
-    return sources.load_test(str(path), **knobs)
+    knobs |= {"num_augmentations": 0, "seed": 0}
+    return sources.load_test(str(path), **knobs).puzzles
 
 
 def test_puzzles_to_evaluate_come_from_a_file_or_the_test_split(array_folder):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepared import open_prepared, prepared_folder
 from data_pipeline.spec import PuzzleSet
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.generator import generate
 from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, encode
 from data_pipeline.sudoku.symmetries import sample_symmetries
 from data_pipeline.sudoku_extreme.prepare import main, prepare
+from data_pipeline.sudoku_extreme.reader import open_prepared
 
 ROOT = pathlib.Path(__file__).parents[2]
 BAD = pathlib.Path(__file__).parent / "bad"
@@ -29,18 +29,15 @@ NINE, FOUR = SudokuShape(3, 3), SudokuShape(2, 2)
 FULL_ROWS = {"train": 3_831_994, "test": 422_786}
 
 
-@pytest.fixture(scope="session")
-def tfds():
-    reason = "needs the extra `data`: tensorflow-datasets, array_record"
-    pytest.importorskip("array_record", reason=reason)
-    return pytest.importorskip("tensorflow_datasets", reason=reason)
-
-
 @pytest.fixture
 def data_dir(tfds, tmp_path):
     """A folder with the two files of CSV prepared in it."""
     prepare(tmp_path, **CSV)
     return tmp_path
+
+
+def folder_of(data_dir):
+    return data_dir / "sudoku_extreme" / "boxes_3x3" / "1.0.0"
 
 
 def assert_equal(found: PuzzleSet, expected: PuzzleSet):
@@ -51,7 +48,7 @@ def assert_equal(found: PuzzleSet, expected: PuzzleSet):
 
 
 def assert_nothing_prepared(data_dir):
-    assert not list(prepared_folder(data_dir).parent.glob("*"))
+    assert not list(folder_of(data_dir).parent.glob("*"))
     with pytest.raises(DataError, match="no such folder"):
         open_prepared(data_dir, "train")
 
@@ -62,11 +59,11 @@ def test_csv_rows_come_back_in_order(data_dir, split):
 
 
 def test_rows_in_several_blocks_come_back_in_order(tfds, tmp_path, monkeypatch):
-    from data_pipeline.sudoku_extreme import sudoku_extreme_dataset_builder as builder
+    from data_pipeline import tfds_builder
 
-    monkeypatch.setattr(builder, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(tfds_builder, "BLOCK_ROWS", 2)
     prepare(tmp_path, **CSV)
-    source = tfds.builder_from_directory(prepared_folder(tmp_path)).as_data_source()
+    source = tfds.builder_from_directory(folder_of(tmp_path)).as_data_source()
     assert [len(block["inputs"]) for block in source["train"]] == [2, 2, 1]
     assert_equal(open_prepared(tmp_path, "train"), read_sudoku_csv(CSV["train"], NINE))
 
@@ -74,7 +71,7 @@ def test_rows_in_several_blocks_come_back_in_order(tfds, tmp_path, monkeypatch):
 def test_tensorflow_is_never_imported(tfds, tmp_path):
     code = """
 import sys
-from data_pipeline.prepared import open_prepared
+from data_pipeline.sudoku_extreme.reader import open_prepared
 from data_pipeline.sudoku_extreme import prepare
 assert "tensorflow_datasets" not in sys.modules, "TFDS is imported where not used"
 assert prepare.main(sys.argv[1:]) == 0
@@ -98,7 +95,7 @@ def test_the_command_reports_rows_and_warnings(tfds, tmp_path, capsys):
     assert main(["csv", f"--data_dir={tmp_path}", *CSV_FLAGS]) == 0
     out, err = capsys.readouterr()
     expected = len(read_sudoku_csv(CSV["test"], NINE))
-    assert f"{prepared_folder(tmp_path)}: train 5 rows, test {expected} rows\n" in out
+    assert f"{folder_of(tmp_path)}: train 5 rows, test {expected} rows\n" in out
     assert "warning: overlap: " in err
 
 
@@ -108,8 +105,8 @@ import os, sys
 from data_pipeline.sudoku_extreme import sudoku_extreme_dataset_builder as builder
 from data_pipeline.sudoku_extreme.prepare import main
 
-def dies(self, puzzles):
-    yield from generate(self, puzzles)
+def dies(self, records):
+    yield from generate(self, records)
     os._exit(9)
 
 generate = builder.Builder._generate_examples
@@ -138,15 +135,8 @@ def test_the_generator_is_a_source(tfds, tmp_path):
         assert_equal(open_prepared(tmp_path, split, FOUR), puzzles)
 
 
-def test_the_hub_is_a_source(tfds, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub", reason="needs the extra `data`")
-    asked = []
-
-    def download(repository, name, *, repo_type):
-        asked.append((repository, name, repo_type))
-        return CSV[name.removesuffix(".csv")]
-
-    monkeypatch.setattr(hub, "hf_hub_download", download)
+def test_the_hub_is_a_source(tfds, tmp_path, serve_hub):
+    asked = serve_hub(CSV)
     prepare(tmp_path, source="hub")
     repository = "sapientinc/sudoku-extreme"
     assert asked == [(repository, f"{s}.csv", "dataset") for s in ("train", "test")]
@@ -171,7 +161,7 @@ def test_other_sources_are_refused(tfds, tmp_path):
 
 
 def test_tfds_alone_opens_the_folder(tfds, data_dir):
-    builder = tfds.builder_from_directory(prepared_folder(data_dir))
+    builder = tfds.builder_from_directory(folder_of(data_dir))
     assert builder.info.full_name == "sudoku_extreme/boxes_3x3/1.0.0"
     assert builder.info.disable_shuffling
     (block,) = builder.as_data_source("train")
@@ -234,7 +224,7 @@ def test_the_full_size_opens_in_seconds(tfds, brief_path):
         return function(*args, **kwargs), time.perf_counter() - start
 
     _, prepare_s = timed(prepare, brief_path, source="csv", **files)
-    shutil.rmtree(prepared_folder(brief_path) / "cache")
+    shutil.rmtree(folder_of(brief_path) / "cache")
     _, first_s = timed(open_prepared, brief_path, "train")
     puzzles, second_s = timed(open_prepared, brief_path, "train")
     sys.stdout.write(f"{prepare_s=:.1f} {first_s=:.1f} {second_s=:.1f}\n")

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ARC-AGI-2: arc_agi_1 on the sets of the second version.
+
+Command:  python train.py --config=configs/arc_agi_2.py --workdir=runs/arc2
+          --config.data.train=FOLDER, then python eval.py --workdir=runs/arc2 --votes=0
+Hardware: one 80 GB GPU or more (not run).
+Result:   pass@2 in the paper 7.8 %. Here not run.
+Data:     JSON bundles training2, evaluation2 and concept. A model trained on these must
+          not be scored on ARC-AGI-1: 376 of its 400 evaluation tasks are in training2.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import arc_agi_1
+
+
+def get_config(variant: str = "attention") -> ConfigDict:
+    """The paper's recipe with the network named by `variant`."""
+    config = arc_agi_1.get_config(variant)
+    config.data.train_subsets = ("training2", "evaluation2", "concept")
+    config.data.test_subset = "evaluation2"
+    config.train.steps = 725_651  # 100,000 epochs of 5,573 pairs
+    return config

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Placeholder.
+
+Command: Hardware: Result:
+"""
+
+from ml_collections import ConfigDict
+
+from configs import arc_agi_1
+
+
+def get_config(variant: str = "attention") -> ConfigDict:
+    """The paper's recipe on small grids, narrower, with fewer cycles."""
+    config = arc_agi_1.get_config(variant)
+    config.data.update(
+        train_subsets=("training",),
+        test_subset="training",
+        side=12,
+        max_grid=10,
+        test_puzzles=20,
+        num_augmentations=32,
+    )
+    config.model.update(
+        d_model=64,
+        num_heads=4,
+        swiglu_width=128,
+        head_dim=16,
+        d_state=32,
+        prefix_len=1,
+        h_cycles=2,
+        l_cycles=2,
+        dtype="float32",
+        remat="none",
+    )
+    config.optim.update(
+        lr=2e-3,
+        warmup_steps=100,
+        decay_start=0.6,
+        min_ratio=0.1,
+        ema_decay=0.99,
+        ema_ramp=True,
+    )
+    config.train.update(
+        steps=2_500,
+        batch_size=64,
+        micro_batches=1,
+        log_every=50,
+        eval_every=500,
+        checkpoint_every=100,
+    )
+    config.eval.update(batch_size=132, votes=0)
+    return config

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Placeholder.
+
+Command: Hardware: Result:
+"""
+
+from ml_collections import ConfigDict
+
+from configs import maze_hard
+
+
+def get_config(variant: str = "attention") -> ConfigDict:
+    """The paper's recipe, narrower, with fewer cycles and a higher rate."""
+    config = maze_hard.get_config(variant)
+    config.data.source = "csv"
+    config.model.update(
+        d_model=64,
+        num_heads=2,
+        swiglu_width=128,
+        head_dim=16,
+        d_state=32,
+        prefix_len=0,
+        h_cycles=2,
+        l_cycles=2,
+        dtype="float32",
+        remat="none",
+    )
+    config.optim.update(
+        lr=1e-3,
+        table_lr=1e-3,
+        warmup_steps=100,
+        decay_start=0.6,
+        min_ratio=0.1,
+        ema_decay=0.99,
+        ema_ramp=True,
+    )
+    config.train.update(
+        steps=600,
+        batch_size=8,
+        micro_batches=1,
+        log_every=20,
+        eval_every=200,
+        checkpoint_every=50,
+    )
+    config.eval.update(batch_size=20, max_puzzles=100)
+    return config

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chosen ARC tasks, and what every puzzle id stands for."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipeline.arc.augmentations import sample_codes
+from data_pipeline.arc.json_tasks import Task
+from data_pipeline.arc.variants import ArcVariants
+
+
+class Tasks(NamedTuple):
+    """The chosen ones: of `test`, the demonstrations alone are trained on."""
+
+    train: list[Task]
+    test: list[Task]
+    warnings: list[str]
+
+
+class IdTable(NamedTuple):
+    """What every puzzle id stands for: 0 is blank, then task by task, form by form."""
+
+    names: list[str]
+    codes: np.ndarray  # uint32: the augmentation of each id, blank apart
+    starts: np.ndarray  # int64 `tasks + 1`: first code of each task
+
+    @property
+    def num_ids(self) -> int:
+        """Rows of the puzzle table."""
+        return 1 + len(self.codes)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names and codes."""
+        sha = hashlib.sha256("\n".join(self.names).encode())
+        for array, dtype in ((self.starts, "<i8"), (self.codes, "<u4")):
+            sha.update(array.astype(dtype).tobytes())
+        return sha.hexdigest()
+
+    def variants(self, tasks: slice, side: int, seed: int) -> ArcVariants:
+        """The forms of some of the tasks."""
+        starts = self.starts[tasks.start : tasks.stop + 1]
+        codes = self.codes[starts[0] : starts[-1]]
+        return ArcVariants(codes, starts - starts[0], side, seed)
+
+    def subset(self, tasks: np.ndarray) -> "IdTable":
+        """The ids of some tasks, counted anew."""
+        parts = [self.codes[self.starts[t] : self.starts[t + 1]] for t in tasks]
+        return IdTable.of([self.names[t] for t in tasks], parts)
+
+    @classmethod
+    def of(cls, names: list[str], codes: list[np.ndarray]) -> "IdTable":
+        """From the codes of each task."""
+        starts = np.cumsum([0, *map(len, codes)])
+        return cls(names, np.concatenate([*codes, np.empty(0, np.uint32)]), starts)
+
+
+def make_ids(tasks: Tasks, num_augmentations: int, seed: int) -> IdTable:
+    """Count out the ids of all tasks, the test tasks last."""
+    everything = tasks.train + tasks.test
+    codes = [
+        sample_codes((*task.train, *task.test), num_augmentations, seed, task.name)
+        for task in everything
+    ]
+    return IdTable.of([task.name for task in everything], codes)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmented forms of ARC tasks, with an id each, and translation in training."""
+
+import numpy as np
+
+from data_pipeline.arc.augmentations import decode_augmentation
+from data_pipeline.arc.grids import decode_sizes, redraw, turned_sizes
+from data_pipeline.dihedral import INVERSE
+from data_pipeline.hashing import random_below
+from data_pipeline.variants import Visit
+
+
+class ArcVariants:
+    """Augmented forms, as `Variants`: form i of puzzle p is codes[starts[p] + i].
+
+    The stored tokens are those of the original tasks, every grid in the corner of the
+    canvas. An unknown output is all PAD and stays so.
+    """
+
+    has_ids = True
+
+    def __init__(
+        self, codes: np.ndarray, starts: np.ndarray, side: int, seed: int
+    ) -> None:
+        self.num_forms = np.diff(starts)
+        self._codes, self._starts = codes, starts
+        self._side, self._seed = side, seed
+
+    def visit(
+        self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The form, moved: input and output together, anywhere that both fit.
+
+        One example of every visit (slot 0) stays in the corner.
+        """
+        augmentation = self._augmentation(rows.puzzle, rows.form)
+        sizes = [decode_sizes(tokens, self._side) for tokens in (inputs, labels)]
+        largest = np.maximum(*(turned_sizes(size, augmentation[0]) for size in sizes))
+        position, axis = rows.position[:, None], np.arange(2)
+        offset = random_below(self._side + 1 - largest, self._seed, position, axis)
+        offset[rows.slot == 0] = 0
+        return (
+            redraw(inputs, sizes[0], *augmentation, offset, self._side),
+            redraw(labels, sizes[1], *augmentation, offset, self._side),
+        )
+
+    def apply(
+        self,
+        puzzle: np.ndarray,
+        index: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The form, in the corner of the canvas."""
+        augmentation = self._augmentation(puzzle, index)
+        return self._in_corner(inputs, *augmentation), self._in_corner(
+            labels, *augmentation
+        )
+
+    def undo(
+        self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
+        """The grids read from the answers, turned and renamed back, in the corner."""
+        transform, colours = self._augmentation(puzzle, index)
+        return self._in_corner(answers, INVERSE[transform], np.argsort(colours, axis=1))
+
+    def _augmentation(
+        self, puzzle: np.ndarray, index: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Transforms `b` and colour maps `b 10`."""
+        return decode_augmentation(self._codes[self._starts[puzzle] + index])
+
+    def _in_corner(
+        self, tokens: np.ndarray, transform: np.ndarray, colours: np.ndarray
+    ) -> np.ndarray:
+        sizes = decode_sizes(tokens, self._side)
+        corner = np.zeros((len(tokens), 2), int)
+        return redraw(tokens, sizes, transform, colours, corner, self._side)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of public data sets on the hub."""
+
+from data_pipeline.errors import DataError
+
+
+def hub_file(repository: str, name: str) -> str:
+    """Path of a file of a data set, downloaded or from the hub's cache."""
+    advice = (
+        "set --config.data.source=csv, --config.data.train=PATH and "
+        "--config.data.test=PATH to read files of your own"
+    )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise DataError(
+            f"data.source = 'hub' needs the package huggingface_hub "
+            f"(pip install 'trm-jax[data]'); or {advice}"
+        ) from error
+    try:
+        return hf_hub_download(repository, name, repo_type="dataset")
+    except Exception as error:  # noqa: BLE001  the hub client raises many kinds
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"{repository}/{name} cannot be had from the hub "
+            f"({type(error).__name__}: {reason}); {advice}"
+        ) from error

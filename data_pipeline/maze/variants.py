@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turned mazes, solved again: a turned label is not the label of the turned maze."""
+
+import numpy as np
+
+from data_pipeline.dihedral import COUNT, INVERSE, cell_sources
+from data_pipeline.errors import DataError
+from data_pipeline.maze.grid import MazeShape
+from data_pipeline.maze.solver import solve
+from data_pipeline.spec import PuzzleSet
+from data_pipeline.variants import Visit
+
+
+class MazeVariants:
+    """Turned forms, as `Variants`: form i is the maze turned by dihedral.turn(.., i).
+
+    The labels of all but form 0 are the solver's: found when first needed, and kept.
+    """
+
+    has_ids = False
+
+    def __init__(self, puzzles: PuzzleSet, shape: MazeShape, num_forms: int) -> None:
+        num_puzzles = len(puzzles.puzzle_ids)
+        if num_puzzles != len(puzzles):
+            found = f"{len(puzzles)} examples in {num_puzzles} puzzles"
+            raise DataError(f"{found}; expected mazes with one example each")
+        if not 1 <= num_forms <= COUNT:
+            raise ValueError(f"{num_forms = }; expected 1 to {COUNT}")
+        self.num_forms = np.full(num_puzzles, num_forms)
+        self._shape = shape
+        self._sources = cell_sources(shape.side)
+        # Row 8 p + i: form i of puzzle p. What is never written takes no memory.
+        self._labels = np.zeros((COUNT * num_puzzles, shape.num_cells), np.uint8)
+        self._solved = np.zeros(COUNT * num_puzzles, bool)
+
+    def visit(
+        self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The form alone: nothing is drawn per visit."""
+        return self.apply(rows.puzzle, rows.form, inputs, labels)
+
+    def apply(
+        self,
+        puzzle: np.ndarray,
+        index: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The maze turned; its label solved again, as stored in form 0."""
+        turned = np.take_along_axis(inputs, self._sources[index], axis=1)
+        form = COUNT * puzzle + index
+        new, row = np.unique(form, return_index=True)
+        unsolved = ~self._solved[new] & (new % COUNT > 0)
+        new, row = new[unsolved], row[unsolved]
+        self._labels[new] = solve(turned[row], self._shape)
+        self._solved[new] = True
+        return turned, np.where((index > 0)[:, None], self._labels[form], labels)
+
+    def undo(
+        self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
+        """The answers turned back."""
+        return np.take_along_axis(answers, self._sources[INVERSE[index]], axis=1)

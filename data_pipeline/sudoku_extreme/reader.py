@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens Sudoku puzzles that `data_pipeline.sudoku_extreme.prepare` has stored."""
+
+import pathlib
+
+from data_pipeline.errors import DataError
+from data_pipeline.prepared import PreparedSet, open_puzzles, puzzle_columns
+from data_pipeline.spec import PuzzleSet
+from data_pipeline.sudoku.grid import SudokuShape
+
+NAME = "sudoku_extreme"
+VERSION = "1.0.0"
+SHAPES = {
+    f"boxes_{rows}x{cols}": SudokuShape(rows, cols)
+    for rows, cols in ((3, 3), (2, 3), (2, 2))
+}
+DEFAULT_SHAPE = SHAPES["boxes_3x3"]
+
+
+def prepared_set(shape: SudokuShape = DEFAULT_SHAPE) -> PreparedSet:
+    """The data set of a shape. Raises DataError where it has none."""
+    config = f"boxes_{shape.box_rows}x{shape.box_cols}"
+    if config not in SHAPES:
+        raise DataError(f"{shape} cannot be prepared; expected {', '.join(SHAPES)}")
+    columns = puzzle_columns(shape.num_cells, "rating", "clues")
+    return PreparedSet(NAME, VERSION, config, ("train", "test"), columns)
+
+
+def open_prepared(
+    data_dir: str | pathlib.Path, split: str, shape: SudokuShape = DEFAULT_SHAPE
+) -> PuzzleSet:
+    """All puzzles of a split, in the order of their source, mapped into memory."""
+    return open_puzzles(prepared_set(shape), data_dir, split)
