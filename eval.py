@@ -115,11 +115,11 @@ class Evaluation:
         from trm_jax.build import build
         from trm_jax.checkpoint import Checkpoints
         from trm_jax.evaluate import make_eval_step
-        from trm_jax.workdirs import read_json
+        from trm_jax.workdirs import read_run
 
         self.workdir = workdir
-        self.config = config = read_json(workdir / "config.json")
-        identity = read_json(workdir / "dataset.json")
+        config, identity = read_run(workdir)
+        self.config = config
         self.judge = Judge(
             test_set(config, identity),
             votes=config["eval"]["votes"] if VOTES.value is None else VOTES.value,

@@ -11,7 +11,6 @@ not solved, 2 wrong input.
 import logging
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,9 +72,9 @@ def main() -> int:
     from trm_jax.checkpoint import Checkpoints
     from trm_jax.evaluate import answers_by_step
     from trm_jax.sharding import put_batch
-    from trm_jax.workdirs import read_json
+    from trm_jax.workdirs import read_run
 
-    config = read_json(Path(WORKDIR.value) / "config.json")
+    config, identity = read_run(WORKDIR.value)
     data = config["data"]
     if data["task"] != "sudoku":
         raise ConfigError(
@@ -83,7 +82,7 @@ def main() -> int:
         )
     shape = SudokuShape(data["box_rows"], data["box_cols"])
     question, solution, name = chosen_puzzle(data, shape)
-    built = build(config | {"mesh": {"data": 1}}, sources.spec_of(**data).sizes)
+    built = build(config | {"mesh": {"data": 1}}, identity["sizes"])
     checkpoints = Checkpoints(WORKDIR.value)
     state = checkpoints.restore_step(built.state_like, STEP.value)
     params = state.ema_params if WEIGHTS.value == "ema" else state.params

@@ -48,10 +48,9 @@ def get_config() -> ConfigDict:
             side=30,  # maze, arc: rows and columns of the grid
             min_moves=109,  # maze generator: length of the shortest paths
             wall_share=(0.2, 0.5),  # maze generator: each maze draws its share
-            # arc: trained on whole, but for the test subset, whose demonstrations alone
-            # are trained on
+            # arc: trained on whole, but for the test subset
             train_subsets=("training", "evaluation", "concept"),
-            test_subset="evaluation",
+            test_subset="evaluation",  # arc: trained on are its demonstrations alone
             max_grid=0,  # arc: leave out tasks with a larger grid; 0 = refuse them
             allow_leaks=False,  # arc: train on tasks that hold answers to test inputs
         ),

@@ -185,6 +185,22 @@ def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
     refused(call("eval.py", f"--workdir={tmp_path}"), "config.json", "not found")
 
 
+@pytest.mark.parametrize(
+    ("name", "section", "key"),
+    [("config.json", "eval", "votes"), ("dataset.json", "sizes", "num_puzzles")],
+)
+@pytest.mark.parametrize("script", ["eval.py", "solve.py"])
+def test_workdirs_of_other_versions_are_named(
+    run, tmp_path, script, name, section, key
+):
+    for file in ("config.json", "dataset.json"):
+        shutil.copy(run[0] / file, tmp_path)
+    tree = json.loads((tmp_path / name).read_text())
+    del tree[section][key]
+    (tmp_path / name).write_text(json.dumps(tree))
+    refused(call(script, f"--workdir={tmp_path}"), name, f"{section}.{key}")
+
+
 def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(run[0], folder)

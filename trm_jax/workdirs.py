@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "data.train",
     "data.test",
 )
+_SIZE = "sizes.num_puzzles"
 _VERSIONED = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -83,6 +84,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: a JSON object expected")
     return value
+
+
+def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and dataset.json. Raises ConfigError, also where they are too old."""
+    folder = Path(workdir)
+    paths = folder / "config.json", folder / "dataset.json"
+    config, dataset = map(read_json, paths)
+    for path, tree, key in (
+        (paths[0], config, "eval.votes"),
+        (paths[1], dataset, _SIZE),
+    ):
+        if key not in flatten(tree):
+            raise ConfigError(
+                f"{path}: has no {key}, so another version of this project wrote it; "
+                "evaluate it with that version, or train anew"
+            )
+    return config, dataset
 
 
 def diff(
