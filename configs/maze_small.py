@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placeholder.
+"""7x7 mazes, made at start, at a size that 2 CPU cores bear: does attention find paths?
 
-Command: Hardware: Result:
+Command:  python train.py --config=configs/maze_small.py --workdir=runs/maze_small
+          python eval.py --workdir=runs/maze_small --votes=0
+Hardware: 2 CPU cores.
+Time:     12 minutes with other work on the machine.
+Result:   40.0 % of 512 unseen mazes exact, 43.2 % a shortest path; by the votes of all 8
+          turns 42.8 % and 74.4 % (attention, seed 0; jax 0.10.2; docs/mazes.md).
+          maze_small.py:mamba2_attn: not run.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +29,7 @@ def get_config(variant: str = "attention") -> ConfigDict:
         num_augmentations=7,
     )
     config.model.update(d_model=64, h_cycles=2, l_cycles=2)
-    config.optim.update(lr=1e-3, table_lr=1e-3, warmup_steps=100)
-    config.train.update(steps=2_000, batch_size=64, eval_every=200)
+    config.optim.update(lr=2e-3, table_lr=2e-3, warmup_steps=100)
+    config.train.update(steps=4_000, batch_size=64, eval_every=500)
     config.eval.update(batch_size=256)
     return config
