@@ -5,7 +5,7 @@ Command:  python train.py --config=configs/maze_small.py --workdir=runs/maze_sma
           python eval.py --workdir=runs/maze_small --votes=0
 Hardware: 2 CPU cores.
 Time:     12 minutes with other work on the machine.
-Result:   40.0 % of 512 unseen mazes exact, 43.2 % a shortest path; by the votes of all 8
+Result:   40.0 % of 512 unseen mazes exact, 43.2 % a shortest path; by votes over all 8
           turns 42.8 % and 74.4 % (attention, seed 0; jax 0.10.2; docs/mazes.md).
           maze_small.py:mamba2_attn: not run.
 """
