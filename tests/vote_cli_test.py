@@ -167,6 +167,20 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     assert sum(count for count, _ in rows) == 64
 
 
+def test_a_hidden_test_set_gets_a_submission_and_no_score(tmp_path):
+    folder, hidden = tmp_path / "run", BAD / "arc_no_solutions_file"
+    flags = as_flags("configs/arc_small.py", **ARC | {"data.train": hidden})
+    result = call("train.py", f"--workdir={folder}", *flags)
+    assert result.returncode == 0, result.stderr
+    assert not any("pass@" in key for key in metric_lines(folder)[-1])
+    report, text = evaluated(folder)
+    assert "pass_at" not in report
+    assert "exact_accuracy" not in report
+    assert "nothing is scored" in text
+    submission = json.loads((folder / "eval" / "submission.json").read_text())
+    assert len(submission) == 3
+
+
 def test_a_bundle_with_leaks_is_refused_by_a_run(tmp_path):
     both = tmp_path / "arc"
     both.mkdir()
