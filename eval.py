@@ -6,13 +6,15 @@ python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--pool=N,N,...]
 
 Takes the newest checkpoint, its averaged weights and the test set of the run where not
-told otherwise. With --votes=V each puzzle is solved in V forms (0: in all it has),
-whose answers are turned back and voted over. An evaluation that was cut short goes on
-where it stopped. Exit codes: 0 done, 2 wrong input or config, 1 otherwise.
+told otherwise; what was told otherwise is in the names of the files. With --votes=V
+each puzzle is solved in V forms (0: in all it has), whose answers are turned back and
+voted over. An evaluation that was cut short goes on where it stopped. Exit codes: 0
+done, 2 wrong input or config, 1 otherwise.
 """
 
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,18 +95,18 @@ class Progress:
 
     def __call__(self, done: int) -> None:
         """Show it."""
-        cli.BAR.update(done, self._total, "puzzles")
+        cli.BAR.update(done, self._total, "rows")
         now, finished = time.monotonic(), done == self._total
         if not cli.BAR.live and (now - self._last_line > LINE_S or finished):
             self._last_line = now
-            left = clock_time((self._total - done) / self.rate(done))
-            line = "%d/%d puzzles  %.1f/s  ETA %s"
-            log.info(line, done, self._total, self.rate(done), left)
+            rate = self.rate(done) or math.inf
+            left = clock_time((self._total - done) / rate)
+            log.info("%d/%d rows  %.1f/s  ETA %s", done, self._total, rate, left)
 
-    def rate(self, done: int) -> float:
-        """Puzzles per second of this process; tiny where nothing was left to do."""
+    def rate(self, done: int) -> float | None:
+        """Rows per second of this process; None where nothing was left to do."""
         passed = max(time.monotonic() - self._started, 1e-9)
-        return max(done - self._start, 1e-9) / passed
+        return (done - self._start) / passed if done > self._start else None
 
 
 class Evaluation:
@@ -156,18 +158,40 @@ class Evaluation:
             "votes": self.judge.votes,
         }
 
-    def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float]:
-        """All rows of one checkpoint: its step, the rows, the rate in puzzles/s."""
+    def name(self, steps: Sequence[int] = ()) -> str:
+        """Of the files: the steps, and what differs from an evaluation of the run."""
+        asked = {
+            "weights": WEIGHTS.value if WEIGHTS.value != "ema" else "",
+            "steps": SUPERVISION_STEPS.value or "",
+            "ids": PUZZLE_IDS.value if PUZZLE_IDS.value != "own" else "",
+            "data": Path(DATA.value).name.split(".")[0] if DATA.value else "",
+        }
+        more = (f"-{key}_{value}" for key, value in asked.items() if value)
+        return "_".join(map(str, steps)) + "".join(more)
+
+    def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float | None]:
+        """All rows of one checkpoint: its step, the rows, and how many per second."""
         from trm_jax.checkpoint import state_digest
         from trm_jax.eval_parts import EvalParts
         from trm_jax.evaluate import evaluate
+        from trm_jax.workdirs import code_version
 
         state = self.checkpoints.restore_step(self.built.state_like, step)
         params = state.ema_params if WEIGHTS.value == "ema" else state.params
         weights = params, state.constants, state.puzzle_table
         step = int(state.step)
-        about = {"step": step, "weights_sha256": state_digest(weights)} | self.about()
+        about = self.about() | {
+            "step": step,
+            "weights_sha256": state_digest(weights),
+            "model": self.config["model"],
+            "batch_size": self.config["eval"]["batch_size"],
+            "backend": self.built.mesh.devices.flat[0].device_kind,
+            "code": code_version(),
+        }
         parts = EvalParts(self.workdir / "eval" / "parts", about)
+        if parts.num_rows:
+            line = "step %d: %d of %d rows are taken from %s"
+            log.info(line, step, parts.num_rows, self.judge.num_rows, parts.folder)
         progress = Progress(parts.num_rows, self.judge.num_rows)
         batches = self.judge.batches(
             self.config["eval"]["batch_size"], start=parts.num_rows
@@ -191,7 +215,9 @@ class Evaluation:
             log.info("test inputs without a known answer: nothing is scored")
         if judge.votes != 1 or judge.test.write_submission:
             count = judge.count(outputs)
-            path = self.workdir / "eval" / "submission.json"
+            plain = len(steps) == 1 and not self.name()
+            name = "submission" if plain else f"submission_{self.name(steps)}"
+            path = self.workdir / "eval" / f"{name}.json"
             if judge.write_submission(path, count):
                 log.info("submission written to %s", path)
             if judge.has_solutions:
@@ -203,7 +229,7 @@ def steps_to_pool() -> Sequence[int | None]:
     """The checkpoints asked for, in order of steps; None is the newest."""
     if not POOL.value:
         return [STEP.value]
-    if STEP.value is not None or not all(step.isdigit() for step in POOL.value):
+    if STEP.value is not None or not all(step.isdecimal() for step in POOL.value):
         raise ConfigError(
             f"--pool={','.join(POOL.value)}; expected step numbers, and no --step"
         )
@@ -219,9 +245,8 @@ def main() -> int:
     evaluation = Evaluation(Path(WORKDIR.value))
     done = [evaluation.rows_of(step) for step in steps_to_pool()]
     steps, outputs, rates = map(list, zip(*done, strict=True))
-    result = evaluation.result(steps, outputs) | {"puzzles_per_s": rates[-1]}
-    name = "_".join(map(str, steps))
-    path = evaluation.workdir / "eval" / f"step_{name}.json"
+    result = evaluation.result(steps, outputs) | {"rows_per_s": rates[-1]}
+    path = evaluation.workdir / "eval" / f"step_{evaluation.name(steps)}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
@@ -232,4 +257,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "", user_errors=(DataError,))
+    cli.run(main, __doc__ or "", user_errors=(DataError, OSError))

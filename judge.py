@@ -10,6 +10,7 @@ import numpy as np
 
 from data_pipeline import loader
 from data_pipeline.data import EvalSet
+from data_pipeline.errors import DataError
 from data_pipeline.variants import undone
 from trm_jax import coverage, report, voting
 from trm_jax.evaluate import EvalOutput, joined, take_rows
@@ -35,6 +36,9 @@ class Judge:
         max_puzzles: int = 0,
         puzzle_ids: str = "own",
     ) -> None:
+        most = int(test.variants.num_forms.max())
+        if votes > most:
+            raise DataError(f"votes = {votes}, but a test puzzle has {most} form(s)")
         self.test, self.votes = test, votes
         self.puzzles = test.puzzles.first(max_puzzles)
         self.rows = loader.EvalRows.of(self.puzzles, test.variants, votes)
@@ -89,13 +93,13 @@ class Judge:
 
         `on_rows` is told the number of rows done and may raise to stop.
         """
+        if not self.has_solutions:
+            return {}
         kept, done = [], 0
         for part in parts:
             kept.append(part)
             done += len(part.predictions)
             on_rows(done)
-        if not self.has_solutions:
-            return {}
         output = joined(kept)
         _, scores = self.single_pass(output)
         if self.votes == 1:

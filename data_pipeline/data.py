@@ -2,7 +2,7 @@
 """Data: what a task hands to training and evaluation; and what tasks share to make it.
 
 A task is a folder with a module `task` of three functions, which take the keys of
-config.data that they read: `spec_of`, `load` (Data) and `load_test` (a EvalSet).
+config.data that they read: `spec_of`, `load` (Data) and `load_test` (an EvalSet).
 """
 
 from collections.abc import Callable

@@ -147,7 +147,7 @@ def test_eval_writes_a_report(run):
     folder, _ = run
     result = call("eval.py", f"--workdir={folder}", "--weights=raw")
     assert result.returncode == 0, result.stderr
-    report = json.loads((folder / "eval" / "step_20.json").read_text())
+    report = json.loads((folder / "eval" / "step_20-weights_raw.json").read_text())
     assert report["weights"] == "raw"
     assert report["puzzles"] == 64
     low, high = report["exact_accuracy_95"]

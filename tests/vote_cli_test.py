@@ -97,13 +97,18 @@ def test_a_second_evaluation_repeats_nothing_and_finds_the_same(arc_run):
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.npz")}
     second, _ = evaluated(arc_run, "--votes=3")
     assert {p: p.stat().st_mtime_ns for p in parts.glob("*.npz")} == kept
-    del first["puzzles_per_s"], second["puzzles_per_s"]
+    assert first.pop("rows_per_s") > 0
+    assert second.pop("rows_per_s") is None
     assert first == second
 
 
 @pytest.mark.parametrize("ids", ["blank", "random"])
 def test_ablations_are_recorded(arc_run, ids):
-    report, _ = evaluated(arc_run, "--votes=2", f"--puzzle_ids={ids}")
+    usual, _ = evaluated(arc_run, "--votes=2")
+    name = f"step_6-ids_{ids}"
+    report, _ = evaluated(arc_run, "--votes=2", f"--puzzle_ids={ids}", name=name)
+    assert (arc_run / "eval" / f"submission_6-ids_{ids}.json").exists()
+    assert usual["puzzle_ids"] == "own"
     assert report["puzzle_ids"] == ids
     assert report["votes"] == 2
 
@@ -131,7 +136,8 @@ def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path)
     flag = f"--data={other}"
     result = call("eval.py", f"--workdir={arc_run}", flag)
     refused(result, str(other), "ids stand for other tasks", "dataset.json")
-    report, _ = evaluated(arc_run, flag, "--puzzle_ids=blank")
+    name = "step_6-ids_blank-data_arc"
+    report, _ = evaluated(arc_run, flag, "--puzzle_ids=blank", name=name)
     assert report["data"]["path"] == str(other)
 
 
@@ -141,6 +147,8 @@ def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path)
         (["--pool=6,x"], ["--pool=6,x", "step numbers"]),
         (["--pool=3,6", "--step=6"], ["no --step"]),
         (["--votes=-1"], ["votes"]),
+        (["--votes=6"], ["votes = 6", "5 form"]),
+        (["--pool=\u00b2"], ["step numbers"]),
         (["--puzzle_ids=none"], ["puzzle_ids", "blank"]),
     ],
 )

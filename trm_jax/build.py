@@ -31,6 +31,7 @@ LEAST = {
     "eval.batch_size": 1,
     "eval.max_puzzles": 0,
     "eval.supervision_steps": 0,
+    "eval.votes": 0,
     "mesh.data": 0,
     "optim.warmup_steps": 0,
 }

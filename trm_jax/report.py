@@ -84,7 +84,8 @@ def as_text(result: dict[str, Any]) -> str:
         lines.append(_headline("valid", result, "valid_accuracy", "right by the rules"))
     if "vote_gain" in result:
         gain = result["vote_gain"]
-        changes = f"{gain['gained']} gained, {gain['lost']} lost by the votes"
+        single = 100 * gain["single_pass"]["value"]
+        changes = f"form 0: {single:.2f} %, +{gain['gained']} -{gain['lost']} by votes"
         lines.append(_headline("voted exact", result, "voted_accuracy", changes))
     if "voted_valid_accuracy" in result:
         lines.append(_headline("voted valid", result, "voted_valid_accuracy", ""))

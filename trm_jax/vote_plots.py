@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of votes: `python -m trm_jax.vote_plots OUT.png WORKDIR...`.
 
-Reads WORKDIR/eval/step_*.json as `coverage.vote_report` describes them, and the pass@K
-of WORKDIR/metrics.jsonl, which a run with config.eval.votes logs. One column per run:
+Reads WORKDIR/eval/step_*.json as `coverage.vote_report` describes them (not those of
+ablations, whose names say more), and the pass@K of WORKDIR/metrics.jsonl, which a run
+with config.eval.votes logs. One column per run:
 pass@K over training steps, and selection against coverage at the last step; the last
 column compares the runs.
 """
@@ -27,20 +28,29 @@ OUTCOMES = (  # of a test input, by the rank of its right answer
 def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
     """The reports of a run that hold votes, by step; ConfigError if none does."""
     folder = Path(workdir) / "eval"
-    texts = (path.read_text(encoding="utf-8") for path in folder.glob("step_*.json"))
-    reports = [report for report in map(json.loads, texts) if "pass_at" in report]
+    paths = [p for p in folder.glob("step_*.json") if "-" not in p.name]
+    reports = [report for report in map(_read, paths) if "pass_at" in report]
     if not reports:
         raise ConfigError(
             f"{folder} holds no step_*.json with votes; run eval.py first"
         )
-    return sorted(reports, key=lambda report: report["step"])
+    # A pooled report comes before that of its last step, which stays the last.
+    return sorted(reports, key=lambda r: (r["step"], -len(r["pooled_steps"])))
 
 
 def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
     """Records of the evaluations during training that were voted: step, eval/pass@K."""
     path = Path(workdir) / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for record in map(json.loads, lines) if "eval/pass@1" in record]
+    voted = [line for line in lines if "eval/pass@1" in line and line.endswith("}")]
+    return list(map(json.loads, voted))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not readable as JSON: {error}") from error
 
 
 def plot_votes(workdirs: Sequence[str | Path], out: str | Path) -> None:

@@ -48,7 +48,8 @@ def count_votes(
     mean_q = np.bincount(candidate, weights=q, minlength=len(starts)) / votes
     asked, first = question[order[starts]].astype(np.int64), order[starts]
 
-    best = np.lexsort((first, -mean_q, -votes, asked))
+    # Equal means may differ in their last bits, by the order of their sums.
+    best = np.lexsort((first, -np.round(mean_q, 12), -votes, asked))
     asked = asked[best]
     starts = _run_starts(asked)
     rank = np.arange(len(asked)) - np.repeat(starts, np.diff(starts, append=len(asked)))

@@ -137,6 +137,11 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     os.replace(draft, path)
 
 
+def code_version() -> str:
+    """The commit of the checkout, or the version that is installed."""
+    return _git_commit() or str(_version("trm-jax"))
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

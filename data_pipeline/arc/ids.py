@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.arc.augmentations import sample_codes
-from data_pipeline.arc.json_tasks import Task
+from data_pipeline.arc.json_tasks import Pair, Task
 from data_pipeline.arc.variants import ArcVariants
 
 
@@ -58,10 +58,17 @@ class IdTable(NamedTuple):
 
 
 def make_ids(tasks: Tasks, num_augmentations: int, seed: int) -> IdTable:
-    """Count out the ids of all tasks, the test tasks last."""
-    everything = tasks.train + tasks.test
-    codes = [
-        sample_codes((*task.train, *task.test), num_augmentations, seed, task.name)
-        for task in everything
+    """Count out the ids of all tasks, the test tasks last.
+
+    Answers to test inputs play no part, so the ids are the same where they are hidden.
+    """
+    asked = [tuple(Pair(p.input, None) for p in task.test) for task in tasks.test]
+    puzzles = [(task.name, (*task.train, *task.test)) for task in tasks.train]
+    puzzles += [
+        (task.name, (*task.train, *inputs))
+        for task, inputs in zip(tasks.test, asked, strict=True)
     ]
-    return IdTable.of([task.name for task in everything], codes)
+    codes = [
+        sample_codes(pairs, num_augmentations, seed, name) for name, pairs in puzzles
+    ]
+    return IdTable.of([name for name, _ in puzzles], codes)

@@ -73,7 +73,7 @@ def load(
     kept = Tasks(
         [tasks.train[i] for i in of_train],
         [tasks.test[i] for i in of_test],
-        tasks.warnings,
+        [*tasks.warnings, *_left_out(tasks, len(of_train), len(of_test))],
     )
     if ids is None:
         ids = make_ids(kept, num_augmentations, seed)
@@ -176,6 +176,18 @@ def _that_fit(tasks: list[Task], *, side: int, max_grid: int) -> np.ndarray:
                 f"set --config.data.max_grid={side} to leave such tasks out"
             )
     return np.flatnonzero(np.array(largest, int) <= (max_grid or side))
+
+
+def _left_out(tasks: Tasks, num_train: int, num_test: int) -> list[str]:
+    counts = ((num_train, len(tasks.train)), (num_test, len(tasks.test)))
+    if all(kept == total for kept, total in counts):
+        return []
+    (train, of_train), (test, of_test) = counts
+    return [
+        f"data.max_grid, data.train_puzzles, data.test_puzzles: {train} of {of_train} "
+        f"training tasks are taken, and {test} of {of_test} test tasks; the others are "
+        "neither scored nor in a submission"
+    ]
 
 
 def _choose(

@@ -22,7 +22,7 @@ from data_pipeline.hub import hub_file
 from data_pipeline.maze.csv_file import read_maze_csv
 from data_pipeline.maze.generator import generate
 from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze.solver import is_shortest_path
+from data_pipeline.maze.solver import is_shortest_path, solve
 from data_pipeline.maze.variants import MazeVariants
 from data_pipeline.maze_hard.reader import open_prepared
 from data_pipeline.repeats import find_duplicates, find_overlap
@@ -88,6 +88,12 @@ def load(
             )
         case _:
             raise unknown_source(source, SOURCES)
+    off_rule = (solve(sets[0].inputs, shape) != sets[0].labels).any(1).sum()
+    if off_rule and num_augmentations:
+        warnings.append(
+            f"{off_rule} of {len(sets[0])} training labels do not follow the published "
+            "rule; those of turned mazes will, so the labels contradict each other"
+        )
     sets = choose(sets, train_puzzles, test_puzzles, seed)
     variants = None
     if num_augmentations:

@@ -17,7 +17,7 @@ from data_pipeline.data import (
 from data_pipeline.errors import DataError
 from data_pipeline.hub import hub_file
 from data_pipeline.repeats import find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSpec
+from data_pipeline.spec import PuzzleSet, PuzzleSpec
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.generator import generate
 from data_pipeline.sudoku.grid import SudokuShape
@@ -25,6 +25,7 @@ from data_pipeline.sudoku.symmetries import SudokuVariants
 from data_pipeline.sudoku_extreme.reader import open_prepared
 
 SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
+TEST_FORMS = 1_001  # of each test puzzle, itself among them, for votes
 HUB_REPOSITORY = "sapientinc/sudoku-extreme"
 
 
@@ -80,15 +81,15 @@ def load(
         case _:
             raise unknown_source(source, SOURCES)
     sets = choose(sets, train_puzzles, test_puzzles, seed)
-    forms = [
-        SudokuVariants(shape, seed, len(puzzles.puzzle_ids), 1 + num_augmentations)
-        for puzzles in sets
-    ]
+    variants = None
+    if num_augmentations:
+        count = len(sets[0].puzzle_ids)
+        variants = SudokuVariants(shape, seed, count, 1 + num_augmentations)
     return Data(
         shape.spec,
         sets[0],
-        forms[0] if num_augmentations else None,
-        EvalSet(sets[1], forms[1]),
+        variants,
+        _eval_set(sets[1], shape, seed),
         identity(shape.spec, *sets),
         warnings,
     )
@@ -99,7 +100,6 @@ def load_test(
     *,
     box_rows: int,
     box_cols: int,
-    num_augmentations: int,
     seed: int,
     **_: Any,
 ) -> EvalSet:
@@ -111,8 +111,12 @@ def load_test(
         puzzles = read_split(path, "test", shape.spec)
     else:
         puzzles = read_sudoku_csv(path, shape)
+    return _eval_set(puzzles, shape, seed)
+
+
+def _eval_set(puzzles: PuzzleSet, shape: SudokuShape, seed: int) -> EvalSet:
     count = len(puzzles.puzzle_ids)
-    return EvalSet(puzzles, SudokuVariants(shape, seed, count, 1 + num_augmentations))
+    return EvalSet(puzzles, SudokuVariants(shape, seed, count, TEST_FORMS))
 
 
 def _shape(box_rows: int, box_cols: int) -> SudokuShape:

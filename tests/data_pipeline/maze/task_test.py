@@ -52,6 +52,18 @@ def test_files_are_read_with_all_their_rows():
     assert load(train=FILE, test=FILE, train_puzzles=2).train.inputs.shape == (2, 900)
 
 
+def test_labels_that_break_the_rule_are_named_where_mazes_are_turned():
+    path = str(BAD / "maze_not_shortest.csv")
+    (warning,) = [
+        w
+        for w in load(train=path, test=FILE, num_augmentations=7).warnings
+        if "published rule" in w
+    ]
+    assert warning.startswith("1 of 1 training labels")
+    still = load(train=path, test=FILE).warnings
+    assert not [w for w in still if "published rule" in w]
+
+
 def test_made_mazes_come_from_the_seed():
     data = made()
     assert (len(data.train), len(data.test.puzzles)) == (12, 5)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from data_pipeline import sources
+from data_pipeline.arc.augmentations import decode_augmentation
+from data_pipeline.arc.grids import decode, encode
+from data_pipeline.arc.ids import IdTable
+from data_pipeline.errors import DataError
+from data_pipeline.loader import EvalRows, TrainLoader
+
+OK = pathlib.Path(__file__).parents[1] / "bad" / "arc_ok"
+CHALLENGES, SOLUTIONS = (
+    f"arc-agi_training_{part}.json" for part in ("challenges", "solutions")
+)
+TASKS = json.loads((OK / CHALLENGES).read_text())
+ANSWERS = json.loads((OK / SOLUTIONS).read_text())
+
+
+def load(folder=OK, **changes):
+    data = {
+        "task": "arc",
+        "source": "json",
+        "train": str(folder),
+        "test": "",
+        "side": 12,
+        "max_grid": 0,
+        "train_subsets": ("training",),
+        "test_subset": "training",
+        "allow_leaks": False,
+        "train_puzzles": 0,
+        "test_puzzles": 0,
+        "num_augmentations": 6,
+        "seed": 0,
+    }
+    return sources.load(**(data | changes))
+
+
+def as_other_subset(folder, subset, tasks):
+    """The named tasks of OK under another name, as a subset of their own."""
+    folder.mkdir(exist_ok=True)
+    for part, content in (("challenges", TASKS), ("solutions", ANSWERS)):
+        text = json.dumps({f"{name}x": content[name] for name in tasks})
+        (folder / f"arc-agi_{subset}_{part}.json").write_text(text)
+
+
+def test_a_test_subset_is_trained_on_by_its_demonstrations_alone():
+    data = load()
+    demonstrations = [
+        (pair["input"], pair["output"]) for t in TASKS.values() for pair in t["train"]
+    ]
+    tests = [
+        (pair["input"], answer)
+        for name, task in TASKS.items()
+        for pair, answer in zip(task["test"], ANSWERS[name], strict=True)
+    ]
+    for puzzles, pairs in ((data.train, demonstrations), (data.test.puzzles, tests)):
+        assert len(puzzles) == len(pairs)
+        rows = zip(puzzles.inputs, puzzles.labels, strict=True)
+        for tokens, grids in zip(rows, pairs, strict=True):
+            for row, grid in zip(tokens, grids, strict=True):
+                expected = encode(np.array(grid, np.uint8), 12)
+                np.testing.assert_array_equal(row, expected)
+    assert data.train.puzzle_ids.tolist() == [1, 8, 15]
+    assert data.test.puzzles.puzzle_ids.tolist() == [1, 8, 15]
+    assert data.spec.num_puzzles == 22 == data.identity["sizes"]["num_puzzles"]
+
+
+def test_other_subsets_are_trained_on_whole(tmp_path):
+    shutil.copytree(OK, tmp_path / "arc")
+    as_other_subset(tmp_path / "arc", "concept", ["007bbfb7"])
+    path = tmp_path / "arc" / f"arc-agi_concept_{'challenges'}.json"
+    tasks = json.loads(path.read_text())
+    (task,) = tasks.values()
+    for pair in task["train"]:  # else it would leak the task it is made from
+        pair["input"] = pair["input"][::-1]
+    task["test"][0]["input"] = task["test"][0]["input"][::-1]
+    path.write_text(json.dumps(tasks))
+    data = load(tmp_path / "arc", train_subsets=("concept", "training"))
+    whole = len(TASKS["007bbfb7"]["train"]) + len(TASKS["007bbfb7"]["test"])
+    assert np.diff(data.train.puzzle_starts)[0] == whole
+    assert data.train.puzzle_ids.tolist() == [1, 8, 15, 22]
+    assert data.test.puzzles.puzzle_ids.tolist() == [8, 15, 22]
+
+
+def test_hidden_answers_change_neither_ids_nor_questions(tmp_path):
+    hidden = tmp_path / "arc"
+    hidden.mkdir()
+    shutil.copy(OK / CHALLENGES, hidden)
+    known, unknown = load(), load(hidden)
+    assert unknown.test.id_map == known.test.id_map
+    np.testing.assert_array_equal(
+        unknown.test.puzzles.inputs, known.test.puzzles.inputs
+    )
+    assert not unknown.test.puzzles.labels.any()
+    assert unknown.identity["train"] == known.identity["train"]
+
+
+def test_answers_to_test_inputs_play_no_part_in_the_augmentations(tmp_path):
+    # One task whose grids have one colour: every form is told apart by that colour.
+    # An answer of many colours would allow many more forms, and so betray itself.
+    grid = [[1, 0], [0, 0]]
+    task = {"train": [{"input": grid, "output": grid}], "test": [{"input": grid}]}
+    (tmp_path / CHALLENGES).write_text(json.dumps({"one": task}))
+    answer = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    (tmp_path / SOLUTIONS).write_text(json.dumps({"one": [answer]}))
+    data = load(tmp_path, num_augmentations=1_000)
+    assert data.spec.num_puzzles == 1 + 4 * 9  # 4 corners, 9 colours
+
+
+def test_what_is_trained_on_is_the_form_that_the_id_stands_for():
+    data = load()
+    loader = TrainLoader(
+        data.train, batch_size=60, seed=0, variants=data.train_variants
+    )
+    batch = loader(3)
+    table = data.train_variants
+    codes = np.concatenate([[0], table._codes])  # id 0 is blank
+    for tokens, puzzle_id in zip(batch["inputs"], batch["puzzle_id"], strict=True):
+        puzzle = np.searchsorted(data.train.puzzle_ids, puzzle_id, side="right") - 1
+        _, colours = decode_augmentation(codes[puzzle_id])
+        stored = data.train.inputs[
+            slice(*data.train.puzzle_starts[[puzzle, puzzle + 1]])
+        ]
+        shown = np.bincount(tokens[tokens > 1], minlength=12)[2:]
+        counts = [np.bincount(row[row > 1], minlength=12)[2:] for row in stored]
+        assert any((shown[colours] == count).all() for count in counts)
+
+
+def test_answers_are_written_as_a_submission(tmp_path):
+    test = load().test
+    rows = EvalRows.of(test.puzzles, test.variants, 1)
+    right = test.puzzles.labels[rows.example]
+    answers = np.stack([right, np.zeros_like(right)], axis=1)
+    test.write_submission(tmp_path / "s.json", answers)
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert {n: [a["attempt_1"] for a in written[n]] for n in written} == ANSWERS
+    assert all(a["attempt_2"] == [[0]] for n in written for a in written[n])
+
+
+def test_tasks_are_chosen_by_number_and_by_size():
+    chosen = load(test_puzzles=2, num_augmentations=0)
+    assert len(chosen.test.puzzles.puzzle_ids) == 2
+    assert chosen.spec.num_puzzles == 3
+    assert any("2 of 3 test tasks" in warning for warning in chosen.warnings)
+    assert load().warnings == []
+    small = load(side=3, max_grid=3)  # 007bbfb7 has answers of 9x9
+    for tokens in small.test.puzzles.inputs:
+        assert decode(tokens, 3).shape == (3, 3)
+    assert len(small.test.puzzles.puzzle_ids) == 2
+
+
+def test_a_subset_of_ids_is_counted_anew():
+    codes = [np.array(c, np.uint32) for c in ([0, 5], [0], [0, 7, 9])]
+    table = IdTable.of(["a", "b", "c"], codes).subset(np.array([0, 2]))
+    assert table.names == ["a", "c"]
+    assert table.codes.tolist() == [0, 5, 0, 7, 9]
+    assert table.starts.tolist() == [0, 2, 5]
+    assert table.num_ids == 6
+    assert table.digest != IdTable.of(["a", "d"], codes[::2]).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "csv"}, r"data\.source = 'csv'; expected one of json, prepared"),
+        ({"train": ""}, r"data\.train is empty"),
+        ({"side": 8}, r"task 007bbfb7 has a grid of side 9.*max_grid=8"),
+        ({"test_puzzles": 4}, r"test_puzzles = 4; the source holds 3"),
+        ({"test_subset": "evaluation"}, "evaluation"),
+        ({"max_grid": 1}, "no test task is left"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(DataError, match=message):
+        load(**changes)
+
+
+def test_sizes_are_those_of_the_data():
+    data = load()
+    keys = {k: v for k, v in data.identity["sizes"].items() if k != "num_puzzles"}
+    assert keys == {"vocab_size": 12, "num_cells": 144}
