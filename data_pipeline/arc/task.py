@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.bundles import read_subset
+from data_pipeline.arc.bundles import find_subsets, read_subset
 from data_pipeline.arc.grids import VOCAB_SIZE, decode, encode
 from data_pipeline.arc.ids import IdTable, Tasks, make_ids
 from data_pipeline.arc.json_tasks import Pair, Task
@@ -83,8 +83,14 @@ def load(
 
 
 def load_test(path: str, **data: Any) -> EvalSet:
-    """The test set of config.data, its files taken from another folder."""
-    return load(**(data | {"test": path})).test
+    """The test set of config.data, its files taken from another folder.
+
+    So are those of the training subsets, which the ids need, if that folder holds all.
+    """
+    files = {"test": path}
+    if data["source"] == "json" and {*data["train_subsets"]} <= {*find_subsets(path)}:
+        files["train"] = path
+    return load(**(data | files)).test
 
 
 def read_tasks(

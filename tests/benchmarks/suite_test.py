@@ -68,3 +68,13 @@ def test_the_step_benchmark_prints_its_table(tmp_path):
     assert 0 < row["ratio"] < 2
     assert row["model_flops"] == pytest.approx(0.34e12 / 8, rel=0.02)
     assert "mlp_t" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_puzzle_table_benchmark_prints_its_figures(tmp_path):
+    flags = ["--rows=6144", "--dim=16", "--batch=8", f"--json={tmp_path / 'rows.json'}"]
+    result = call("benchmarks/puzzle_table.py", *flags)
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "rows.json").read_text()
+    assert json.loads(text)
+    assert "update" in result.stdout

@@ -180,6 +180,22 @@ def test_wrong_settings_are_named(changes, message):
         load(**changes)
 
 
+def test_files_that_have_moved_are_found_again(tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(OK, moved)
+    as_other_subset(moved, "concept", ["007bbfb7"])
+    data = {"train": "gone", "train_subsets": ("concept", "training")}
+    settings = {"source": "json", "test": "", "side": 12, "max_grid": 0}
+    settings |= {"test_subset": "training", "allow_leaks": True, "seed": 0}
+    settings |= {"train_puzzles": 0, "test_puzzles": 0, "num_augmentations": 6}
+    test = sources.load_test(str(moved), task="arc", **settings | data)
+    expected = load(moved, train_subsets=("concept", "training"), allow_leaks=True)
+    assert test.id_map == expected.test.id_map
+    (moved / "arc-agi_concept_challenges.json").unlink()
+    with pytest.raises(DataError, match="gone"):
+        sources.load_test(str(moved), task="arc", **settings | data)
+
+
 def test_sizes_are_those_of_the_data():
     data = load()
     keys = {k: v for k, v in data.identity["sizes"].items() if k != "num_puzzles"}
