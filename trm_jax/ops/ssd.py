@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from trm_jax.ops import ssd_pallas
 from trm_jax.ops.ssd_chunked import ssd_chunked
+from trm_jax.ops.ssd_chunked_backward import ssd_chunked_backward
 from trm_jax.ops.ssd_recurrent import ssd_recurrent
 from trm_jax.ops.ssd_tiles import supports
 
@@ -141,10 +142,8 @@ def _backward(
 
     def chunked(*args: Any) -> tuple[Any, ...]:
         *inputs, state, dy, dlast = args
-        fn = partial(ssd_chunked, chunk_size=chunk_size)
-        grads = jax.vjp(fn, *inputs, _or_zeros(state, args))[1](
-            (dy, _or_zeros(dlast, args))
-        )
+        full = (*inputs, _or_zeros(state, args), dy, _or_zeros(dlast, args))
+        grads = ssd_chunked_backward(*full, chunk_size=chunk_size)
         return *grads[:5], None if state is None else grads[5]
 
     dy, dlast = cotangents

@@ -3,12 +3,14 @@
 
 Listing 1 of arXiv 2405.21060, one head after the other: the `q s` matrices and the
 states of one head stay in a CPU's cache, and of no more than one in any memory.
+The gradient is in ssd_chunked_backward.py.
 """
 
-import jax
+from functools import partial
+
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 
 def ssd_chunked(
@@ -27,21 +29,7 @@ def ssd_chunked(
     """
     (b, l, h, p), (g, n) = x.shape, B.shape[2:]
     wide, q = initial_state.dtype, min(chunk_size, l)
-
-    def chunks(v: Array) -> Array:
-        """`b l i ...` -> `i b c q ...`; padding has dt = 0 and leaves the state."""
-        pad = [(0, 0), (0, -l % q)] + [(0, 0)] * (v.ndim - 2)
-        return jnp.moveaxis(jnp.pad(v, pad).reshape(b, -1, q, *v.shape[2:]), 3, 0)
-
-    def by_group(v: Array) -> Array:
-        return v.reshape(g, h // g, *v.shape[1:])
-
-    def product(spec: str, *operands: Array) -> Array:
-        operands = tuple(v.astype(x.dtype) for v in operands)
-        return jnp.einsum(spec, *operands, preferred_element_type=wide)
-
-    causal = jnp.tril(jnp.ones((q, q), bool))
-    ones = causal.astype(wide)
+    product = partial(narrow_product, x.dtype, wide)
 
     def group(_: None, heads: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
         *per_head, B, C = heads
@@ -50,56 +38,87 @@ def ssd_chunked(
 
         def head(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
             X, dt, A, first = of
-            # A running sum by a product: XLA would fold the pieces of jnp.cumsum into
-            # the passes over decay, which then are not vectorised.
-            s = jnp.einsum("bcs,qs->bcq", dt * A, ones, precision="highest")
+            s, decay = decays(dt, A)
             total = s[..., -1:]
 
-            # 1. Within chunks. The mask comes before exp: above the diagonal
-            # exp(s_q - s_s) overflows, and a mask after it has NaN gradients.
-            gaps = s[..., :, None] - s[..., None, :]
-            decay = jnp.exp(jnp.where(causal, gaps, -jnp.inf))
+            # 1. Within chunks.
             y = product("bcqs,bcsp->bcqp", scores * decay, X)
 
             # 2. What each chunk adds to the state by its end.
             updates = product("bcns,bcsp->bcnp", B, X * jnp.exp(total - s)[..., None])
 
             # 3. The state at the start of each chunk, and at the end of the last.
-            states = scan_states(jnp.exp(total), first, updates)
+            states = scan_states(
+                jnp.pad(jnp.exp(total), ((0, 0), (1, 0), (0, 0))),
+                jnp.concatenate([first[:, None], updates], axis=1),
+            )
 
             # 4. What the starting state adds to the outputs.
             carried = product("bcqn,bcnp->bcqp", C, states[:, :-1])
             y = y + jnp.exp(s)[..., None] * carried
             return None, (y.astype(x.dtype), states[:, -1])
 
-        # The backward pass computes a head again: it keeps nothing but the inputs.
-        return None, lax.scan(
-            jax.checkpoint(head, prevent_cse=False), None, tuple(per_head)
-        )[1]
+        return None, lax.scan(head, None, tuple(per_head))[1]
 
     of_heads = (
-        by_group(chunks((x * dt[..., None]).astype(x.dtype))),
-        by_group(chunks(dt)),
-        A.reshape(g, h // g),
-        by_group(initial_state.transpose(1, 0, 3, 2)),
+        split((x * dt[..., None]).astype(x.dtype), q),
+        split(dt, q),
+        A,
+        initial_state.transpose(1, 0, 3, 2),
     )
-    _, (y, last) = lax.scan(group, None, (*of_heads, chunks(B), chunks(C)))
-    y = jnp.moveaxis(y.reshape(h, *y.shape[2:]), 0, 3).reshape(b, -1, h, p)[:, :l]
+    by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
+    _, (y, last) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
+    y = joined(y.reshape(h, *y.shape[2:]), l)
     return y, last.reshape(h, b, n, p).transpose(1, 0, 3, 2)
+
+
+def split(v: Float[Array, "b l i *rest"], q: int) -> Float[Array, "i b c q *rest"]:
+    """Head by head, in chunks; padding has dt = 0 and leaves the state."""
+    pad = [(0, 0), (0, -v.shape[1] % q)] + [(0, 0)] * (v.ndim - 2)
+    return jnp.moveaxis(jnp.pad(v, pad).reshape(len(v), -1, q, *v.shape[2:]), 3, 0)
+
+
+def joined(v: Float[Array, "i b c q *rest"], l: int) -> Float[Array, "b l i *rest"]:
+    """What `split` was given."""
+    v = jnp.moveaxis(v, 0, 3)
+    return v.reshape(len(v), -1, *v.shape[3:])[:, :l]
+
+
+def narrow_product(
+    narrow: DTypeLike, wide: DTypeLike, spec: str, *operands: Array
+) -> Array:
+    """An einsum of operands in one dtype, accumulated in the other."""
+    operands = tuple(v.astype(narrow) for v in operands)
+    return jnp.einsum(spec, *operands, preferred_element_type=wide)
+
+
+def decays(
+    dt: Float[Array, "b c q"], A: Float[Array, ""]
+) -> tuple[Float[Array, "b c q"], Float[Array, "b c q q"]]:
+    """s, the running sum of dt A in each chunk, and exp(s_q - s_s) below the diagonal.
+
+    The mask comes before exp, which overflows above the diagonal.
+    """
+    causal = jnp.tril(jnp.ones((dt.shape[-1],) * 2, bool))
+    # A running sum by a product: XLA would fold the pieces of jnp.cumsum into the
+    # passes over the decays, which then are not vectorised.
+    s = jnp.einsum("bcs,qs->bcq", dt * A, causal.astype(dt.dtype), precision="highest")
+    gaps = s[..., :, None] - s[..., None, :]
+    return s, jnp.exp(jnp.where(causal, gaps, -jnp.inf))
 
 
 def scan_states(
     decay: Float[Array, "b c 1"],
-    first: Float[Array, "b n p"],
     updates: Float[Array, "b c n p"],
-) -> Float[Array, "b c1 n p"]:
-    """h_0 = first, h_{c+1} = decay_c h_c + updates_c: all of them, by doubling."""
+    *,
+    reverse: bool = False,
+) -> Float[Array, "b c n p"]:
+    """h_c = decay_c h_{c-1} + updates_c, all of them by doubling; or from the end."""
 
     def join(
         left: tuple[Array, Array], right: tuple[Array, Array]
     ) -> tuple[Array, Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
 
-    decay = jnp.pad(decay, ((0, 0), (1, 0), (0, 0)))[..., None]
-    states = jnp.concatenate([first[:, None], updates], axis=1)
-    return lax.associative_scan(join, (decay, states), axis=1)[1]
+    pairs = decay[..., None], updates
+    return lax.associative_scan(join, pairs, axis=1, reverse=reverse)[1]
