@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Huge pages for large arrays: a step on a CPU takes 13 to 23 % less (docs/performance.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install demo test slow aot lint smoke bench clean
+.PHONY: install demo test slow aot lint smoke bench faults clean
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,9 @@ smoke: install
 bench: install
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/ssd.py
+
+faults: install
+	$(BIN)/python benchmarks/faults.py --workers $(WORKERS)
 
 clean:
 	rm -rf $(VENV) .venv-aot runs build dist

@@ -3,7 +3,7 @@
 
 python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
-               [--pool=N,N,...]
+               [--pool=N,N,...] [--devices=N]
 
 Takes the newest checkpoint, its averaged weights and the test set of the run where not
 told otherwise; what was told otherwise is in the names of the files. With --votes=V
@@ -14,8 +14,6 @@ done, 2 wrong input or config, 1 otherwise.
 
 import json
 import logging
-import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +23,10 @@ from absl import flags
 from data_pipeline import loader, sources
 from data_pipeline.data import EvalSet
 from data_pipeline.errors import DataError
-from trm_jax import cli
-from trm_jax.clock import clock_time
-from trm_jax.errors import ConfigError
+from trm_jax import cli, processes
+from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax.files import write_whole
+from trm_jax.progress import RowProgress
 
 if TYPE_CHECKING:
     from trm_jax.evaluate import EvalOutput
@@ -58,7 +57,10 @@ PUZZLE_IDS = flags.DEFINE_enum(
 POOL = flags.DEFINE_list(
     "pool", [], "Checkpoints whose votes are counted together (not with --step)."
 )
-LINE_S = 5.0  # seconds between progress lines where there is no terminal
+DEVICES = flags.DEFINE_integer(
+    "devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0
+)
+cli.define_process_flags()
 log = logging.getLogger("trm_jax.eval")
 
 
@@ -86,29 +88,6 @@ def test_set(config: dict[str, Any], identity: dict[str, Any]) -> EvalSet:
     return test
 
 
-class Progress:
-    """Rows done, their rate and the time left: a bar, or a line now and then."""
-
-    def __init__(self, done: int, total: int) -> None:
-        self._start, self._total = done, total
-        self._started = self._last_line = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        """Show it."""
-        cli.BAR.update(done, self._total, "rows")
-        now, finished = time.monotonic(), done == self._total
-        if not cli.BAR.live and (now - self._last_line > LINE_S or finished):
-            self._last_line = now
-            rate = self.rate(done) or math.inf
-            left = clock_time((self._total - done) / rate)
-            log.info("%d/%d rows  %.1f/s  ETA %s", done, self._total, rate, left)
-
-    def rate(self, done: int) -> float | None:
-        """Rows per second of this process; None where nothing was left to do."""
-        passed = max(time.monotonic() - self._started, 1e-9)
-        return (done - self._start) / passed if done > self._start else None
-
-
 class Evaluation:
     """The run, its test set, and what is asked of each checkpoint."""
 
@@ -133,8 +112,9 @@ class Evaluation:
             or config["eval"]["supervision_steps"]
             or config["model"]["max_supervision_steps"]
         )
-        # One device: where the run was trained on more, they need not be here.
-        self.built = build(config | {"mesh": {"data": 1}}, identity["sizes"])
+        # Its own mesh: the devices that the run was trained on need not be here.
+        mesh = {"data": DEVICES.value, "fsdp": 1}
+        self.built = build(config | {"mesh": mesh}, identity["sizes"])
         self.checkpoints = Checkpoints(workdir)
         self.eval_step = make_eval_step(
             self.built.model,
@@ -171,9 +151,9 @@ class Evaluation:
 
     def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float | None]:
         """All rows of one checkpoint: its step, the rows, and how many per second."""
-        from trm_jax.checkpoint import state_digest
         from trm_jax.eval_parts import EvalParts
         from trm_jax.evaluate import evaluate
+        from trm_jax.manifest import state_digest
         from trm_jax.workdirs import code_version
 
         state = self.checkpoints.restore_step(self.built.state_like, step)
@@ -186,13 +166,14 @@ class Evaluation:
             "model": self.config["model"],
             "batch_size": self.config["eval"]["batch_size"],
             "backend": self.built.mesh.devices.flat[0].device_kind,
+            "devices": self.built.mesh.size,
             "code": code_version(),
         }
         parts = EvalParts(self.workdir / "eval" / "parts", about)
         if parts.num_rows:
             line = "step %d: %d of %d rows are taken from %s"
             log.info(line, step, parts.num_rows, self.judge.num_rows, parts.folder)
-        progress = Progress(parts.num_rows, self.judge.num_rows)
+        progress = RowProgress(cli.BAR, parts.num_rows, self.judge.num_rows)
         batches = self.judge.batches(
             self.config["eval"]["batch_size"], start=parts.num_rows
         )
@@ -218,7 +199,7 @@ class Evaluation:
             plain = len(steps) == 1 and not self.name()
             name = "submission" if plain else f"submission_{self.name(steps)}"
             path = self.workdir / "eval" / f"{name}.json"
-            if judge.write_submission(path, count):
+            if processes.is_first() and judge.write_submission(path, count):
                 log.info("submission written to %s", path)
             if judge.has_solutions:
                 result |= judge.vote_report(count, steps, WEIGHTS.value)
@@ -240,6 +221,7 @@ def main() -> int:
     """Restore, evaluate, write the report."""
     if not WORKDIR.value:
         raise ConfigError("--workdir=FOLDER is missing")
+    cli.join_processes()
     from trm_jax import coverage, report
 
     evaluation = Evaluation(Path(WORKDIR.value))
@@ -247,7 +229,8 @@ def main() -> int:
     steps, outputs, rates = map(list, zip(*done, strict=True))
     result = evaluation.result(steps, outputs) | {"rows_per_s": rates[-1]}
     path = evaluation.workdir / "eval" / f"step_{evaluation.name(steps)}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if processes.is_first():
+        write_whole(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
     if "pass_at" in result:

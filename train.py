@@ -2,6 +2,7 @@
 """Train a model, or resume it where it stopped.
 
 python train.py --config=configs/X.py[:variant] --workdir=D [--config.a.b=v] [--dry_run]
+                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
 The same workdir and config resume by themselves. Exit codes: 0 done, 2 wrong input or
 config, 75 stopped and resumable, 1 otherwise.
@@ -9,8 +10,9 @@ config, 75 stopped and resumable, 1 otherwise.
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,13 @@ from ml_collections import ConfigDict, config_flags
 
 from data_pipeline import loader, sources
 from data_pipeline.errors import DataError
-from trm_jax import cli
+from trm_jax import cli, processes
 from trm_jax.errors import ConfigError
+from trm_jax.workdir_lock import WorkdirLock
 
 if TYPE_CHECKING:
+    from data_pipeline.data import Data
+    from trm_jax.build import Built
     from trm_jax.trainer import OnBatch
     from trm_jax.types import Batch, TrainState
 
@@ -31,12 +36,19 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print sizes, FLOPs, memory and the resolved config, as JSON."
 )
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "The same bits in every run, on a GPU too; slower there."
+)
+cli.define_process_flags()
 log = logging.getLogger("trm_jax.train")
 
 
 def main() -> int:
     """Parse, then train. JAX is imported late: wrong flags are told at once."""
     config = cli.resolved_config(CONFIG)
+    if DETERMINISTIC.value:  # read when JAX is first used
+        deterministic = "--xla_gpu_deterministic_ops=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
     if DRY_RUN.value:
         return dry_run(config)
     if not WORKDIR.value:
@@ -56,14 +68,23 @@ def dry_run(config: ConfigDict) -> int:
 
 
 def train(config: ConfigDict, workdir: str) -> int:
-    """Join data and model, and run the loop in `workdir`."""
+    """Run in `workdir`, which no other run may have."""
     stop = cli.StopSignal()  # first: the imports take their time
-    from judge import Judge
-    from trm_jax import evaluate, trainer, workdirs
+    cli.join_processes()
+    with WorkdirLock(workdir) as lock:  # before them, too: a refusal comes at once
+        return train_locked(config, workdir, stop, lock)
+
+
+def train_locked(
+    config: ConfigDict, workdir: str, stop: cli.StopSignal, lock: WorkdirLock
+) -> int:
+    """Join data and model, and run the loop in `workdir`."""
+    from trm_jax import trainer, workdirs
     from trm_jax.build import build
     from trm_jax.checkpoint import Checkpoints
     from trm_jax.metric_writer import MetricWriter
-    from trm_jax.sharding import put_batch
+    from trm_jax.non_finite import Guard, Rollbacks
+    from trm_jax.sharding import own_rows, put_batch
 
     data = sources.load(**config.data)
     for warning in data.warnings:
@@ -74,7 +95,61 @@ def train(config: ConfigDict, workdir: str) -> int:
         batch_size=config.train.batch_size,
         seed=config.seed,
         variants=data.train_variants,
+        rows=own_rows(built.mesh, config.train.batch_size),
     )
+    score = evaluation(config, data, built)
+
+    def batches(first: int, last: int) -> "Iterator[Batch]":
+        def load(step: int) -> loader.Batch:
+            return train_batch(rollbacks.batch_number(step))
+
+        for rows in loader.prefetched(load, first, last):
+            yield put_batch(rows, built.mesh)
+
+    processes.check_same(json.dumps(data.identity, indent=1), "data")
+    workdirs.claim(workdir, config.to_dict(), data.identity)
+    rollbacks = Rollbacks(workdir)
+    guard = Guard(
+        workdir,
+        policy=config.train.on_non_finite,
+        seed=config.seed,
+        rollbacks=rollbacks,
+    )
+    with closing(Checkpoints(workdir, keep=config.train.keep_checkpoints)) as saved:
+        state = saved.restore_newest(built.state_like) or built.init()
+        step = int(state.step)
+        workdirs.record_run(workdir, step)
+        log.info("%s: step %d of %d", workdir, step, config.train.steps)
+        loop = trainer.Trainer(
+            train_step=built.train_step,
+            batches=batches,
+            evaluate=score,
+            checkpoints=saved,
+            restore=lambda: saved.restore_newest(built.state_like),
+            open_writer=lambda step: MetricWriter(workdir, step=step),
+            guard=guard,
+            cadence=trainer.Cadence.from_section(config.train.to_dict()),
+            schedule=built.optim.schedule,
+            on_save_error=config.train.on_save_error,
+            before_save=lock.check,
+            stop_requested=processes.agreed(stop),
+            on_step=lambda k: cli.BAR.update(k, config.train.steps, "steps"),
+        )
+        try:
+            loop.run(state)
+        except trainer.Stopped as stopped:
+            log.info("%s", stopped)
+            return cli.EXIT_STOPPED
+    return cli.EXIT_OK
+
+
+def evaluation(
+    config: ConfigDict, data: "Data", built: "Built"
+) -> "Callable[[TrainState, OnBatch], dict[str, Any]]":
+    """What scores a state on the test set; it tells the rows done after each batch."""
+    from judge import Judge
+    from trm_jax import evaluate
+
     steps = config.eval.supervision_steps or config.model.max_supervision_steps
     eval_step = evaluate.make_eval_step(
         built.model, built.mesh, num_steps=steps, loss=config.train.loss
@@ -99,34 +174,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         cli.BAR.clear()
         return scores
 
-    def batches(first: int, last: int) -> "Iterator[Batch]":
-        for rows in loader.prefetched(train_batch, first, last):
-            yield put_batch(rows, built.mesh)
-
-    workdirs.claim(workdir, config.to_dict(), data.identity)
-    with closing(Checkpoints(workdir, keep=config.train.keep_checkpoints)) as saved:
-        state = saved.restore_newest(built.state_like) or built.init()
-        step = int(state.step)
-        workdirs.record_run(workdir, step)
-        log.info("%s: step %d of %d", workdir, step, config.train.steps)
-        with closing(MetricWriter(workdir, step=step)) as writer:
-            loop = trainer.Trainer(
-                train_step=built.train_step,
-                batches=batches,
-                evaluate=score,
-                checkpoints=saved,
-                writer=writer,
-                cadence=trainer.Cadence.from_section(config.train.to_dict()),
-                schedule=built.optim.schedule,
-                stop_requested=stop,
-                on_step=lambda k: cli.BAR.update(k, config.train.steps, "steps"),
-            )
-            try:
-                loop.run(state)
-            except trainer.Stopped as stopped:
-                log.info("%s", stopped)
-                return cli.EXIT_STOPPED
-    return cli.EXIT_OK
+    return score
 
 
 if __name__ == "__main__":

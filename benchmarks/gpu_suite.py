@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What there is to measure on a GPU, in one run: step time, FLOP/s, memory, errors.
 
-python benchmarks/gpu_suite.py [--parts ssd_errors ssd steps tasks] [--batch=768]
-                               [--steps=10] [--out=benchmarks/results]
+python benchmarks/gpu_suite.py [--parts ssd_errors ssd steps tasks runs]
+                               [--batch=768] [--steps=10] [--out=benchmarks/results]
 
 Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions, anew after
 each case; a run of some parts adds their names. A case that fails is recorded with its
@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 
-from benchmarks import ssd, ssd_error, step
+from benchmarks import ssd, ssd_error, step, whole_runs
 from benchmarks.common import (
     DTYPES,
     about_this_run,
@@ -120,7 +120,13 @@ def tasks(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
             yield row, step.as_line(row)
 
 
-PARTS = {"ssd_errors": ssd_errors, "ssd": ssd_times, "steps": steps, "tasks": tasks}
+PARTS = {
+    "ssd_errors": ssd_errors,
+    "ssd": ssd_times,
+    "steps": steps,
+    "tasks": tasks,
+    "runs": whole_runs.cases,
+}
 
 
 def dtypes() -> list[str]:

@@ -102,6 +102,8 @@ def get_config() -> ConfigDict:
             eval_every=5_000,  # 0 = only at the end
             checkpoint_every=1_000,
             keep_checkpoints=3,
+            on_non_finite="halt",  # halt | skip | rollback: see docs/faults.md
+            on_save_error="stop",  # stop | continue (and try again at the next save)
         ),
         eval=config_dict.create(
             batch_size=768,
@@ -110,6 +112,7 @@ def get_config() -> ConfigDict:
             votes=1,  # forms of each puzzle that are solved and voted over; 0 = all
         ),
         mesh=config_dict.create(
-            data=1,  # devices that share each batch; 0 = all
+            data=0,  # shares of each batch; 0 = as many as the devices allow
+            fsdp=1,  # devices among which each share is divided again, and the weights
         ),
     )

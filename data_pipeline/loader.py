@@ -25,8 +25,8 @@ class TrainLoader:
 
     An epoch visits every group once in random order, draws one of the forms of its
     stored puzzles and takes that puzzle's examples in random order. Epochs are laid end
-    to end and cut into batches of `batch_size` rows; `rows`, a slice without a step, is
-    this process's part.
+    to end and cut into batches of `batch_size` rows; `rows`, ascending numbers of some,
+    is this process's part.
     """
 
     def __init__(
@@ -36,21 +36,17 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         variants: Variants | None = None,
-        rows: slice = slice(None),
+        rows: np.ndarray | None = None,
     ) -> None:
-        if batch_size < 1 or not range(batch_size)[rows]:
-            raise DataError(
-                f"train.batch_size = {batch_size} leaves no row for this process"
-            )
-        if rows.step not in (None, 1):
-            raise ValueError(f"{rows = }; expected neighbouring rows")
+        if batch_size < 1:
+            raise DataError(f"train.batch_size = {batch_size}; expected >= 1")
         if not 0 <= seed < 2**63:
             raise DataError(f"seed = {seed}; expected 0 to 2**63 - 1")
         self._puzzles = puzzles
         self._batch_size = batch_size
         self._seed = seed
         self._variants = variants
-        self._rows = rows
+        self._rows = np.arange(batch_size) if rows is None else rows
         self._group_sizes = _examples_per_group(puzzles)
         one_each = np.ones(len(puzzles.puzzle_ids), int)
         num_forms = one_each if variants is None else variants.num_forms
@@ -62,10 +58,10 @@ class TrainLoader:
 
     def __call__(self, k: int) -> Batch:
         """Rows of batch k as the fields of a Batch."""
-        first = k * self._batch_size
-        position = np.arange(first, first + self._batch_size)[self._rows]
-        epochs = [self._epoch(e) for e in np.unique(position // self.epoch_size)]
-        base = position[0] // self.epoch_size * self.epoch_size
+        position = k * self._batch_size + self._rows
+        first, last = position[[0, -1]] // self.epoch_size
+        epochs = [self._epoch(e) for e in range(first, last + 1)]
+        base = first * self.epoch_size
         example, puzzle, form, slot = (
             np.concatenate(parts)[position - base]
             for parts in zip(*epochs, strict=True)

@@ -3,7 +3,7 @@ import gc
 import json
 import logging
 import shutil
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_config, tiny_optim
-from trm_jax.checkpoint import Checkpoints, leaf_digests, state_digest
+from trm_jax.checkpoint import Checkpoints
 from trm_jax.errors import CheckpointError
+from trm_jax.manifest import leaf_digests, state_digest
 from trm_jax.model import TRM
 from trm_jax.sharding import make_mesh, state_shardings
 from trm_jax.train_step import init_train_state
@@ -24,18 +25,22 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def collected_here():
     yield
     gc.collect()
 
 
+@cache
+def init_fn(**config):
+    model = TRM(tiny_config(**{"d_model": 64, "dtype": "bfloat16"} | config))
+    return jax.jit(partial(init_train_state, model, tiny_optim(), batch_size=4))
+
+
 def make_state(step=0, devices=1, **config):
-    config = {"d_model": 64, "dtype": "bfloat16"} | config
-    model = TRM(tiny_config(**config))
-    init = jax.jit(partial(init_train_state, model, tiny_optim(), batch_size=4))
-    state = init(jax.random.key(step))._replace(step=jnp.array(step, jnp.int32))
-    return jax.device_put(state, state_shardings(state, make_mesh(devices, 4)))
+    state = init_fn(**config)(jax.random.key(step))
+    state = state._replace(step=jnp.array(step, jnp.int32))
+    return jax.device_put(state, state_shardings(state, make_mesh(devices)))
 
 
 def like(state):
@@ -75,6 +80,23 @@ def test_every_leaf_comes_back_to_the_bit(tmp_path):
     assert type(found.carry.batch) is type(state.carry.batch)
 
 
+def test_what_is_saved_is_the_state_before_it_is_trained_on(tmp_path):
+    state = make_state(1)._replace(puzzle_table=jnp.arange(2.0**23).reshape(2**15, -1))
+    change = jax.jit(
+        lambda s: jax.tree.map(lambda x: x ^ True if x.dtype == bool else x + 1, s),
+        donate_argnums=0,
+    )
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    expected = jax.device_get(state)
+    checkpoints.save(state)
+    for _ in range(5):
+        state = change(state)
+    checkpoints.wait()
+    found = checkpoints.restore_step(like(state), 1)
+    chex.assert_trees_all_equal(jax.device_get(found), expected)
+    checkpoints.close()
+
+
 def test_the_newest_step_is_restored_and_a_step_by_name(tmp_path):
     save(tmp_path, 1, 2, 5)
     assert int(restore(tmp_path).step) == 5
@@ -112,7 +134,7 @@ def test_trouble_of_the_machine_sets_nothing_aside(tmp_path, monkeypatch):
     def restore(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(checkpoints._manager, "restore", restore)
+    monkeypatch.setattr(checkpoints._handler, "restore", restore)
     with pytest.raises(jax.errors.JaxRuntimeError):
         checkpoints.restore_newest(like(make_state()))
     assert (tmp_path / "checkpoints" / "1").exists()
@@ -131,38 +153,6 @@ def flip_bit(path, rng):
     data = bytearray(path.read_bytes())
     data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
     path.write_bytes(bytes(data))
-
-
-DAMAGE = {
-    "flip": flip_bit,
-    "cut": lambda path, rng: path.write_bytes(path.read_bytes()[:-1]),
-    "zero": lambda path, rng: path.write_bytes(bytes(path.stat().st_size)),
-    "delete": lambda path, rng: path.unlink(),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_to_any_file_is_survived_without_a_wrong_value(tmp_path, damage, caplog):
-    rng = np.random.default_rng(0)
-    save(tmp_path / "whole", 1, 2)
-    names = [p.relative_to(tmp_path / "whole") for p in files(tmp_path / "whole", 2)]
-    assert len(names) >= 5
-    fell_back = 0
-    for i, name in enumerate(names):
-        folder = tmp_path / str(i)
-        shutil.copytree(tmp_path / "whole", folder)
-        victim = folder / name
-        DAMAGE[damage](victim, rng)
-        found = restore(folder)
-        step = int(found.step)
-        chex.assert_trees_all_equal(found, make_state(step))
-        fell_back += step == 1
-        aside = list((folder / "checkpoints").glob("damaged-2*"))
-        assert len(aside) == (step == 1), victim
-    # Files with arrays or the manifest in them; time stamps may differ unharmed.
-    assert fell_back >= 2
-    if fell_back:
-        assert "DAMAGED CHECKPOINT, step 2" in caplog.text
 
 
 def array_file(folder, step):
@@ -216,13 +206,24 @@ def test_an_intact_checkpoint_of_another_model_is_refused_not_set_aside(
     assert (tmp_path / "checkpoints" / "1").exists()
 
 
-def test_a_manifest_that_was_edited_is_damage(tmp_path):
+@pytest.mark.parametrize(
+    "edit", [{"digest": "0" * 16}, {"dtype": "float32"}, {"shape": [2]}]
+)
+def test_a_manifest_that_was_edited_is_damage(tmp_path, edit):
     save(tmp_path, 1, 2)
     (path,) = (tmp_path / "checkpoints" / "2" / "manifest").glob("metadata")
     manifest = json.loads(path.read_text())
-    manifest["leaves"]["step"]["digest"] = "0" * 16
+    manifest["leaves"]["step"] |= edit
     path.write_text(json.dumps(manifest))
     assert int(restore(tmp_path).step) == 1
+
+
+def test_a_step_under_the_name_of_another_is_damage(tmp_path):
+    save(tmp_path, 1, 2)
+    root = tmp_path / "checkpoints"
+    shutil.copytree(root / "1", root / "5")
+    assert int(restore(tmp_path).step) == 2
+    assert (root / "damaged-5").exists()
 
 
 def test_digests_do_not_depend_on_the_mesh():

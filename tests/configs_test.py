@@ -103,7 +103,7 @@ def traced(config, optim=None, **step):
     )
     train_step = make_train_step(model, optim, **settings)
     compiled = jit_train_step(
-        train_step, state, make_mesh(1, 4), micro_batches=settings["micro_batches"]
+        train_step, state, make_mesh(1), micro_batches=settings["micro_batches"]
     )
     text = str(compiled.trace(state, init_carry(config, 4).batch).jaxpr)
     return re.sub(r"0x[0-9a-f]+", "", text)

@@ -113,7 +113,7 @@ def test_evaluation_matches(golden, name):
     config, atol = golden.config, THREADED[name]
     steps = int(golden.file["eval/num_steps"])
     eval_step = make_eval_step(
-        TRM(config), make_mesh(1, 5), num_steps=steps, loss="stablemax"
+        TRM(config), make_mesh(1), num_steps=steps, loss="stablemax"
     )
     batch = golden.batches[0]
     result = eval_step(golden.params, golden.constants, golden.table, batch)

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from tests.runs import ROOT
 from tests.tiny import tiny_config, tiny_optim
-from trm_jax import checkpoint
+from trm_jax import checkpoint, manifest
 from trm_jax.errors import ConfigError
 from trm_jax.evaluate import make_eval_step
 from trm_jax.model import TRM
@@ -35,6 +35,7 @@ from trm_jax.sharding import (
     table_rows,
 )
 from trm_jax.train_step import init_train_state, jit_train_step, make_train_step
+from trm_jax.types import BATCH_AXES
 
 ROWS = 16  # of the batch
 ARC_1 = {"num_puzzles": 876_407, "puzzle_dim": 512, "prefix_len": 17}  # padded
@@ -77,7 +78,7 @@ def step_on(model, mesh, micro_batches=1):
 
 @cache
 def compiled_train(devices, micro_batches=1):
-    model, mesh = tiny(**ARC_1), make_mesh(devices, ROWS)
+    model, mesh = tiny(**ARC_1), make_mesh(devices)
     like = like_of(model, mesh)
     step = step_on(model, mesh, micro_batches)
     return step.lower(like, like.carry.batch).compile()
@@ -85,7 +86,7 @@ def compiled_train(devices, micro_batches=1):
 
 @cache
 def compiled_eval(devices):
-    model, mesh = tiny(**ARC_1), make_mesh(devices, ROWS)
+    model, mesh = tiny(**ARC_1), make_mesh(devices)
     like = like_of(model, mesh)
     step = make_eval_step(model, mesh, num_steps=2, loss="stablemax")
     args = (like.params, like.constants, like.puzzle_table, like.carry.batch)
@@ -145,7 +146,7 @@ def test_large_tables_are_rounded_up_and_small_ones_stay_as_they_are():
 
 @on_several
 def test_every_device_holds_its_share_of_a_large_table_and_all_of_a_small(devices):
-    mesh = make_mesh(devices, ROWS)
+    mesh = make_mesh(devices)
     large = start(tiny(**SMALL), mesh).puzzle_table
     assert shares(large) == [(TABLE_UNIT // devices, 64)] * devices
     small = start(tiny(num_puzzles=TABLE_UNIT - 1), mesh).puzzle_table
@@ -153,10 +154,10 @@ def test_every_device_holds_its_share_of_a_large_table_and_all_of_a_small(device
 
 
 def test_devices_that_do_not_divide_a_large_table_are_refused():
-    mesh = Mesh(np.array((5 * jax.devices())[:5]), ("data",))
+    mesh = Mesh(np.array((5 * jax.devices())[:5])[:, None], BATCH_AXES)
     state_shardings(jax.eval_shape(init_fn(tiny(num_puzzles=1))), mesh)
     shapes = jax.eval_shape(init_fn(tiny(**ARC_1)))
-    with pytest.raises(ConfigError, match="mesh.data = 5 does not divide the 878,592"):
+    with pytest.raises(ConfigError, match="5 devices does not divide the 878,592"):
         state_shardings(shapes, mesh)
 
 
@@ -183,7 +184,9 @@ def test_evaluation_moves_ids_and_puzzle_vectors_but_never_the_table(devices):
     assert found
     assert {name for name, _ in found} <= {"all-gather", "all-reduce"}
     assert max(n for _, n in found) <= ROWS * 512
-    assert max(n for name, n in found if name == "all-gather") <= ROWS
+    # Ids, and the answers to all rows, `b m`, which every process gets.
+    answers = ROWS * tiny().config.num_cells
+    assert max(n for name, n in found if name == "all-gather") <= answers
 
 
 @on_one_or_more
@@ -199,7 +202,7 @@ def test_neither_training_nor_evaluation_copies_the_table(devices):
 
 @on_one_or_more
 def test_steps_write_into_the_table_where_it_lies(devices, make_batch):
-    model, mesh = tiny(**SMALL), make_mesh(devices, ROWS)
+    model, mesh = tiny(**SMALL), make_mesh(devices)
     before, state = trained(make_batch, model, mesh, 2)
     assert addresses(state.puzzle_table) == before
 
@@ -233,8 +236,8 @@ def awkward_update(rows):
 def test_the_update_is_the_same_on_any_number_of_devices(devices):
     table, ids, grads = awkward_update(TABLE_UNIT)
     update = partial(sparse_sign_sgd, lr=0.125, weight_decay=0.5)
-    mesh = make_mesh(devices, ROWS)
-    rows = NamedSharding(mesh, P("data"))
+    mesh = make_mesh(devices)
+    rows = NamedSharding(mesh, P(BATCH_AXES))
     args = jax.device_put((table, ids, grads), rows)
     fn = jax.jit(in_mesh(update, mesh), donate_argnums=0, out_shardings=rows)
     found = np.asarray(fn(*args))
@@ -253,7 +256,7 @@ def test_training_ends_with_the_same_table_on_any_number_of_devices(
 ):
     model = tiny(**SMALL)
     found, expected = (
-        np.asarray(trained(make_batch, model, make_mesh(n, ROWS), 3)[1].puzzle_table)
+        np.asarray(trained(make_batch, model, make_mesh(n), 3)[1].puzzle_table)
         for n in (devices, 1)
     )
     assert np.count_nonzero(expected.any(-1)) >= ROWS // 2
@@ -262,8 +265,8 @@ def test_training_ends_with_the_same_table_on_any_number_of_devices(
 
 @on_one_or_more
 def test_an_id_outside_the_table_is_not_taken_for_another(devices):
-    mesh = make_mesh(devices, ROWS)
-    rows = NamedSharding(mesh, P("data"))
+    mesh = make_mesh(devices)
+    rows = NamedSharding(mesh, P(BATCH_AXES))
     table = np.ones((TABLE_UNIT, 4), np.float32)
     ids = np.arange(ROWS, dtype=np.int32)
     outside = [1, 5, 15]
@@ -280,7 +283,7 @@ def test_an_id_outside_the_table_is_not_taken_for_another(devices):
 
 
 def test_an_id_outside_the_table_shows_in_the_metrics(make_batch):
-    model, mesh = tiny(), make_mesh(1, ROWS)
+    model, mesh = tiny(), make_mesh(1)
     (batch,) = batches(make_batch, model, mesh, 1)
     batch = batch._replace(puzzle_id=batch.puzzle_id.at[3].set(5))
     state = step_on(model, mesh)(start(model, mesh), batch)
@@ -289,23 +292,23 @@ def test_an_id_outside_the_table_shows_in_the_metrics(make_batch):
 
 @on_several
 def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path, make_batch):
-    model, mesh = tiny(**SMALL), make_mesh(devices, ROWS)
+    model, mesh = tiny(**SMALL), make_mesh(devices)
     _, state = trained(make_batch, model, mesh, 2)
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
     checkpoints.save(state)
     checkpoints.wait()
     for count in (1, devices // 2, devices):
-        like = like_of(model, make_mesh(count, ROWS))
+        like = like_of(model, make_mesh(count))
         restored = checkpoints.restore_step(like, 2)
         assert shares(restored.puzzle_table) == [(TABLE_UNIT // count, 64)] * count
-        assert checkpoint.leaf_digests(restored) == checkpoint.leaf_digests(state)
+        assert manifest.leaf_digests(restored) == manifest.leaf_digests(state)
     checkpoints.close()
 
 
 @on_one_or_more
 def test_digests_read_the_table_without_copying_it(devices):
-    table = like_of(tiny(**ARC_1), make_mesh(devices, ROWS)).puzzle_table
-    program = checkpoint._digest_words.lower([table]).compile()
+    table = like_of(tiny(**ARC_1), make_mesh(devices)).puzzle_table
+    program = manifest._digest_words.lower([table]).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2**20
     assert all(n <= 2 * devices for _, n in collectives(program))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from configs import smoke
 from data_pipeline import sources
 from trm_jax.build import build
-from trm_jax.checkpoint import Checkpoints, state_digest
+from trm_jax.checkpoint import Checkpoints
+from trm_jax.manifest import state_digest
 
 ROOT = Path(__file__).parent.parent
 

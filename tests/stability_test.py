@@ -51,8 +51,8 @@ def test_losses_and_gradients_are_finite_for_64_supervision_steps(config, make_b
     never = jnp.full(ROWS, 1000, jnp.int32)
 
     def step(carry, _):
-        grads, carry, metrics = loss_and_grads(
-            model, "stablemax", params, vectors, carry, never, batch_size=ROWS
+        (grads, metrics), (_, carry) = loss_and_grads(
+            model, "stablemax", ROWS, params, vectors, carry, never
         )
         finite = [jnp.isfinite(v).all() for v in jax.tree.leaves((grads, carry))]
         return carry, (jnp.stack(finite).all(), metrics["loss"][0])

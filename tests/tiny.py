@@ -2,7 +2,7 @@
 """A model small enough for tests, and the optimiser that goes with it."""
 
 from trm_jax.config import ModelConfig
-from trm_jax.train_step import make_optim
+from trm_jax.optim import make_optim
 
 TINY = {
     "layers": ("attention", "swiglu") * 2,

@@ -19,7 +19,7 @@ ROWS = 8
 def setup(model, *, devices=1, micro_batches=1, seed=0, log_every=2, **optim):
     """(initial state on the mesh, compiled step, mesh)."""
     optim = tiny_optim(**optim)
-    mesh = make_mesh(devices, ROWS)
+    mesh = make_mesh(devices)
     init = partial(init_train_state, model, optim, batch_size=ROWS)
     state = jax.jit(init)(jax.random.key(seed))
     state = jax.device_put(state, state_shardings(state, mesh))
@@ -198,7 +198,9 @@ def test_seed_and_step_alone_make_the_exploration(make_batch):
 def test_sizes_that_do_not_divide_are_refused(model):
     with pytest.raises(ConfigError, match="batch_size = 8 is not divisible"):
         setup(model, micro_batches=3)
-    with pytest.raises(ConfigError, match="batch_size = 7 is not divisible"):
-        make_mesh(2, 7)
-    with pytest.raises(ConfigError, match="mesh.data = 64"):
-        make_mesh(64, 64)
+    with pytest.raises(ConfigError, match="b = 7 is not divisible by mesh.data = 2"):
+        make_mesh(2, batch_sizes={"a": 4, "b": 7})
+    with pytest.raises(ConfigError, match="mesh.data = 64 times mesh.fsdp = 1 is 64"):
+        make_mesh(64)
+    with pytest.raises(ConfigError, match="mesh.fsdp = 3 is 3, but 2 device"):
+        make_mesh(0, 3)

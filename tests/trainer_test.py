@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import json
+import logging
 import math
+import re
+import subprocess
+import sys
 
 import chex
 import jax.numpy as jnp
@@ -8,13 +13,16 @@ import pytest
 
 import train
 from data_pipeline import sources
-from tests.runs import as_flags, call, metric_lines, smoke_config
-from trm_jax import cli
+from tests.compiled_once import share_compilations
+from tests.runs import ROOT, as_flags, call, digest, metric_lines, smoke_config
+from trm_jax import cli, processes, trainer
 from trm_jax.build import build
 from trm_jax.checkpoint import Checkpoints
-from trm_jax.errors import CheckpointError
+from trm_jax.errors import CheckpointError, SaveError
 from trm_jax.metric_writer import MetricWriter
-from trm_jax.trainer import Cadence, NonFiniteError, check_finite
+from trm_jax.non_finite import NonFiniteError, check_finite
+from trm_jax.step_folders import StepFolders
+from trm_jax.trainer import Cadence
 
 # Weights overflow after a few updates; until then there is something good to keep.
 EXPLODES = {"optim.lr": 1e30, "optim.warmup_steps": 0, "optim.weight_decay": 0.0}
@@ -57,10 +65,10 @@ def test_the_command_names_step_and_metric_and_exits_1(tmp_path):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_every_metric_is_watched(bad):
-    good = {"loss": (jnp.array(1.0), jnp.array(1.0))}
+    good = {"loss": (1.0, 1.0)}
     check_finite(3, good)
     with pytest.raises(NonFiniteError, match="cell_loss is .* at step 4"):
-        check_finite(4, good | {"cell_loss": (jnp.array(bad), jnp.array(1.0))})
+        check_finite(4, good | {"cell_loss": (bad, 1.0)})
 
 
 def test_things_are_due_at_multiples_and_at_the_end():
@@ -68,6 +76,139 @@ def test_things_are_due_at_multiples_and_at_the_end():
     due = [step for step in range(11) if cadence.due(step, 3)]
     assert due == [3, 6, 9, 10]
     assert [step for step in range(11) if cadence.due(step, 0)] == [10]
+
+
+class Disk:
+    """Saves of some steps fail: before they start, or while they are written."""
+
+    def __init__(self, monkeypatch, moment):
+        self.bad, self.tried, self.before = set(), [], []
+        make, commit = StepFolders.make, StepFolders.commit
+
+        def fail(step):
+            if step in self.bad:
+                raise OSError(errno.ENOSPC, "No space left on device", "disk")
+
+        def made(folders, draft, size):
+            self.tried.append(int(re.match(r"\D*(\d+)", draft.name)[1]))
+            if moment == "start":
+                fail(self.tried[-1])
+            make(folders, draft, size)
+
+        def committed(folders, draft, step, text):
+            fail(step)
+            commit(folders, draft, step, text)
+
+        monkeypatch.setattr(StepFolders, "make", made)
+        monkeypatch.setattr(StepFolders, "commit", committed)
+
+
+@pytest.fixture(params=["start", "commit"])
+def disk(request, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "trm_jax")
+    share_compilations(monkeypatch)
+    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    return Disk(monkeypatch, request.param)
+
+
+def saving(on_save_error):
+    return smoke_config(steps=20, on_save_error=on_save_error, keep_checkpoints=9)
+
+
+def saved_steps(folder):
+    return sorted(int(p.name) for p in (folder / "checkpoints").iterdir())
+
+
+def test_a_failed_save_ends_the_run_by_the_next_log_line(
+    tmp_path, disk, caplog, monkeypatch
+):
+    poll = Checkpoints.poll
+
+    def late(checkpoints):  # steps are slower than saves
+        if checkpoints._save:
+            checkpoints._save.join()
+        poll(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "poll", late)
+    disk.bad = {10}
+    with pytest.raises(SaveError, match="step 10 was not saved .*No space left"):
+        train.train(saving("stop"), str(tmp_path))
+    assert saved_steps(tmp_path) == [5]
+    assert metric_lines(tmp_path)[-1]["step"] < 12
+    assert "saved step 5" in caplog.text
+    assert "saved step 10" not in caplog.text
+    disk.bad = set()
+    assert train.train(saving("stop"), str(tmp_path)) == 0
+    assert digest(tmp_path)[0] == 20
+
+
+def test_a_run_goes_on_after_failed_saves_if_told_so(tmp_path, disk, caplog):
+    assert train.train(saving("continue"), str(tmp_path / "unbroken")) == 0
+    caplog.clear()
+    disk.bad = {5, 15}
+    assert train.train(saving("continue"), str(tmp_path / "run")) == 0
+    assert saved_steps(tmp_path / "run") == [10, 20]
+    for step in (5, 15):
+        warning = rf"SAVE FAILED, going on: step {step} was not saved .*No space"
+        assert len(re.findall(warning, caplog.text)) == 1
+        assert f"saved step {step}" not in caplog.text
+    assert digest(tmp_path / "run") == digest(tmp_path / "unbroken")
+    assert metric_lines(tmp_path / "run") == metric_lines(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("stopped_at", [None, 7])
+def test_the_last_save_must_succeed(tmp_path, disk, monkeypatch, stopped_at):
+    if stopped_at:
+        done = []
+        monkeypatch.setattr(cli.BAR, "update", lambda k, *_: done.append(k))
+        monkeypatch.setattr(cli, "StopSignal", lambda: lambda: stopped_at in done)
+    last = stopped_at or 20
+    disk.bad = {last}
+    with pytest.raises(SaveError, match=f"step {last} was not saved"):
+        train.train(saving("continue"), str(tmp_path))
+    assert max(saved_steps(tmp_path)) < last
+
+
+def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
+    failing = (
+        "import train, trm_jax.step_folders as s\n"
+        "def full(*_): raise OSError(28, 'No space left on device', 'disk')\n"
+        "s.StepFolders.commit = full\n"
+        "train.cli.run(train.main, '', user_errors=())"
+    )
+    flags = as_flags("configs/smoke.py", **{"train.checkpoint_every": 10})
+    result = subprocess.run(
+        [sys.executable, "-c", failing, f"--workdir={tmp_path}", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert re.match(r"error: step \d+ was not saved in \S+: .*No space", result.stderr)
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    assert "saved step" not in result.stdout
+
+
+def test_the_lock_is_asked_before_each_save_and_phases_are_named(tmp_path, monkeypatch):
+    disk, phases, start = Disk(monkeypatch, "start"), [], trainer.Trainer.run
+    share_compilations(monkeypatch)
+    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(processes, "enter", phases.append)
+
+    def run(loop, state):
+        loop.before_save = lambda: disk.before.append(len(disk.tried))
+        return start(loop, state)
+
+    monkeypatch.setattr(trainer.Trainer, "run", run)
+    assert train.train(saving("stop"), str(tmp_path)) == 0
+    assert disk.tried == [5, 10, 15, 20]
+    assert disk.before == [0, 1, 2, 3]
+    for phase in ("step 1", "save of step 5", "evaluation after step 8", "step 20"):
+        assert phases.count(phase) == 1
+    assert phases.index("evaluation after step 8") == phases.index("step 8") + 1
+    assert phases.index("save of step 5") == phases.index("step 5") + 1
 
 
 def write_lines(folder, *lines):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config sections in; model, step and state out: what train and eval share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +10,11 @@ from jax.sharding import Mesh
 from trm_jax.config import ModelConfig
 from trm_jax.errors import ConfigError
 from trm_jax.model import TRM
+from trm_jax.optim import Optim, make_optim
 from trm_jax.sharding import make_mesh, state_shardings
 from trm_jax.train_step import (
-    Optim,
     init_train_state,
     jit_train_step,
-    make_optim,
     make_train_step,
 )
 from trm_jax.types import TrainState
@@ -33,7 +32,12 @@ LEAST = {
     "eval.supervision_steps": 0,
     "eval.votes": 0,
     "mesh.data": 0,
+    "mesh.fsdp": 1,
     "optim.warmup_steps": 0,
+}
+CHOICES = {
+    "train.on_non_finite": ("halt", "skip", "rollback"),
+    "train.on_save_error": ("stop", "continue"),
 }
 MAX_SEED = 2**32 - 1  # jax.random.key takes no more of it
 
@@ -49,21 +53,25 @@ class Built(NamedTuple):
     train_step: Any  # compiled on first call; `.lower` for ahead-of-time use
 
 
-def build(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Built:
+def build(
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    devices: Sequence[Any] | None = None,
+) -> Built:
     """Build from the sections of a config and the data's sizes; allocates nothing yet.
 
+    `devices` other than the visible ones may be those of a topology, to compile for.
     Raises ConfigError for values that do not fit.
     """
     _check_ranges(config)
     seed, train, rows = config["seed"], config["train"], config["train"]["batch_size"]
     fields: dict[str, Any] = {**config["model"], **sizes}
     trm = TRM(ModelConfig(**(fields | {"layers": tuple(fields["layers"])})))
-    device_mesh = make_mesh(config["mesh"]["data"], rows)
-    if config["eval"]["batch_size"] % device_mesh.size:
-        raise ConfigError(
-            f"eval.batch_size = {config['eval']['batch_size']} is not divisible by "
-            f"mesh.data = {device_mesh.size}"
-        )
+    batch_sizes = {
+        f"{section}.batch_size": config[section]["batch_size"]
+        for section in ("train", "eval")
+    }
+    device_mesh = make_mesh(**config["mesh"], batch_sizes=batch_sizes, devices=devices)
     optim = make_optim(**config["optim"], total_steps=train["steps"])
 
     def init() -> TrainState:
@@ -83,6 +91,7 @@ def build(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Built:
         seed=seed,
         micro_batches=train["micro_batches"],
         log_every=train["log_every"],
+        skips=train["on_non_finite"] == "skip",
     )
     compiled = jit_train_step(
         step, like, device_mesh, micro_batches=train["micro_batches"]
@@ -96,5 +105,10 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
         section, name = key.split(".")
         if config[section][name] < least:
             raise ConfigError(f"{key} = {config[section][name]}; expected >= {least}")
+    for key, choices in CHOICES.items():
+        section, name = key.split(".")
+        if config[section][name] not in choices:
+            expected = f"expected one of {', '.join(choices)}"
+            raise ConfigError(f"{key} = {config[section][name]!r}; {expected}")
     if not 0 <= config["seed"] <= MAX_SEED:
         raise ConfigError(f"seed = {config['seed']}; expected 0 to {MAX_SEED}")

@@ -1,72 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the TrainState through orbax, with a digest per leaf.
+"""Checkpoints of the TrainState: saved beside the training, checked when restored.
 
-Orbax restores a flipped bit without complaint and takes a folder with missing files for
-the newest step. So each step carries a manifest, every restore is checked against it,
-and a damaged step is set aside (renamed, never deleted) for the one before it.
+Orbax alone restores a flipped bit without complaint, takes a folder with missing files
+or of a failed save for the newest step, and hangs where one of several processes fails.
+So only its reader and writer of arrays are used. A step carries a manifest, every
+restore is checked against it, and a damaged step is set aside (renamed, never deleted)
+for the one before it.
 """
 
-import hashlib
-import json
+import errno
+import functools
 import logging
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from jax import lax
-from jaxtyping import Array, UInt32
+from etils import epath  # the only paths that orbax reads
 
-from trm_jax.errors import CheckpointError
-from trm_jax.sharding import path_string
+from trm_jax import manifest, processes
+from trm_jax.background_save import (
+    OTHERS_FAILED,
+    BackgroundSave,
+    agree,
+    error_of,
+    on_first,
+    reason_of,
+)
+from trm_jax.errors import CheckpointError, SaveError
+from trm_jax.manifest import DamagedError
+from trm_jax.step_folders import MANIFEST, STATE, StepFolders
 from trm_jax.types import TrainState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-
-
-class _DamagedError(Exception):
-    """This step cannot be used; the message says why."""
-
 
 class Checkpoints:
-    """The checkpoints of one workdir: `workdir/checkpoints/<step>/`."""
+    """The checkpoints of one workdir: `workdir/checkpoints/<step>/`.
+
+    Of several processes all make the same calls; process 0 moves the folders.
+    """
 
     def __init__(self, workdir: str | Path, *, keep: int | None = None) -> None:
-        """Open for training, keeping `keep` steps; or for reading alone (None)."""
+        """Open for training, keeping `keep` steps; or for reading alone (None).
+
+        Raises CheckpointError where the folder is missing or cannot be written.
+        """
         self.folder = Path(workdir).absolute() / "checkpoints"
-        if keep is None and not self.folder.is_dir():
+        self._folders = StepFolders(self.folder)
+        self._keep = keep
+        self._handler = ocp.StandardCheckpointHandler()
+        self._save: BackgroundSave | None = None
+        self._failure: SaveError | None = None
+        if keep is not None:
+            on_first(self._folders.clear, f"opening of {self.folder}")
+        elif not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: not found; nothing was saved yet")
-        if keep is not None:  # what a kill in the middle of a save left behind
-            for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(folder)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=keep is not None
-        )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """The steps that were saved, ascending; some may be damaged since."""
+        return self._folders.steps()
 
     def save(self, state: TrainState) -> None:
-        """Start saving the state under its step; does nothing if that step exists."""
-        step = int(state.step)
-        if step in self._manager.all_steps():
+        """Start saving the state under its step; does nothing if that step exists.
+
+        Waits for the save before, whose failure the next `poll` or `wait` raises.
+
+        Raises:
+          SaveError: it cannot start: too little space, or a folder that is read-only.
+        """
+        step, phase = int(state.step), f"start of save {int(state.step)}"
+        self._settle()
+        exists = processes.is_first() and self._folders.path(step).is_dir()
+        if not processes.all_true(not exists, phase):
             return
-        parts = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            manifest=ocp.args.JsonSave(make_manifest(state)),
+        draft = self._folders.next_draft(step)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        try:
+            on_first(lambda: self._folders.make(draft, size), phase)
+        except CheckpointError as error:
+            self._failure = None  # the newer one says as much
+            raise self._save_error(step, error) from error
+        self._save = BackgroundSave(
+            self._folders, draft, self._handler, state, self._keep
         )
-        self._manager.save(step, args=parts)
+        self._save.start()
+
+    def poll(self) -> None:
+        """Log it if a save has been committed; never waits for one.
+
+        Raises SaveError once a save has failed. The next one may succeed.
+        """
+        if self._save:
+            ended = not self._save.is_alive()
+            if processes.all_true(ended, f"look at save {self._save.step}"):
+                self._settle()
+        self._raise_failure()
 
     def wait(self) -> None:
-        """Return when every save has been committed; raise if one failed."""
-        self._manager.wait_until_finished()
+        """Return when the save has been committed. Raises SaveError if one failed."""
+        self._settle()
+        self._raise_failure()
 
     def close(self) -> None:
-        """Wait for saves, then release the folder."""
-        self._manager.close()
+        """Wait, then release what reads and writes."""
+        self.wait()
+        self._handler.close()
+
+    def _settle(self) -> None:
+        save, self._save = self._save, None
+        if save:
+            save.join()
+            if save.error:
+                self._failure = self._save_error(save.step, save.error)
+            else:
+                log.info("saved step %d", save.step)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure
+
+    def _save_error(self, step: int, error: Exception) -> SaveError:
+        return SaveError(
+            f"step {step} was not saved in {self.folder}: {reason_of(error)}; older "
+            "checkpoints are intact"
+        )
 
     def restore_newest(self, like: TrainState) -> TrainState | None:
         """The newest intact state, or None where nothing was ever saved.
@@ -77,24 +137,25 @@ class Checkpoints:
         Raises:
           CheckpointError: steps exist but none is intact, or they are of another shape.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
         reasons = []
-        for step in steps:
+        for step in reversed(self._same_steps()):
             try:
                 state = self._restore(step, like)
-            except _DamagedError as error:
-                aside = self._set_aside(step)
-                reasons.append(f"step {step}: {error} (set aside as {aside})")
-                log.warning("DAMAGED CHECKPOINT, %s", reasons[-1])
+            except DamagedError as error:
+                reasons.append(f"step {step}: {error}")
+                rename = functools.partial(self._folders.set_aside, step)
+                on_first(rename, f"end of step {step}")
+                log.warning("DAMAGED CHECKPOINT, %s; set aside", reasons[-1])
             else:
                 if reasons:
                     log.warning("using the checkpoint of step %d instead", step)
                 return state
-        if reasons or self._aside():
+        aside = self._folders.aside()
+        if aside:
+            reasons = reasons or [f"set aside earlier: {', '.join(aside)}"]
             raise CheckpointError(
-                f"{self.folder}: no intact checkpoint is left; "
-                + ("; ".join(reasons) or f"set aside earlier: {self._aside()}")
-                + ". Restore one of them from a backup, or start in a new workdir."
+                f"{self.folder}: no intact checkpoint is left; {'; '.join(reasons)}. "
+                "Restore one of them from a backup, or start in a new workdir."
             )
         return None
 
@@ -103,7 +164,7 @@ class Checkpoints:
 
         Raises CheckpointError where it is missing or damaged.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self._same_steps()
         if not steps or (step is not None and step not in steps):
             wanted = "any step" if step is None else f"step {step}"
             found = ", ".join(map(str, steps)) or "none"
@@ -113,142 +174,48 @@ class Checkpoints:
         step = steps[-1] if step is None else step
         try:
             return self._restore(step, like)
-        except _DamagedError as error:
-            raise CheckpointError(f"{self.folder / str(step)}: {error}") from error
+        except DamagedError as error:
+            raise CheckpointError(f"{self._folders.path(step)}: {error}") from error
+
+    def _same_steps(self) -> list[int]:
+        self._settle()
+        try:
+            steps = self.steps()
+        except OSError as error:
+            raise CheckpointError(reason_of(error)) from error
+        processes.check_same(" ".join(map(str, steps)), "list of checkpoints")
+        return steps
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
-        manifest = self._restore_item(step, "manifest", ocp.args.JsonRestore())
-        expected = _checked_leaves(manifest, step)
-        _check_fits(self.folder / str(step), expected, like)
-        state = self._restore_item(step, "state", ocp.args.StandardRestore(like))
-        found = leaf_digests(state)
-        wrong = [p for p, leaf in expected.items() if found[p] != leaf["digest"]]
-        if wrong:
-            raise _DamagedError(
-                f"{len(wrong)} of {len(found)} arrays do not match their digest, "
-                f"first {wrong[0]}"
-            )
+        """Raises DamagedError on all processes where one of them cannot read it."""
+        read: list[Any] = []
+        error = error_of(lambda: read.extend(self._read(step, like)))
+        damaged = isinstance(error, DamagedError)
+        phase = f"reading of step {step}"
+        agree(None if damaged else error, phase)
+        if not processes.all_true(not damaged, phase):
+            raise error or DamagedError(OTHERS_FAILED)
+        leaves, state = read
+        manifest.check_digests(leaves, state)
         return state
 
-    def _restore_item(self, step: int, name: str, args: Any) -> Any:
+    def _read(self, step: int, like: TrainState) -> tuple[dict[str, Any], TrainState]:
+        folder, args = self._folders.path(step), ocp.args.StandardRestore(like)
         try:
-            parts = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))
-        except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
-            raise  # trouble of this machine, not of the files
+            leaves = manifest.read(folder / MANIFEST, step)
+            manifest.check_fits(folder, leaves, like)
+            return leaves, self._handler.restore(epath.Path(folder / STATE), args=args)
+        except (DamagedError, CheckpointError, jax.errors.JaxRuntimeError, MemoryError):
+            raise
         except Exception as error:  # noqa: BLE001  orbax raises many kinds on damage
-            reason = str(error).strip().split("\n")[0][:200]
-            raise _DamagedError(
-                f"{name} cannot be read: {type(error).__name__}: {reason}"
-            ) from error
-        return parts[name]
-
-    def _set_aside(self, step: int) -> str:
-        target, copy = self.folder / f"damaged-{step}", 1
-        while target.exists():
-            copy += 1
-            target = self.folder / f"damaged-{step}-{copy}"
-        (self.folder / str(step)).rename(target)
-        self._manager.reload()
-        return target.name
-
-    def _aside(self) -> list[str]:
-        return sorted(path.name for path in self.folder.glob("damaged-*"))
+            reason = f"cannot be read: {reason_of(error)}"
+            if _is_damage(error):
+                raise DamagedError(reason) from error
+            raise CheckpointError(f"{folder} {reason}") from error
 
 
-def make_manifest(state: TrainState) -> dict[str, Any]:
-    """Step, and path -> shape, dtype, digest of every leaf, under a checksum."""
-    digests = leaf_digests(state)
-    body = {
-        "format": FORMAT,
-        "step": int(state.step),
-        "leaves": {
-            path: leaf | {"digest": digests[path]}
-            for path, leaf in _describe(state).items()
-        },
-    }
-    return body | {"checksum": _checksum(body)}
-
-
-def leaf_digests(tree: Any) -> dict[str, str]:
-    """Path -> 16 hex digits that depend on every bit and its position.
-
-    Computed on the devices that hold the arrays, in integer arithmetic: the same for
-    every sharding, and a change of a single word is always seen.
-    """
-    paths = list(_describe(tree))
-    sums = np.asarray(_digest_words(jax.tree.leaves(tree)))
-    return {path: f"{a:08x}{b:08x}" for path, (a, b) in zip(paths, sums, strict=True)}
-
-
-def state_digest(tree: Any) -> str:
-    """One SHA-256 over all leaf digests: equal trees, equal digest."""
-    text = json.dumps([_describe(tree), leaf_digests(tree)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@jax.jit
-def _digest_words(leaves: list[Array]) -> UInt32[Array, "n 2"]:
-    return jnp.stack([_digest(leaf) for leaf in leaves])
-
-
-def _digest(x: Array) -> UInt32[Array, " 2"]:
-    """Two sums modulo 2**32 of words hashed together with their position.
-
-    The hash permutes the words of each position: one changed word changes both sums.
-    """
-    if x.dtype == jnp.bool_:
-        words = x.astype(jnp.uint32)
-    else:
-        bits = jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")
-        words = lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
-    index = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
-    salts = (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
-    hashed = tuple(_mix(words ^ _mix(index ^ salt)) for salt in salts)
-    # Both sums in one pass: two of them would each keep a copy of a large table.
-    zeros, axes = (jnp.uint32(0),) * 2, tuple(range(words.ndim))
-    sums = lax.reduce(hashed, zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes)
-    return jnp.stack(sums)
-
-
-def _mix(h: Array) -> Array:
-    """The finaliser of MurmurHash3."""
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return h ^ (h >> 16)
-
-
-def _describe(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        path_string(path): {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-        for path, leaf in leaves
-    }
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _checked_leaves(manifest: dict[str, Any], step: int) -> dict[str, Any]:
-    body = {k: v for k, v in manifest.items() if k != "checksum"}
-    if manifest.get("format") != FORMAT and manifest.get("checksum") == _checksum(body):
-        raise CheckpointError(
-            f"step {step} is of format {manifest.get('format')}, expected {FORMAT}"
-        )
-    if manifest.get("checksum") != _checksum(body):
-        raise _DamagedError("the manifest does not match its checksum")
-    if body["step"] != step:
-        raise _DamagedError(f"the manifest is of step {body['step']}")
-    return body["leaves"]
-
-
-def _check_fits(folder: Path, found: dict[str, Any], like: TrainState) -> None:
-    """An intact checkpoint of another model is an error, not damage."""
-    wanted = _describe(like)
-    for path in sorted(found.keys() | wanted.keys()):
-        have = {k: v for k, v in found.get(path, {}).items() if k != "digest"}
-        if have != wanted.get(path, {}):
-            raise CheckpointError(
-                f"{folder}: {path} is {have or 'absent'} in the checkpoint, "
-                f"expected {wanted.get(path) or 'absent'}"
-            )
+def _is_damage(error: Exception) -> bool:
+    """Whether files are to blame, not rights or limits of this machine."""
+    told = re.search(r"os_error_code='(\d+)'", str(error))  # by tensorstore
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    return number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)

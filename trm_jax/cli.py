@@ -16,7 +16,8 @@ from typing import Any, NoReturn, cast
 
 from absl import flags
 
-from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax import processes
+from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.progress import ProgressBar
 
 BAR = ProgressBar()
@@ -42,17 +43,73 @@ def run(
     logging.getLogger("trm_jax").addHandler(BAR.handler())
     logging.getLogger("trm_jax").propagate = False
     if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        sys.stdout.write(f"{doc.strip()}\n\n{flags.FLAGS.main_module_help()}\n")
+        ours = flags.FLAGS.main_module_help(), flags.FLAGS.module_help(__name__)
+        sys.stdout.write("\n".join((f"{doc.strip()}\n", *ours)))
         sys.exit(EXIT_OK)
     _quieten_failed_reads()
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
     try:
         _parse_flags()
-        sys.exit(main())
+        code = main()
+        processes.finish(code)
+        sys.exit(code)
+    except SaveError as error:
+        _leave(EXIT_FAILED, f"error: {error}", error)
     except mendable as error:
-        _leave(EXIT_WRONG_INPUT, f"error: {error}")
+        _leave(EXIT_WRONG_INPUT, f"error: {error}", error)
     except FloatingPointError as error:
-        _leave(EXIT_FAILED, f"error: {error}; the last good checkpoint is untouched")
+        kept = "the last good checkpoint is untouched"
+        _leave(EXIT_FAILED, f"error: {error}; {kept}", error)
+    except processes.ProcessError as error:
+        _leave(EXIT_STOPPED, f"error: {error}", error)
+    except Exception as error:
+        if processes.name() is None:
+            raise
+        processes.crash(error)  # with a traceback; the others end as well
+
+
+def define_process_flags() -> None:
+    """The flags by which several processes become one run; see `join_processes`."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, where the processes of a run join.",
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
+    flags.DEFINE_bool(
+        "distributed", False, "Join the processes that Slurm, MPI or the pod started."
+    )
+
+
+def join_processes() -> None:
+    """Join the other processes if flags say so; before any use of a JAX device.
+
+    Process 0 alone logs all; the others show warnings and errors, with their name.
+    """
+    if not flags.FLAGS.is_parsed():  # called from another program
+        return
+    names = ("coordinator", "num_processes", "process_id")
+    given = [flags.FLAGS[name].value for name in names]
+    if given == [None] * 3 and not flags.FLAGS.distributed:
+        return
+    if given != [None] * 3 and flags.FLAGS.distributed:
+        raise ConfigError("--distributed finds --" + ", --".join(names) + " by itself")
+    processes.initialize(*given)
+    processes.check_same(_shared_flags(), "command line")
+    if not processes.is_first():
+        logging.getLogger("trm_jax").setLevel(logging.WARNING)
+        formatter = logging.Formatter(f"{processes.name()}: %(message)s")
+        for logger in (logging.getLogger(), logging.getLogger("trm_jax")):
+            for handler in logger.handlers:
+                handler.setFormatter(formatter)
+        BAR.live = False
+
+
+def _shared_flags() -> str:
+    """The program's own flags, a line each: the same on all processes of a run."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    return "\n".join(f"--{flag.name}={flag.value}" for flag in own)
 
 
 def _quieten_failed_reads() -> None:
@@ -69,6 +126,7 @@ def _quieten_failed_reads() -> None:
 
     sys.unraisablehook = hook
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
@@ -109,8 +167,10 @@ def _unknown_key(message: str) -> str:
     return f"{(flags_with_it or ['--config'])[0]}: unknown key {text}"
 
 
-def _leave(code: int, message: str) -> NoReturn:
+def _leave(code: int, message: str, error: Exception) -> NoReturn:
     BAR.clear()
+    if processes.name() is not None:
+        processes.fail(code, message, error)
     sys.stderr.write(message + "\n")
     sys.exit(code)
 

@@ -8,3 +8,10 @@ class ConfigError(ValueError):
 
 class CheckpointError(RuntimeError):
     """No intact checkpoint, or one that does not fit; the message names the path."""
+
+
+class SaveError(CheckpointError):
+    """A save failed; the message names step, folder, reason. Older steps are intact.
+
+    Exit code 1: the flags and files are in order.
+    """

@@ -4,7 +4,6 @@
 import hashlib
 import io
 import json
-import os
 import time
 import zipfile
 import zlib
@@ -14,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from trm_jax import processes
 from trm_jax.errors import CheckpointError
 from trm_jax.evaluate import EvalOutput, joined
+from trm_jax.files import write_whole
 
 # What numpy and zipfile raise on it.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
@@ -26,7 +27,8 @@ class EvalParts:
     """Files `rows_<first>.npz` in a folder that belongs to one evaluation alone.
 
     `about` says which: everything that the rows depend on. Another evaluation has
-    another folder, so that nothing is ever mixed or overwritten.
+    another folder, so that nothing is ever mixed or overwritten. Of several processes
+    all read and the first writes.
     """
 
     def __init__(self, base: str | Path, about: Mapping[str, Any]) -> None:
@@ -34,7 +36,7 @@ class EvalParts:
         name = f"step_{about['step']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self.folder = Path(base) / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.folder / "about.json", text.encode())
+        _write(self.folder / "about.json", text)
         self._parts: list[EvalOutput] = []
         self._waiting: list[EvalOutput] = []
         self._flushed_at = time.monotonic()
@@ -43,6 +45,7 @@ class EvalParts:
             self._parts.append(_read(path))
             self.num_rows += len(self._parts[-1].predictions)
         self._num_written = self.num_rows
+        processes.check_same(str(self.num_rows), f"number of rows in {self.folder}")
 
     def add(self, rows: EvalOutput) -> None:
         """Keep the next rows; they are on disk within some seconds."""
@@ -61,7 +64,7 @@ class EvalParts:
             part = joined(self._waiting)
             content = io.BytesIO()
             np.savez_compressed(content, **part._asdict())
-            _write_whole(self._path(self._num_written), content.getvalue())
+            _write(self._path(self._num_written), content.getvalue())
             self._parts.append(part)
             self._waiting = []
             self._num_written = self.num_rows
@@ -71,10 +74,9 @@ class EvalParts:
         return self.folder / f"rows_{first:09d}.npz"
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+def _write(path: Path, content: str | bytes) -> None:
+    if processes.is_first():
+        write_whole(path, content, CheckpointError)
 
 
 def _read(path: Path) -> EvalOutput:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.losses import row_losses
 from trm_jax.model import TRM
-from trm_jax.sharding import in_mesh, put_batch, puzzle_vectors
+from trm_jax.sharding import in_mesh, own_rows, put_batch, puzzle_vectors
 from trm_jax.supervision import init_carry, refill, supervision_step
 from trm_jax.types import Batch, Carry, Params
 
@@ -34,11 +35,13 @@ EvalStep = Callable[[Params, Params, Array, Batch], EvalOutput]
 
 def make_eval_step(model: TRM, mesh: Mesh, *, num_steps: int, loss: str) -> EvalStep:
     """Compiled (params, constants, puzzle_table, batch) -> EvalOutput, on the mesh."""
+    everywhere = NamedSharding(mesh, P())
 
     def eval_step(
         params: Params, constants: Params, table: Array, batch: Batch
     ) -> EvalOutput:
         num_rows = batch.weight.shape[0]
+        params = jax.lax.with_sharding_constraint(params, everywhere)
         carry = refill(init_carry(model.config, num_rows), batch, constants)
         vectors = puzzle_vectors(table, carry.batch.puzzle_id)
         never = jnp.full(num_rows, num_steps, jnp.int32)
@@ -58,7 +61,8 @@ def make_eval_step(model: TRM, mesh: Mesh, *, num_steps: int, loss: str) -> Eval
         q, cells, right, cell_loss = scores
         return EvalOutput(predictions, q, cells, right, cell_loss, has_labels)
 
-    return jax.jit(in_mesh(eval_step, mesh))
+    # Each process gets the rows of all.
+    return jax.jit(in_mesh(eval_step, mesh), out_shardings=everywhere)
 
 
 def evaluate(
@@ -67,13 +71,15 @@ def evaluate(
     batches: Iterable[Mapping[str, np.ndarray]],
     mesh: Mesh,
 ) -> Iterator[EvalOutput]:
-    """The rows of each batch, on the host, without padding.
+    """The rows of each batch, on every host, without padding.
 
     `weights` are (params or their average, constants, puzzle table); `batches` hold the
     fields of Batch.
     """
     for rows in batches:
-        output = jax.device_get(eval_step(*weights, put_batch(rows, mesh)))
+        own = own_rows(mesh, len(rows["weight"]))
+        batch = put_batch({name: array[own] for name, array in rows.items()}, mesh)
+        output = jax.device_get(eval_step(*weights, batch))
         real_rows = take_rows(output, rows["weight"] > 0)
         tokens = real_rows.predictions.astype(np.uint8)  # vocabularies are small
         yield real_rows._replace(predictions=tokens)

@@ -7,10 +7,13 @@ Beside it, TensorBoard events of the same numbers where tensorboardX is installe
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trm_jax import processes
 from trm_jax.errors import CheckpointError
+from trm_jax.files import read_bytes, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -19,56 +22,81 @@ class MetricWriter:
     """Appends records; after a restore at `step`, drops those of later steps.
 
     A last line without its newline is the trace of a kill and is dropped as well: its
-    step has not been saved, so the run will write it again.
+    step has not been saved, so the run will write it again. Of several processes all
+    read and the first writes. Raises CheckpointError where the file is damaged or
+    cannot be written.
     """
 
     def __init__(self, workdir: str | Path, *, step: int) -> None:
         self._path = Path(workdir) / "metrics.jsonl"
         self.last_step = -1
-        kept = []
-        if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith("\n"):
-                    break
-                record_step = self._step_of(line, number)
-                if record_step <= step:
-                    kept.append(line)
-                    self.last_step = record_step
-        draft = self._path.with_suffix(".jsonl.tmp")
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, self._path)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        self._events = _event_writer(Path(workdir) / "events", step)
+        kept = b""
+        *lines, _ = read_bytes(self._path, CheckpointError).split(b"\n")
+        steps = [self._step_of(line, i) for i, line in enumerate(lines, start=1)]
+        for i, (line, line_step) in enumerate(zip(lines, steps, strict=True)):
+            if i and line_step <= steps[i - 1]:
+                raise CheckpointError(
+                    f"{self._path} line {i + 1}: step {line_step} after {steps[i - 1]}"
+                )
+            if line_step <= step:
+                kept += line + b"\n"
+                self.last_step = line_step
+        if step > 0 and not kept:
+            log.warning("warning: %s: no lines up to step %d", self._path, step)
+        what = f"last line in {self._path} up to step {step}"
+        processes.check_same(str(self.last_step), what)  # all have read it
+        if processes.is_first():
+            write_whole(self._path, kept, CheckpointError)
+            self._or_error(lambda: self._open(step))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has a `step` greater than all before."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
         self.last_step = record["step"]
+        if processes.is_first():
+            self._or_error(lambda: self._append(record))
+
+    def sync(self) -> None:
+        """Force the lines to disk: called before their step is saved."""
+        if processes.is_first():
+            self._or_error(lambda: os.fsync(self._file.fileno()))
+
+    def close(self) -> None:
+        """Close the files."""
+        if processes.is_first():
+            self._file.close()
+            if self._events:
+                self._events.close()
+
+    def _open(self, step: int) -> None:
+        self._events = _event_writer(self._path.parent / "events", step)
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+
+    def _append(self, record: dict[str, Any]) -> None:
+        data = json.dumps(record).encode() + b"\n"
+        while data:
+            data = data[self._file.write(data) :]
         if self._events:
             for name, value in record.items():
                 if isinstance(value, int | float) and name != "step":
                     self._events.add_scalar(name, value, record["step"])
             self._events.flush()
 
-    def sync(self) -> None:
-        """Force the lines to disk: called before their step is saved."""
-        os.fsync(self._file.fileno())
+    def _or_error(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._path} cannot be written: {error.strerror}; what was saved is "
+                "intact"
+            ) from error
 
-    def close(self) -> None:
-        """Close the files."""
-        self._file.close()
-        if self._events:
-            self._events.close()
-
-    def _step_of(self, line: str, number: int) -> int:
+    def _step_of(self, line: bytes, number: int) -> int:
         try:
             return int(json.loads(line)["step"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{self._path} line {number}: expected a JSON object with a step, "
-                f"found {line.strip()[:60]!r}"
+                f"found {line[:60].decode(errors='replace')!r}"
             ) from error
 
 

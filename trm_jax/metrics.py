@@ -9,7 +9,7 @@ from trm_jax.losses import RowLosses
 from trm_jax.types import Metrics
 
 OVER_ALL_ROWS = ("loss", "cell_loss", "halt_loss")
-OVER_STEPS = ("grad_norm",)
+OVER_STEPS = ("grad_norm", "skipped")  # the latter as a share
 OVER_HALTED_ROWS = ("cell_accuracy", "exact_accuracy", "halt_accuracy", "num_steps")
 
 
@@ -57,3 +57,15 @@ def mean_metrics(metrics: Metrics) -> dict[str, float | None]:
     """Fetch and divide; None where nothing was counted."""
     host = jax.device_get(metrics)
     return {k: float(s / n) if n else None for k, (s, n) in host.items()}
+
+
+def all_finite(metrics: Metrics) -> Bool[Array, ""]:
+    """Whether no sum is NaN or infinite."""
+    return jnp.isfinite(jnp.stack([total for total, _ in metrics.values()])).all()
+
+
+def unless_skipped(ok: Bool[Array, ""], metrics: Metrics) -> Metrics:
+    """The metrics of a step, or nothing but that it was skipped."""
+    counted = jax.tree.map(lambda s: jnp.where(ok, s, 0), metrics)
+    skipped = (~ok).astype(jnp.float32), jnp.ones((), jnp.float32)
+    return counted | {"skipped": skipped}

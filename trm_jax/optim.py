@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam-atan2, learning-rate schedule, sign-SGD for the puzzle table, and EMA."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -99,6 +100,51 @@ def make_optimizer(
         optax.stateless(add_decay),
         # optax counts updates from 0, the papers from 1.
         optax.scale_by_learning_rate(lambda count: schedule(count + 1)),
+    )
+
+
+class Optim(NamedTuple):
+    """The optimiser section of a config, and the schedules made from it."""
+
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    table_schedule: optax.Schedule
+    table_weight_decay: float
+    ema_decay: float
+    ema_ramp: bool
+
+
+def make_optim(
+    *,
+    lr: float,
+    weight_decay: float,
+    table_lr: float,
+    table_weight_decay: float,
+    b1: float,
+    b2: float,
+    warmup_steps: int,
+    min_ratio: float,
+    decay_start: float,
+    ema_decay: float,
+    ema_ramp: bool,
+    total_steps: int,
+) -> Optim:
+    """Build the optimiser; one schedule shape serves weights and puzzle table."""
+    shaped = partial(
+        make_schedule,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+        min_ratio=min_ratio,
+        decay_start=decay_start,
+    )
+    schedule = shaped(lr)
+    return Optim(
+        make_optimizer(schedule, b1=b1, b2=b2, weight_decay=weight_decay),
+        schedule,
+        shaped(table_lr),
+        table_weight_decay,
+        ema_decay,
+        ema_ramp,
     )
 
 

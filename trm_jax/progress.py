@@ -3,6 +3,7 @@
 
 import io
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -11,6 +12,8 @@ from trm_jax.clock import clock_time
 
 WIDTH = 30
 REDRAW_S = 0.2
+LINE_S = 5.0  # seconds between progress lines where there is no terminal
+log = logging.getLogger(__name__)
 
 
 class ProgressBar:
@@ -59,6 +62,29 @@ class ProgressBar:
     def handler(self) -> logging.Handler:
         """A handler that writes log lines above the bar."""
         return _AboveBar(self, self._stream)
+
+
+class RowProgress:
+    """Rows done, their rate and the time left: a bar, or a line now and then."""
+
+    def __init__(self, bar: ProgressBar, done: int, total: int) -> None:
+        self._bar, self._start, self._total = bar, done, total
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Show it."""
+        self._bar.update(done, self._total, "rows")
+        now, finished = time.monotonic(), done == self._total
+        if not self._bar.live and (now - self._last_line > LINE_S or finished):
+            self._last_line = now
+            rate = self.rate(done) or math.inf
+            left = clock_time((self._total - done) / rate)
+            log.info("%d/%d rows  %.1f/s  ETA %s", done, self._total, rate, left)
+
+    def rate(self, done: int) -> float | None:
+        """Rows per second of this process; None where nothing was left to do."""
+        passed = max(time.monotonic() - self._started, 1e-9)
+        return (done - self._start) / passed if done > self._start else None
 
 
 class _AboveBar(logging.StreamHandler):

@@ -3,7 +3,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,33 +14,48 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from trm_jax.errors import ConfigError
-from trm_jax.types import Batch
+from trm_jax.types import BATCH_AXES, Batch, Params
 
 # First match on the path in TrainState wins; the last rule replicates the rest.
 RULES: tuple[tuple[str, P], ...] = (
-    (r"^carry/", P("data")),
-    (r"^puzzle_table$", P("data")),  # a small one is replicated: see table_rows
+    (r"^carry/", P(BATCH_AXES)),
+    (r"^puzzle_table$", P(BATCH_AXES)),  # a small one is replicated: see table_rows
+    (r"^(params|ema_params|opt_state)/", P("fsdp")),  # matrices: see _matrix_spec
     (r"", P()),
 )
 TABLE_UNIT = 3072  # 3 * 2**10: divisible by any usual number of devices
 
 
-def make_mesh(num_devices: int, batch_size: int) -> Mesh:
-    """A one-axis mesh ("data") over the first `num_devices` devices; 0 takes all.
+def make_mesh(
+    data: int,
+    fsdp: int = 1,
+    *,
+    batch_sizes: Mapping[str, int] | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Mesh:
+    """A mesh with the axes "data" and "fsdp" over the first devices, or over `devices`.
 
-    Raises ConfigError where devices are missing or do not divide the batch.
+    `data` = 0 takes as many as there are; `batch_sizes` are rows by config key. Raises
+    ConfigError where devices are missing, left idle in a run of several processes, or
+    do not divide a batch.
     """
-    devices = jax.devices()
-    count = num_devices or len(devices)
-    if count > len(devices):
+    found = list(jax.devices() if devices is None else devices)
+    data = data or max(1, len(found) // fsdp)
+    size, asked = data * fsdp, f"mesh.data = {data} times mesh.fsdp = {fsdp}"
+    if size > len(found):
+        raise ConfigError(f"{asked} is {size}, but {len(found)} device(s) are visible")
+    if size < len(found) and len({d.process_index for d in found}) > 1:
         raise ConfigError(
-            f"mesh.data = {count}, but {len(devices)} device(s) are visible"
+            f"{asked} leaves {len(found) - size} of {len(found)} devices idle; with "
+            "several processes expected all of them (mesh.data = 0)"
         )
-    if batch_size % count:
-        raise ConfigError(
-            f"train.batch_size = {batch_size} is not divisible by mesh.data = {count}"
-        )
-    return Mesh(np.array(devices[:count]), ("data",), axis_types=(AxisType.Auto,))
+    for key, rows in (batch_sizes or {}).items():
+        if rows % size:
+            raise ConfigError(f"{key} = {rows} is not divisible by {asked}")
+    axis_types = (AxisType.Auto,) * len(BATCH_AXES)
+    return jax.make_mesh(
+        (data, fsdp), BATCH_AXES, axis_types=axis_types, devices=found[:size]
+    )
 
 
 def in_mesh(fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
@@ -67,6 +82,8 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
         spec = next(spec for rule, spec in RULES if re.search(rule, name))
         if name == "puzzle_table":
             spec = _table_spec(spec, leaf.shape[0], mesh)
+        elif spec == P("fsdp"):
+            spec = _matrix_spec(leaf.shape, mesh.shape["fsdp"])
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, state)
@@ -90,10 +107,41 @@ def _table_spec(spec: P, rows: int, mesh: Mesh) -> P:
         return P()
     if rows % mesh.size:
         raise ConfigError(
-            f"mesh.data = {mesh.size} does not divide the {rows:,} rows of the puzzle "
-            f"table; expected a divisor of {TABLE_UNIT:,}"
+            f"a mesh of {mesh.size} devices does not divide the {rows:,} rows of the "
+            f"puzzle table; expected a divisor of {TABLE_UNIT:,}"
         )
     return spec
+
+
+def _matrix_spec(shape: tuple[int, ...], ways: int) -> P:
+    """Shared out over "fsdp" along the first axis that allows it; vectors are not."""
+    axes = [i for i, n in enumerate(shape) if n % ways == 0]
+    if len(shape) < 2 or not axes:
+        return P()
+    return P(*(None,) * axes[0], "fsdp")
+
+
+def on_own_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn(params, *rows) -> (sums, rows)`, each device with its own rows alone.
+
+    Parameters are gathered before and sums added up after it, once: inside of the
+    loops of `fn` nothing travels. Without a mesh in context it is `fn` itself.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return fn
+    rows = P(BATCH_AXES)
+
+    def local(params: Params, *args: Any) -> Any:
+        sums, by_row = fn(params, *args)
+        return lax.psum(sums, BATCH_AXES), by_row
+
+    def over_mesh(params: Params, *args: Any) -> Any:
+        specs = (P(), *(rows for _ in args))
+        return jax.shard_map(
+            local, in_specs=specs, out_specs=(P(), rows), check_vma=False
+        )(params, *args)
+
+    return over_mesh
 
 
 def puzzle_vectors(table: Float[Array, "ids e"], ids: Int[Array, " b"]) -> Array:
@@ -110,14 +158,29 @@ def on_every_device(x: Array) -> Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     # Spread first: left to itself, XLA gathers the larger array that `x` is a part of.
-    return lax.with_sharding_constraint(lax.with_sharding_constraint(x, P("data")), P())
+    shared = lax.with_sharding_constraint(x, P(BATCH_AXES))
+    return lax.with_sharding_constraint(shared, P())
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a batch that lie on devices of this process, ascending."""
+    sharding = NamedSharding(mesh, P(BATCH_AXES))
+    slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique([np.arange(batch_size)[rows] for rows in slices])
 
 
 def put_batch(rows: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
-    """This process's rows, by field of Batch -> arrays sharded over the data axis."""
-    sharding = NamedSharding(mesh, P("data"))
-    arrays = {
-        name: jax.make_array_from_process_local_data(sharding, values)
-        for name, values in rows.items()
-    }
-    return Batch(**arrays)
+    """`own_rows` of a batch, by field of Batch -> arrays sharded over the mesh."""
+    sharding = NamedSharding(mesh, P(BATCH_AXES))
+    batch_size = len(rows["weight"]) * mesh.size // mesh.local_mesh.size
+    own = own_rows(mesh, batch_size)
+
+    def put(values: np.ndarray) -> Array:
+        def part(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(batch_size)
+            return values[slice(*np.searchsorted(own, (first, last)))]
+
+        shape = (batch_size, *values.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return Batch(**{name: put(values) for name, values in rows.items()})

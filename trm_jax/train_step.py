@@ -3,72 +3,41 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.config import ModelConfig
 from trm_jax.errors import ConfigError
 from trm_jax.halting import exploration_minimum
 from trm_jax.losses import LOSSES, row_losses, unknown_loss
-from trm_jax.metrics import add_metrics, step_metrics, zero_metrics
+from trm_jax.metrics import (
+    add_metrics,
+    all_finite,
+    step_metrics,
+    unless_skipped,
+    zero_metrics,
+)
 from trm_jax.model import TRM, init_variables
-from trm_jax.optim import ema_update, make_optimizer, make_schedule, sparse_sign_sgd
-from trm_jax.sharding import in_mesh, puzzle_vectors, state_shardings, table_rows
+from trm_jax.optim import Optim, ema_update, sparse_sign_sgd
+from trm_jax.sharding import (
+    in_mesh,
+    on_own_rows,
+    puzzle_vectors,
+    state_shardings,
+    table_rows,
+)
 from trm_jax.supervision import init_carry, refill, supervision_step
-from trm_jax.types import Batch, Carry, Metrics, Params, TrainState
+from trm_jax.types import BATCH_AXES, Batch, Carry, Metrics, Params, TrainState
 
 TrainStep = Callable[[TrainState, Batch], TrainState]
-
-
-class Optim(NamedTuple):
-    """The optimiser section of a config, and the schedules made from it."""
-
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    table_schedule: optax.Schedule
-    table_weight_decay: float
-    ema_decay: float
-    ema_ramp: bool
-
-
-def make_optim(
-    *,
-    lr: float,
-    weight_decay: float,
-    table_lr: float,
-    table_weight_decay: float,
-    b1: float,
-    b2: float,
-    warmup_steps: int,
-    min_ratio: float,
-    decay_start: float,
-    ema_decay: float,
-    ema_ramp: bool,
-    total_steps: int,
-) -> Optim:
-    """Build the optimiser; one schedule shape serves weights and puzzle table."""
-    shaped = partial(
-        make_schedule,
-        warmup_steps=warmup_steps,
-        total_steps=total_steps,
-        min_ratio=min_ratio,
-        decay_start=decay_start,
-    )
-    schedule = shaped(lr)
-    return Optim(
-        make_optimizer(schedule, b1=b1, b2=b2, weight_decay=weight_decay),
-        schedule,
-        shaped(table_lr),
-        table_weight_decay,
-        ema_decay,
-        ema_ramp,
-    )
+Sums = tuple[Params, Metrics]  # over rows: gradients of the parameters, metrics
+Rows = tuple[Float[Array, "b e"], Carry]  # gradients of the puzzle vectors, next carry
 
 
 def init_train_state(
@@ -93,13 +62,13 @@ def init_train_state(
 def loss_and_grads(
     model: TRM,
     loss: str,
+    batch_size: int,
     params: Params,
     vectors: Float[Array, "b e"],
     carry: Carry,
     min_steps: Int[Array, " b"],
-    batch_size: int,
-) -> tuple[tuple[Params, Array], Carry, Metrics]:
-    """Gradients of (params, puzzle vectors), the next carry, and the metrics.
+) -> tuple[Sums, Rows]:
+    """Gradients and metrics, summed over the rows; vector gradients and next carry.
 
     The loss is the sum over rows divided by the global batch size.
     """
@@ -121,18 +90,19 @@ def loss_and_grads(
         return (weight * rows.total).sum() / batch_size, (next_carry, metrics)
 
     grad_fn = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
-    (_, (next_carry, metrics)), grads = grad_fn(params, vectors)
-    return grads, next_carry, metrics
+    (_, (next_carry, metrics)), (grads, vector_grads) = grad_fn(params, vectors)
+    return (grads, metrics), (vector_grads, next_carry)
 
 
 def micro_batched(
-    grad_fn: Callable[..., tuple[tuple[Params, Array], Carry, Metrics]],
+    grad_fn: Callable[..., tuple[Sums, Rows]],
     micro_batches: int,
+    params: Params,
     *rows: Any,
-) -> tuple[tuple[Params, Array], Carry, Metrics]:
-    """`grad_fn(*rows)` in `micro_batches` parts of the rows, one after the other.
+) -> tuple[Sums, Rows]:
+    """`grad_fn(params, *rows)` in `micro_batches` parts of the rows, in turn.
 
-    Part i takes rows i, i + n, ...: on a mesh each device splits its own rows.
+    Part i takes rows i, i + n, ...
     """
 
     def split(a: Array) -> Array:
@@ -141,17 +111,16 @@ def micro_batched(
     def join(a: Array) -> Array:
         return a.swapaxes(0, 1).reshape(-1, *a.shape[2:])
 
-    def part(total: Any, rows: Any) -> tuple[Any, Any]:
-        (grads, vector_grads), carry, metrics = grad_fn(*rows)
-        return jax.tree.map(jnp.add, total, (grads, metrics)), (vector_grads, carry)
+    def part(total: Sums, rows: Any) -> tuple[Sums, Rows]:
+        sums, by_row = grad_fn(params, *rows)
+        return jax.tree.map(jnp.add, total, sums), by_row
 
     parts = jax.tree.map(split, rows)
     first = jax.tree.map(lambda a: a[0], parts)
-    (shapes, _), _, metric_shapes = jax.eval_shape(grad_fn, *first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes, metric_shapes))
-    (grads, metrics), by_part = jax.lax.scan(part, zeros, parts)
-    vector_grads, carry = jax.tree.map(join, by_part)
-    return (grads, vector_grads), carry, metrics
+    shapes, _ = jax.eval_shape(grad_fn, params, *first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    sums, by_part = jax.lax.scan(part, zeros, parts)
+    return sums, jax.tree.map(join, by_part)
 
 
 def make_train_step(
@@ -162,8 +131,12 @@ def make_train_step(
     seed: int,
     micro_batches: int,
     log_every: int,
+    skips: bool = False,
 ) -> TrainStep:
-    """The pure step (state, batch) -> state; all of its randomness is (seed, step)."""
+    """The pure step (state, batch) -> state; all of its randomness is (seed, step).
+
+    `skips`: a step whose loss or gradient is not finite changes no weight.
+    """
     c = model.config
     if loss not in LOSSES:
         raise unknown_loss(loss)
@@ -180,19 +153,22 @@ def make_train_step(
             explore_rate=c.explore_rate,
         )
 
-        def grad_fn(vectors: Array, carry: Carry, min_steps: Array) -> Any:
-            args = (state.params, vectors, carry, min_steps, batch_size)
-            return loss_and_grads(model, loss, *args)
-
-        rows = (puzzle_vectors(state.puzzle_table, ids), carry, min_steps)
-        if micro_batches == 1:
-            (grads, vector_grads), carry, metrics = grad_fn(*rows)
-        else:
-            parts = micro_batched(grad_fn, micro_batches, *rows)
-            (grads, vector_grads), carry, metrics = parts
+        grad_fn = partial(loss_and_grads, model, loss, batch_size)
+        if micro_batches > 1:
+            grad_fn = partial(micro_batched, grad_fn, micro_batches)
+        vectors = puzzle_vectors(state.puzzle_table, ids)
+        sums, rows = on_own_rows(grad_fn)(state.params, vectors, carry, min_steps)
+        (grads, metrics), (vector_grads, carry) = sums, rows
 
         # Also shows a gradient that is not finite before its update is saved.
-        metrics["grad_norm"] = optax.tree.norm(grads), jnp.ones(())
+        norm = optax.tree.norm(grads).astype(jnp.float32)
+        metrics["grad_norm"] = norm, jnp.ones((), jnp.float32)
+        # Counted by steps that never skip, too: a run may change its mind.
+        metrics["skipped"] = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
+        if skips:
+            ok = all_finite(metrics)
+            metrics = unless_skipped(ok, metrics)
+            ids = jnp.where(ok, ids, state.puzzle_table.shape[0])  # changes no row
         update = optim.optimizer.update
         updates, opt_state = update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -205,11 +181,15 @@ def make_train_step(
             weight_decay=optim.table_weight_decay,
         )
         ema = ema_update(
-            state.ema_params, params, step, decay=optim.ema_decay, ramp=optim.ema_ramp
+            state.ema_params,
+            params,
+            step,
+            decay=optim.ema_decay,
+            ramp=optim.ema_ramp,
         )
         logged = state.step % log_every == 0  # the sums so far have been written
         kept = jax.tree.map(lambda s: jnp.where(logged, 0, s), state.metrics)
-        return TrainState(
+        after = TrainState(
             step,
             params,
             state.constants,
@@ -219,24 +199,45 @@ def make_train_step(
             carry,
             add_metrics(kept, metrics),
         )
+        return _unless_skipped(ok, state, after) if skips else after
 
     return train_step
+
+
+def _unless_skipped(
+    ok: Bool[Array, ""], before: TrainState, after: TrainState
+) -> TrainState:
+    """`after`; but if not `ok`, weights as `before`, and every row to be replaced."""
+    old, new = (
+        (state.params, state.ema_params, state.opt_state) for state in (before, after)
+    )
+    params, ema, opt_state = jax.tree.map(partial(jnp.where, ok), new, old)
+    carry, batch = after.carry, after.carry.batch
+    carry = carry._replace(
+        y=jnp.where(ok, carry.y, 0),
+        z=jnp.where(ok, carry.z, 0),
+        halted=carry.halted | ~ok,
+        batch=batch._replace(weight=jnp.where(ok, batch.weight, 0)),
+    )
+    return after._replace(
+        params=params, ema_params=ema, opt_state=opt_state, carry=carry
+    )
 
 
 def jit_train_step(
     train_step: TrainStep, state: TrainState, mesh: Mesh, *, micro_batches: int
 ) -> Any:
-    """Compile over the mesh: state donated and sharded by rule, batch over "data"."""
+    """Compile over the mesh: state donated and sharded by rule, batch by row."""
     rows = state.carry.steps.shape[0]
-    if rows % (micro_batches * mesh.shape["data"]):
+    if rows % (micro_batches * mesh.size):
         raise ConfigError(
             f"train.batch_size = {rows} is not divisible by train.micro_batches = "
-            f"{micro_batches} times mesh.data = {mesh.shape['data']}"
+            f"{micro_batches} times the {mesh.size} device(s) of the mesh"
         )
     state_sharding = state_shardings(state, mesh)
     return jax.jit(
         in_mesh(train_step, mesh),
-        in_shardings=(state_sharding, NamedSharding(mesh, P("data"))),
+        in_shardings=(state_sharding, NamedSharding(mesh, P(BATCH_AXES))),
         out_shardings=state_sharding,
         donate_argnums=0,
     )

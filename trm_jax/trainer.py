@@ -6,17 +6,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
+from trm_jax import processes
 from trm_jax.checkpoint import Checkpoints
 from trm_jax.clock import clock_time
+from trm_jax.errors import SaveError
 from trm_jax.metric_writer import MetricWriter
 from trm_jax.metrics import mean_metrics
-from trm_jax.types import Batch, Metrics, TrainState
+from trm_jax.non_finite import Guard, NonFiniteError, Seen
+from trm_jax.types import Batch, TrainState
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +27,6 @@ OnBatch = Callable[[int], None]
 
 class Stopped(Exception):
     """The run was asked to stop. Raised by `run` once the state has been saved."""
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient is not finite; the message names metric and step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,14 +53,21 @@ class Trainer:
     """The loop over built objects; see `run`."""
 
     train_step: Callable[[TrainState, Batch], TrainState]
-    batches: Callable[[int, int], Iterator[Batch]]  # numbers first to last - 1
+    batches: Callable[[int, int], Iterator[Batch]]  # for steps first + 1 to last
     evaluate: Callable[[TrainState, OnBatch], dict[str, Any]]
     checkpoints: Checkpoints
-    writer: MetricWriter
+    restore: Callable[[], TrainState | None]  # the newest checkpoint
+    open_writer: Callable[[int], MetricWriter]  # after a restore at that step
+    guard: Guard
     cadence: Cadence
     schedule: optax.Schedule
+    on_save_error: str = "stop"
+    before_save: Callable[[], None] = lambda: None
+    # Several processes must ask equally often. Whether this loop asks hangs on the step
+    # and on earlier answers alone, and an evaluation asks after each of its batches.
     stop_requested: Callable[[], bool] = lambda: False
     on_step: Callable[[int], None] = lambda step: None
+    _writer: MetricWriter = dataclasses.field(init=False)
     _clock: tuple[float, int] = (0.0, 0)
 
     def run(self, state: TrainState) -> TrainState:
@@ -73,21 +78,45 @@ class Trainer:
         Raises:
           Stopped: a stop was requested; the state has been saved.
           NonFiniteError: a loss or gradient sum is not finite; nothing was saved.
+          SaveError: a save failed, and it was the last or on_save_error is "stop".
         """
+        while True:
+            try:
+                return self._run_from(state)
+            except NonFiniteError as error:
+                fault = error.with_traceback(None)  # its frames hold the bad state
+            del state
+            state = self._rolled_back(fault)
+
+    def _run_from(self, state: TrainState) -> TrainState:
         first, last = int(state.step), self.cadence.steps
         self._restart_clock(first)
-        self._after_step(first, state)
-        metrics_before: tuple[int, Metrics] | None = None
-        for step, batch in enumerate(self.batches(first, last), start=first + 1):
-            state = self.train_step(state, batch)
-            if metrics_before:  # one step late: the device is never kept waiting
-                check_finite(*metrics_before)
-            metrics_before = step, _copy(state.metrics)
-            self.on_step(step)
-            if self._anything_due(step) or self.stop_requested():
-                check_finite(step, state.metrics)
-                self._after_step(step, state)
+        self.guard.start(state)
+        with closing(self.open_writer(first)) as self._writer:
+            self._after_step(first, state)
+            seen = Seen.of(first, state)
+            for step, batch in enumerate(self.batches(first, last), start=first + 1):
+                processes.enter(f"step {step}")
+                state = self.train_step(state, batch)
+                self.guard.check(seen)  # a step late: the device is not kept waiting
+                seen = Seen.of(step, state)
+                self.on_step(step)
+                if self._anything_due(step) or self.stop_requested():
+                    self.guard.check(seen)
+                    self._after_step(step, state)
         self.checkpoints.wait()
+        return state
+
+    def _rolled_back(self, fault: NonFiniteError) -> TrainState:
+        """The state to go on from; raises `fault` where there is none."""
+        if self.guard.policy != "rollback":
+            raise fault
+        self.before_save()  # another may write here by now
+        self._tolerate(self.checkpoints.wait)
+        state = self.restore()
+        if state is None:
+            raise fault
+        self.guard.roll_back(int(state.step), fault)
         return state
 
     def _anything_due(self, step: int) -> bool:
@@ -97,18 +126,37 @@ class Trainer:
 
     def _after_step(self, step: int, state: TrainState) -> None:
         """Log, evaluate and save as far as they are due; stop if asked to."""
-        if step > self.writer.last_step:
+        self._tolerate(self.checkpoints.poll)
+        if step > self._writer.last_step:
             record = self._record(step, state)
             if record:
-                self.writer.write({"step": step} | record)
-        stop = self.stop_requested()
+                self._writer.write({"step": step} | record)
+        stop, last = self.stop_requested(), self.cadence.steps
         if stop or self.cadence.due(step, self.cadence.checkpoint_every):
-            self.writer.sync()
-            self.checkpoints.save(state)
+            self._save(step, state, is_last=stop or step == last)
         # The last step is always logged: no line means that its evaluation was cut.
-        if stop and (step < self.cadence.steps or self.writer.last_step < step):
-            self.checkpoints.wait()
+        if stop and (step < last or self._writer.last_step < step):
             raise Stopped(f"stopped after step {step}; saved, run again to resume")
+
+    def _save(self, step: int, state: TrainState, *, is_last: bool) -> None:
+        processes.enter(f"save of step {step}")
+        self._writer.sync()
+        self.before_save()
+        if not is_last:
+            self._tolerate(lambda: self.checkpoints.save(state))
+            return
+        self._tolerate(self.checkpoints.wait)  # for the one before
+        self.checkpoints.save(state)
+        self.checkpoints.wait()
+
+    def _tolerate(self, act: Callable[[], None]) -> None:
+        """Go on where a save failed, if the config says so."""
+        try:
+            act()
+        except SaveError as error:
+            if self.on_save_error == "stop":
+                raise
+            log.warning("SAVE FAILED, going on: %s", error)
 
     def _record(self, step: int, state: TrainState) -> dict[str, Any]:
         """The line of this step; empty if a stop cuts its evaluation short."""
@@ -148,6 +196,7 @@ class Trainer:
         return record | {"lr": learning_rate, "steps_per_s": known_rate}
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
+        processes.enter(f"evaluation after step {step}")
         scores = self.evaluate(state, self._raise_if_stopped)
         floats = {k: v for k, v in scores.items() if isinstance(v, float)}
         shown = "  ".join(f"{k} {v:.4f}" for k, v in floats.items())
@@ -161,15 +210,3 @@ class Trainer:
 
     def _restart_clock(self, step: int) -> None:
         self._clock = time.monotonic(), step
-
-
-def check_finite(step: int, metrics: Metrics) -> None:
-    """Raise NonFiniteError if a metric of the step is NaN or infinite."""
-    for name, (total, _) in jax.device_get(metrics).items():
-        if not abs(total) < float("inf"):
-            raise NonFiniteError(f"{name} is {total} at step {step}")
-
-
-@jax.jit
-def _copy(metrics: Metrics) -> Metrics:
-    return jax.tree.map(jnp.copy, metrics)  # the originals go to the next step

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
 Params = Any  # a Flax parameter tree
 Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); see metrics.py
 

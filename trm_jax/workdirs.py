@@ -13,13 +13,18 @@ from typing import Any
 
 import jax
 
+from trm_jax import processes
 from trm_jax.errors import ConfigError
+from trm_jax.files import read_bytes, write_whole
 
-# Keys that may differ when a run resumes: none of them changes what a step computes,
-# except train.steps where the learning rate decays, which the user then asks for. The
-# content of the data files is compared by digest.
+# Keys that may differ when a run resumes: beyond rounding none of them changes what a
+# step computes, except train.steps where the learning rate decays, which the user then
+# asks for. The content of the data files is compared by digest.
 MAY_CHANGE = (
     "train.steps",
+    "train.micro_batches",
+    "train.on_non_finite",
+    "train.on_save_error",
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
@@ -38,16 +43,25 @@ def claim(
 ) -> None:
     """Record config and data in a new workdir, or check that they are the same.
 
-    Raises ConfigError, with a diff, where another config or other data were used.
+    Of several processes the first does so. Raises ConfigError, with a diff, where
+    another config or other data were used, or where the record of them is lost.
     """
+    if not processes.is_first():
+        return
     folder = Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: {error.strerror}") from error
     records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
+    results = _results(folder)
     for name, (new, may_change) in records.items():
         path = folder / name
+        if results and not path.exists():
+            raise ConfigError(
+                f"{path}: not found, but {results[0]} is there: so nobody knows what "
+                f"was trained. Restore {name} from a backup, or use a new --workdir."
+            )
         lines = diff(read_json(path), new, may_change) if path.exists() else []
         if lines:
             raise ConfigError(
@@ -55,11 +69,23 @@ def claim(
                 "or undo these differences:\n  " + "\n  ".join(lines)
             )
     for name, (new, _) in records.items():
-        _write_json(folder / name, new)
+        write_whole(folder / name, json.dumps(new, indent=2) + "\n", ConfigError)
+
+
+def _results(folder: Path) -> list[str]:
+    """What only a run leaves that has recorded its config and data before."""
+    names = ("checkpoints/*[0-9]", "metrics.jsonl")
+    return [str(path) for name in names for path in sorted(folder.glob(name))]
 
 
 def record_run(workdir: str | Path, step: int) -> None:
-    """Append this process to runs.jsonl: when, from which step, on what."""
+    """Append this run to runs.jsonl: when, from which step, on what.
+
+    Of several processes the first does so. Raises ConfigError if it cannot.
+    """
+    if not processes.is_first():
+        return
+    path = Path(workdir) / "runs.jsonl"
     record = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "from_step": step,
@@ -68,9 +94,13 @@ def record_run(workdir: str | Path, step: int) -> None:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _VERSIONED},
         "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
-    with open(Path(workdir) / "runs.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    before = read_bytes(path, ConfigError)
+    if before and not before.endswith(b"\n"):
+        before += b"\n"
+    write_whole(path, before + json.dumps(record).encode() + b"\n", ConfigError)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -129,12 +159,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    draft = path.with_suffix(".json.tmp")
-    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 def code_version() -> str:

@@ -59,6 +59,20 @@ def test_the_gpu_suite_times_the_ssd_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_gpu_suite_compares_whole_runs_on_a_cpu(tmp_path):
+    rows = suite("runs", tmp_path)["runs"]
+    assert [row["network"] for row in rows] == ["mlp_t", "attention", "mamba2_attn"]
+    for row in rows:
+        equal = row["equal"]
+        assert list(equal) == [
+            "a second run",
+            "killed and resumed",
+            "restored on a CPU",
+        ]
+        assert all(equal.values())
+
+
+@pytest.mark.slow
 def test_the_step_benchmark_prints_its_table(tmp_path):
     flags = ["--mixer", "mlp_t", "--dtype", "float32", "--batch=1", "--steps=1"]
     out = tmp_path / "rows.json"

@@ -123,7 +123,7 @@ def test_on_two_gpus_each_kernel_gets_half_of_the_batch():
 
 @pytest.fixture(scope="module")
 def mesh():
-    return make_mesh(2, 4)
+    return make_mesh(2)
 
 
 ROWS = draw(0, b=4, l=20, h=4, g=2)

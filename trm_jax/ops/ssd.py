@@ -5,6 +5,7 @@ Axes: b batch, l time, h heads of p channels, g groups of heads that share B and
 n state dimensions; head i belongs to group i // (h / g).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,9 +22,9 @@ from trm_jax.ops.ssd_chunked import ssd_chunked
 from trm_jax.ops.ssd_chunked_backward import ssd_chunked_backward
 from trm_jax.ops.ssd_recurrent import ssd_recurrent
 from trm_jax.ops.ssd_tiles import supports
+from trm_jax.types import BATCH_AXES
 
 IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
-BATCH_AXIS = "data"  # the mesh axis that the batch may be sharded over
 
 Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
@@ -60,8 +61,8 @@ def ssd(
       y in x's dtype; the last state in float32 (float64 for float64 x).
 
     Differentiable in all arrays; all but recurrent keep only the inputs for the
-    backward pass and have no forward-mode derivative. Inputs sharded over the mesh axis
-    "data", of type Auto, stay so; for pallas the mesh must be in context
+    backward pass and have no forward-mode derivative. Inputs sharded over the mesh axes
+    "data" and "fsdp", of type Auto, stay so; for pallas the mesh must be in context
     (`jax.set_mesh`).
 
     Raises:
@@ -189,9 +190,10 @@ def _over_batch(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     All results have a batch axis; of the arguments, all but A.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    ways = mesh.shape.get(BATCH_AXIS, 1)
-    if ways == 1 or args[0].shape[0] % ways or BATCH_AXIS in mesh.manual_axes:
+    axes = tuple(a for a in BATCH_AXES if a not in mesh.manual_axes and a in mesh.shape)
+    ways = math.prod(mesh.shape[axis] for axis in axes)
+    if ways == 1 or args[0].shape[0] % ways:
         return fn(*args)
-    rows, all_of_it = PartitionSpec(BATCH_AXIS), PartitionSpec()
+    rows, all_of_it = PartitionSpec(axes), PartitionSpec()
     specs = tuple(all_of_it if i == 2 else rows for i in range(len(args)))
     return jax.shard_map(fn, in_specs=specs, out_specs=rows, check_vma=False)(*args)

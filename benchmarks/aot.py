@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training step takes of a pod that is not there, told by its compiler.
+
+python benchmarks/aot.py --topology v5e:16x16 [v5e:8x8 ...]
+                         --config configs/arc_agi_1.py[:variant] [...]
+                         [--set train.batch_size=12288 model.remat=dots ...]
+                         [--most_rows=48] [--json=FILE] [--hlo=FOLDER]
+
+Topologies: v5e:AxB chips of a TPU pod (needs libtpu, of the extra `tpu`, and no TPU) or
+h200:N GPUs, 8 to a host (needs the extra `aot`, JAX's CUDA plug-in, and no GPU).
+Compiles each config for each topology and prints, per device, the memory for arguments,
+temporary values and code; the model FLOPs of a step on all devices; the collectives by
+kind, with their number and the size of their arrays per step, loops multiplied out. It
+says nothing of speed. With --most_rows there are as many micro-batches as leave each
+device at most these rows at once. The JSON adds XLA's count of FLOPs, which takes each
+loop once. A case that fails, such as one that does not fit, is told with the compiler's
+message, the others go on, and the exit code is 1.
+"""
+
+import argparse
+import ast
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import runpy
+import sys
+import time
+from functools import partial
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+for key, value in {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+    "TPU_SKIP_MDS_QUERY": "1",  # whose answer would take minutes to fail
+    "TPU_WORKER_HOSTNAMES": "localhost",  # libtpu complains of its absence
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # likewise
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU to quarrel over
+}.items():
+    os.environ.setdefault(key, value)
+
+from jax.experimental import topologies
+
+from benchmarks.common import attempt, first_line
+from benchmarks.hlo import Collective, collectives
+from benchmarks.step import sizes_of
+from trm_jax.build import build
+from trm_jax.cost import step_flops
+
+H200 = pathlib.Path(__file__).parent.parent / "tests" / "ops" / "h200.textproto"
+# Bytes of a device; of a v5e's 16 GiB the compiler leaves some to the system.
+MEMORY = {"v5e": 15.75 * 2**30, "h200": 141e9}
+NEEDS = {"v5e": "libtpu", "h200": "jax_cuda13_plugin"}
+# Without a GPU to try them on, Triton finds no tiles for products of 916 tokens.
+OPTIONS = {"v5e": {}, "h200": {"xla_gpu_enable_triton_gemm": False}}
+HEADER = (
+    f"{'config':<26} {'topology':<9} {'rows':>5} micro"
+    "   args   temps  code   sum GB  of it | model TFLOP | collectives: arrays, MB"
+)
+
+
+def devices_of(topology: str) -> list[Any]:
+    """The devices of `v5e:AxB` or `h200:N`."""
+    chip, _, shape = topology.partition(":")
+    if chip not in NEEDS:
+        raise ValueError(f"topology {topology!r}; expected v5e:AxB or h200:N")
+    if importlib.util.find_spec(NEEDS[chip]) is None:
+        raise ModuleNotFoundError(f"{NEEDS[chip]} is not installed; --help says more")
+    if chip == "v5e":
+        bounds = [min(2, int(n)) for n in shape.split("x")]
+        options = {"chips_per_host_bounds": [*bounds, 1]}
+        return topologies.get_topology_desc(topology, "tpu", **options).devices
+    hosts = max(1, int(shape) // 8)
+    layout = f"1x{hosts}x{int(shape) // hosts}"
+    options = {"topology": layout, "target_config": H200.read_text()}
+    return topologies.get_topology_desc(platform="cuda", **options).devices
+
+
+def config_of(path: str, changes: list[str]) -> Any:
+    """The config of `FILE.py[:variant]` with `section.key=value` applied."""
+    file, _, variant = path.partition(":")
+    config = runpy.run_path(file)["get_config"](*filter(None, [variant]))
+    for change in changes:
+        name, _, value = change.partition("=")
+        with contextlib.suppress(ValueError, SyntaxError):  # else it is a word
+            value = ast.literal_eval(value)
+        config.update_from_flattened_dict({name: value})
+    config.eval.batch_size = config.train.batch_size
+    return config
+
+
+def split(rows: int, most: int) -> int:
+    """The fewest equal parts of `rows` that are at most `most` rows each."""
+    return next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
+
+
+def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What one config takes of one topology."""
+    config = config_of(path, args.set)
+    devices = devices_of(topology)
+    rows = config.train.batch_size
+    if args.most_rows:
+        config.train.micro_batches = split(rows // len(devices), args.most_rows)
+    sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+    start = time.perf_counter()
+    built = build(config.to_dict(), sizes, devices=devices)
+    like = built.state_like
+    lowered = built.train_step.lower(like, like.carry.batch)
+    compiled = lowered.compile(OPTIONS[topology.partition(":")[0]])
+    seconds = time.perf_counter() - start
+    text = compiled.as_text()
+    if args.hlo:
+        name = "_".join((pathlib.Path(path).name, topology)).replace(":", "_")
+        pathlib.Path(args.hlo, f"{name}.txt").write_text(text)
+    memory = compiled.memory_analysis()
+    taken = {
+        "arguments": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+    }
+    taken["sum"] = sum(taken.values())
+    taken["of_device"] = MEMORY[topology.partition(":")[0]]
+    found = collectives(text, devices=built.mesh.size)
+    largest = sorted(found, key=lambda one: -one.nbytes)[:5]
+    xla = compiled.cost_analysis() or {}
+    return {
+        "mesh": dict(built.mesh.shape),
+        "rows_per_device": rows // built.mesh.size,
+        "micro_batches": config.train.micro_batches,
+        "remat": config.model.remat,
+        "memory_bytes_per_device": taken,
+        "model_flops_all_devices": step_flops(built.model.config, rows),
+        "xla_flops_per_device_loops_once": xla.get("flops"),
+        "collectives": by_kind(found),
+        "largest": [one._asdict() for one in largest],
+        "compile_s": seconds,
+    }
+
+
+def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
+    """Exchanges and bytes of their arrays per step, by kind."""
+    totals: dict[str, dict[str, int]] = {}
+    for one in found:
+        total = totals.setdefault(one.kind, {"count": 0, "bytes": 0})
+        total["count"] += one.count
+        total["bytes"] += one.count * one.nbytes
+    return totals
+
+
+def as_line(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    name = row["config"].removeprefix("configs/").replace(".py", "")
+    head = f"{name:<26} {row['topology']:<9} "
+    if "failed" in row:
+        return f"{head} FAILED: {first_line(row)}"
+    taken = row["memory_bytes_per_device"]
+    sizes = [f"{taken[k] / 1e9:>6.2f}" for k in ("arguments", "temporaries", "code")]
+    moved = ", ".join(
+        f"{total['count']} {kind} {total['bytes'] / 1e6:.1f}"
+        for kind, total in row["collectives"].items()
+    )
+    share = taken["sum"] / taken["of_device"]
+    return (
+        f"{head}{row['rows_per_device']:>5} {row['micro_batches']:>5} "
+        f"{' '.join(sizes)} {taken['sum'] / 1e9:>8.2f} {share:>6.0%} | "
+        f"{row['model_flops_all_devices'] / 1e12:>11.1f} | {moved or 'none'}"
+    )
+
+
+def main() -> None:
+    """Print the table; write the rows as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--topology", nargs="+", required=True)
+    parser.add_argument("--config", nargs="+", required=True)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--most_rows", type=int)
+    parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--hlo", help="also write the programs to this folder")
+    args = parser.parse_args()
+    print(HEADER)
+    rows = []
+    for path in args.config:
+        for topology in args.topology:
+            case = {"config": path, "topology": topology, "set": args.set}
+            rows.append(attempt(case, partial(measure, path, topology, args)))
+            print(as_line(rows[-1]), flush=True)
+            if args.json:
+                pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+    sys.exit(any("failed" in row for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fault that a run should survive, tried: one table.
+
+python benchmarks/faults.py [--only R2 R4 ...] [--kills=100] [--workers=2]
+                            [--out=benchmarks/results]
+
+R1 to R14: the tests of each, the slow ones too; a test is one fault, or one place of
+it. R2 also kills short runs with -9 at random moments from their start on, --kills
+times in all, and compares their ends with the unbroken run's. Writes
+<out>/faults.json; exit code 1 if a fault was not survived.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from functools import partial
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from benchmarks.common import about_this_run
+from benchmarks.whole_runs import digest
+
+ROOT = pathlib.Path(__file__).parent.parent
+STEPS, SAVED_EVERY = 1500, 20
+LATEST_S = 12.0  # after its start, of a kill
+HEADER = "| | fault | tried | survived | skipped | steps lost | seconds |"
+
+
+class Fault(NamedTuple):
+    """What is tried, and which tests try it: files, and words of their names."""
+
+    title: str
+    files: tuple[str, ...]
+    names: str = ""
+
+
+MATRIX = {
+    "R1": Fault("stopped at any step, resumed", ("resume", "resume_tasks"), "not kill"),
+    "R2": Fault("kill -9", ("resume",), "kill"),
+    "R3": Fault("SIGTERM, SIGINT", ("cli",), "signal"),
+    "R4": Fault("damaged files of a checkpoint", ("checkpoint_faults", "checkpoint")),
+    "R5": Fault("other hosts, any step: the same batch", ("data_pipeline/loader",)),
+    "R6": Fault("restored on another mesh", ("elastic", "mesh", "puzzle_table")),
+    "R7": Fault("a second run: the same bits", ("train_step",), "bit or seed"),
+    "R8": Fault("loss or gradient not finite", ("non_finite", "trainer")),
+    "R9": Fault("a second writer; a stale lock", ("workdir_lock", "workdir_runs")),
+    "R10": Fault("disk full or read-only", ("checkpoint_disk", "workdir_disk")),
+    "R11": Fault("malformed input", ("data_pipeline", "bad_data"), "fuzz or bad"),
+    "R12": Fault("another config; damaged records", ("workdirs",)),
+    "R13": Fault("a save that fails unseen", ("checkpoint_disk", "trainer"), "save"),
+    "R14": Fault(
+        "one of several processes lost",
+        ("processes", "multi_process", "checkpoint_processes"),
+    ),
+}
+
+
+def tests_of(fault: Fault, workers: int) -> dict[str, Any]:
+    """How many tests there are, and how many passed or were skipped."""
+    paths = [f"tests/{name}" for name in fault.files]
+    paths = [p if (ROOT / p).is_dir() else f"{p}_test.py" for p in paths]
+    with tempfile.TemporaryDirectory() as folder:
+        report = pathlib.Path(folder) / "report.xml"
+        command = [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-n", str(workers), f"--junitxml={report}", "-k", fault.names, *paths),
+        ]
+        result = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if not report.exists():
+            raise RuntimeError(result.stdout[-2000:] + result.stderr[-2000:])
+        suite = next(ElementTree.parse(report).iter("testsuite"))
+    count = {name: int(suite.get(name, 0)) for name in ("tests", "skipped")}
+    bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    tried = count["tests"] - count["skipped"]
+    row = {"tried": tried, "survived": tried - bad, "skipped": count["skipped"]}
+    return row | ({"failed": result.stdout[-4000:]} if bad else {})
+
+
+def soak(kills: int, rng: random.Random) -> dict[str, Any]:
+    """Kill runs again and again; each must end as the unbroken run does."""
+    tries: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as base:
+        whole = pathlib.Path(base) / "whole"
+        fine, runs = start_run(whole).wait() == 0, 0
+        expected = timeless(whole), digest(str(whole))
+        while len(tries) < kills:
+            runs += 1
+            folder = pathlib.Path(base) / str(runs)
+            killed, code = kill_to_the_end(folder, kills - len(tries), rng)
+            tries += killed
+            fine &= code == 0 and (timeless(folder), digest(str(folder))) == expected
+            fine &= not list((folder / "checkpoints").glob("*tmp*"))
+    return {
+        "tried": len(tries),
+        "survived": len(tries) if fine else 0,
+        "skipped": 0,
+        "lost": max((one["lost"] for one in tries), default=0),
+        "runs": runs,
+        "steps_of_a_run": STEPS,
+        "saved_every": SAVED_EVERY,
+        "kills": tries,
+    }
+
+
+def kill_to_the_end(
+    folder: pathlib.Path, most: int, rng: random.Random
+) -> tuple[list[dict[str, Any]], int]:
+    """One run, killed up to `most` times: the kills, and its last exit code."""
+    tries: list[dict[str, Any]] = []
+    code = None
+    while code is None:
+        process = start_run(folder)
+        after_s = round(rng.uniform(0, LATEST_S), 2)
+        try:
+            code = process.wait(after_s if len(tries) < most else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            started = len(records(folder / "runs.jsonl"))
+            tries.append(
+                {"after_s": after_s, "step": last_step(folder), "started": started}
+            )
+    starts = [run["from_step"] for run in records(folder / "runs.jsonl")]
+    for one in tries:  # against the next start that got as far as restoring
+        one["lost"] = max(0, one["step"] - starts[one.pop("started")])
+    return tries, code
+
+
+def start_run(folder: pathlib.Path) -> subprocess.Popen:
+    """The smoke config in small batches, each step logged."""
+    changes = {"train.steps": STEPS, "train.batch_size": 16, "train.log_every": 1}
+    changes |= {"train.checkpoint_every": SAVED_EVERY, "train.eval_every": 100}
+    changes |= {"eval.max_puzzles": 64, "mesh.data": 1}
+    flags = (f"--config.{key}={value}" for key, value in changes.items())
+    command = [sys.executable, "train.py", "--config=configs/smoke.py", *flags]
+    return subprocess.Popen(
+        [*command, f"--workdir={folder}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of JSON objects; none if it is not there."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+
+
+def last_step(folder: pathlib.Path) -> int:
+    """The newest step that was logged."""
+    return max((r["step"] for r in records(folder / "metrics.jsonl")), default=0)
+
+
+def timeless(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The logged lines without their timings."""
+    lines = records(folder / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k != "steps_per_s"} for line in lines]
+
+
+def show(name: str, row: dict[str, Any]) -> None:
+    """One line of the table."""
+    cells = [name, row["title"], row["tried"], row["survived"], row["skipped"]]
+    cells += [row.get("lost", "-"), round(row["seconds"])]
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    if "failed" in row:
+        print(row["failed"], file=sys.stderr)
+
+
+def main() -> None:
+    """Try all, print, write; exit code 1 if something was not survived."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=MATRIX, default=list(MATRIX))
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", default="benchmarks/results")
+    args = parser.parse_args()
+    result = about_this_run() | {"faults": {}}
+    parts = [] if set(args.only) == set(MATRIX) else args.only
+    path = pathlib.Path(args.out) / f"{'_'.join(['faults', *parts])}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(HEADER, f"|{'---|' * 7}", sep="\n")
+    trials = {name: partial(tests_of, MATRIX[name], args.workers) for name in args.only}
+    titles = {name: MATRIX[name].title for name in trials}
+    if "R2" in trials and args.kills:
+        trials["R2 soak"] = partial(soak, args.kills, random.Random(0))
+        titles["R2 soak"] = "kill -9 at random moments of one run"
+    for name, trial in trials.items():
+        start = time.monotonic()
+        row = {"title": titles[name], **trial()}
+        row["seconds"] = round(time.monotonic() - start, 1)
+        result["faults"][name] = row
+        show(name, row)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\nwritten to {path}")
+    rows = result["faults"].values()
+    sys.exit(any(row["survived"] < row["tried"] or not row["tried"] for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What travels between devices in a compiled program, read from its optimised HLO."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+COLLECTIVE = re.compile(
+    r"%?(?P<name>[\w.\-]+) = (?P<shape>\S.*?) "
+    r"(?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|"
+    r"collective-permute|collective-broadcast)(?P<start>-start)?\("
+)
+ARRAY = re.compile(r"\b([a-z]+\d+\w*|pred)\[([\d,]*)\]")
+CALLED = re.compile(
+    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)="
+    r"%?([\w.\-]+)"
+)
+BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
+TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
+CONSTANT = re.compile(r" = [su]\d+\[\]\S* constant\((\d+)\)")
+OP_NAME = re.compile(r'op_name="([^"]*)"')
+CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+GROUPS = (
+    re.compile(r"replica_groups=\{\{([\d,]+)\}"),  # written out: the first group
+    re.compile(r"replica_groups=\[\d+,(\d+)\]<="),  # [groups, devices in each]
+    re.compile(r"replica_groups=mesh\[([^\]]*)\][^{}]*\{([^}]*)\}"),  # axes of a mesh
+)
+
+
+class Collective(NamedTuple):
+    """One exchange between devices, as often as it happens in a call of the program."""
+
+    kind: str  # all-gather, all-reduce, reduce-scatter, all-to-all, ...
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]  # (dtype, shape) of what comes out
+    group: int  # devices that exchange; 0 = all
+    count: int  # loops multiplied out
+    op_name: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one such exchange: of the whole arrays, gathered or unreduced."""
+        ways = self.group if self.kind == "reduce-scatter" else 1
+        return ways * sum(width(d) * math.prod(s) for d, s in self.arrays)
+
+    @property
+    def elements(self) -> int:
+        """Those of the largest array."""
+        return max(math.prod(shape) for _, shape in self.arrays)
+
+
+def width(dtype: str) -> int:
+    """Bytes per element of an HLO type."""
+    bits = re.search(r"\d+", dtype)
+    return max(1, int(bits[0]) // 8) if bits else 1
+
+
+def collectives(text: str, devices: int = 0) -> list[Collective]:
+    """The collectives of an optimised HLO module (`compiled.as_text()`).
+
+    Asynchronous pairs count once, at their start; so do the parts of one that a TPU
+    spreads over several fusions, which have one channel. Of branches, all count.
+    `devices` stands for "all" where a group is not spelt out. Raises ValueError for one
+    in a loop whose number of turns is not to be seen.
+    """
+    bodies = dict(_computations(text))
+    found: dict[tuple[str, str], Collective] = {}
+    for name, times in _executions(bodies).items():
+        for line in bodies[name]:
+            if not (match := COLLECTIVE.search(line)):
+                continue
+            if times is None:
+                raise ValueError(f"a loop of unknown length holds {line.strip()[:200]}")
+            shape = _result(match, bodies[name])
+            one = _collective(name, line, match["kind"], shape, times, devices)
+            channel = CHANNEL.search(line)
+            key = (one.kind, channel[1] if channel else name + line)
+            if key not in found or found[key].count < times:
+                found[key] = one
+    return list(found.values())
+
+
+def _result(match: re.Match[str], lines: list[str]) -> str:
+    """The shape of what comes out; an asynchronous start may name what goes in, too."""
+    if not match["start"]:
+        return match["shape"]
+    name = re.escape(match["name"])
+    done = re.compile(rf" = (\S.*?) {match['kind']}-done\(.*%?{name}\)")
+    return next(found[1] for line in lines if (found := done.search(line)))
+
+
+def _collective(
+    computation: str, line: str, kind: str, shape: str, times: int, devices: int
+) -> Collective:
+    arrays = tuple(
+        (dtype, tuple(int(n) for n in dims.split(",") if n))
+        for dtype, dims in ARRAY.findall(shape)
+    )
+    group = _group(line) or devices
+    if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+        # A TPU's reduce-scatter: all-reduce and slice, fused.
+        kind = "reduce-scatter"
+        arrays = tuple((d, (s[0] // group, *s[1:])) for d, s in arrays)
+    op_name = OP_NAME.search(line)
+    return Collective(kind, arrays, group, times, op_name[1] if op_name else "")
+
+
+def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+    """(name, lines); the entry's name is ""."""
+    name, lines = None, []
+    for line in text.splitlines():
+        if name is None:
+            if match := HEADER.match(line):
+                name, lines = ("" if match[1] else match[2]), []
+        elif line.startswith("}"):
+            yield name, lines
+            name = None
+        else:
+            lines.append(line)
+
+
+def _executions(bodies: dict[str, list[str]]) -> dict[str, int | None]:
+    """How often each computation runs in a call; None where a loop does not say."""
+    times: dict[str, int | None] = {"": 1}
+
+    def visit(name: str, count: int | None) -> None:
+        for line in bodies[name]:
+            trips: int | None = 1
+            if loop := WHILE.search(line):
+                trips = _trips(line, bodies[loop[1]])
+            for called in _called(line):
+                if called in bodies:
+                    inner = None if count is None or trips is None else count * trips
+                    old = times.get(called, 0)
+                    times[called] = None if None in (old, inner) else old + inner
+                    visit(called, inner)
+
+    visit("", 1)
+    return times
+
+
+def _called(line: str) -> list[str]:
+    names = CALLED.findall(line)
+    for branches in BRANCHES.findall(line):
+        names += [name.strip(" %") for name in branches.split(",")]
+    return names
+
+
+def _trips(line: str, condition: Iterable[str]) -> int | None:
+    if known := TRIPS.search(line):
+        return int(known[1])
+    bounds = [int(n) for text in condition for n in CONSTANT.findall(text)]
+    return bounds[0] if len(bounds) == 1 else None
+
+
+def _group(line: str) -> int:
+    listed, iota, mesh = (pattern.search(line) for pattern in GROUPS)
+    if listed:
+        return listed[1].count(",") + 1
+    if iota:
+        return int(iota[1])
+    if mesh:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
+    return 0

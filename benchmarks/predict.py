@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step times on more devices than are at hand: a cost model. PREDICTED, nothing is run.
+
+python benchmarks/predict.py [--chip v5e h200] [--devices 1 8 64 256]
+                             [--config configs/arc_agi_1.py[:variant] ...]
+                             [--set train.batch_size=12288 ...]
+python benchmarks/predict.py --measured FILE [...]    (written by step.py --json=FILE)
+
+A step takes the longest of three times, by the assumptions of `Chip`: its FLOPs
+(recomputed ones too) at 50 % and at 15 % of the peak rate, the bytes of its matrix
+products' operands and results, and the number of products one after the other; plus the
+exchange of gradients and puzzle vectors, taken as not hidden. --measured compares FLOPs
+over the product rate of the same run with the step time measured on one device.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax
+
+from benchmarks.aot import config_of
+from benchmarks.step import sizes_of
+from trm_jax.config import ModelConfig
+from trm_jax.cost import step_flops
+from trm_jax.model import TRM, init_variables
+from trm_jax.sharding import TABLE_UNIT
+
+EFFICIENCY = (0.5, 0.15)  # of the peak rate: hoped for, and what the papers had
+BANDWIDTH = 0.8  # of the peak memory bandwidth
+
+
+class Chip(NamedTuple):
+    """Rates by the maker; the latencies are guesses."""
+
+    flops: float  # per second, bfloat16
+    memory: float  # bytes per second
+    near: int  # devices in a ring of `link`s; rings are joined by `far_link`s
+    link: float  # bytes per second that a device sends, and receives, in its ring
+    far_link: float  # the same between rings
+    product_s: float  # least time of a matrix product with what belongs to it
+    hop_s: float  # least time of an exchange with a neighbour
+    ssd: str  # the form of the Mamba-2 scan
+
+
+CHIPS = {
+    # 16x16 torus: rings of 16 both ways, 50 GB/s per link and direction.
+    "v5e": Chip(197e12, 819e9, 16, 100e9, 100e9, 4e-6, 1e-6, "chunked"),
+    # NVLink in a host of 8; one network card of 400 Gb/s per GPU between hosts.
+    "h200": Chip(989e12, 4.8e12, 8, 450e9, 50e9, 10e-6, 5e-6, "pallas"),
+}
+CONFIGS = [
+    "configs/sudoku_extreme.py:mlp_t",
+    "configs/sudoku_extreme.py:attention",
+    "configs/sudoku_extreme.py:mamba2_attn",
+    "configs/maze_hard.py:attention",
+    "configs/maze_hard.py:mamba2_attn",
+    "configs/arc_agi_1.py:attention",
+    "configs/arc_agi_1.py:mamba2_attn",
+]
+HEADER = (
+    f"{'config':<26} batch devices  rows  TFLOP  GB moved  exch. MB | "
+    "FLOPs ms  bytes ms  prod. ms  exch. ms |         step ms     speed-up  limit"
+)
+
+
+class Work(NamedTuple):
+    """What one device does in a step."""
+
+    rows: int
+    flops: float
+    nbytes: float
+    products: int
+    summed: float  # bytes of the arrays that all devices add up
+    gathered: float  # bytes of those that all get whole
+
+
+def products(jaxpr: Any) -> tuple[int, int]:
+    """(number, bytes of operands and results) of matrix products and kernels."""
+    number = nbytes = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "pallas_call"):
+            arrays = (*eqn.invars, *eqn.outvars)
+            number += 1
+            nbytes += sum(v.aval.size * v.aval.dtype.itemsize for v in arrays)
+            continue
+        inner = [
+            products(getattr(value, "jaxpr", value))
+            for value in jax.tree.leaves(list(eqn.params.values()))
+            if hasattr(value, "eqns")
+        ]
+        if eqn.primitive.name == "cond":
+            inner = [max(inner)]  # one of the branches runs
+        for n, size in inner:
+            number += n * eqn.params.get("length", 1)
+            nbytes += size * eqn.params.get("length", 1)
+    return number, nbytes
+
+
+def work_of(config: Any, sizes: dict[str, int], devices: int, ssd: str) -> Work:
+    """What each of `devices` does in a step of the config."""
+    fields = {**config.model, **sizes, "ssd_implementation": ssd}
+    c = ModelConfig(**(fields | {"layers": tuple(fields["layers"])}))
+    batch = config.train.batch_size
+    rows = batch // devices
+    model = TRM(c)
+    params, _ = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    hidden = jax.ShapeDtypeStruct((rows, c.seq_len, c.d_model), c.compute_dtype)
+
+    def refine(p: Any, h: Any) -> Any:
+        return model.apply({"params": p}, h, method="refine")
+
+    number, nbytes = products(jax.make_jaxpr(refine)(params, hidden).jaxpr)
+    calls = (c.l_cycles + 1) * (c.h_cycles - 1 + 3)
+    again = c.l_cycles + 1 if c.remat == "full" else 0
+    weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    vectors = 4 * batch * c.puzzle_width
+    look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for the step, for the update
+    return Work(
+        rows=rows,
+        flops=step_flops(c, rows) * (1 + again / calls),
+        # Weights, their average and two moments are read and written, gradients read.
+        nbytes=nbytes * (calls + again) + 9 * weights,
+        products=number * (calls + again),
+        summed=(weights + look_ups * vectors) * (devices > 1),
+        gathered=vectors * (devices > 1),  # gradients of puzzle vectors
+    )
+
+
+def predict(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
+    """Seconds, by part; the step at both efficiencies."""
+    near, far = min(devices, chip.near), -(-devices // chip.near)
+    per_byte = (near - 1) / near / chip.link + (far - 1) / far / near / chip.far_link
+    hops = 3 * (near - 1 + far - 1)  # there and back for a sum, one way for a gather
+    parts = {
+        "flops": work.flops / chip.flops / EFFICIENCY[0],
+        "bytes": work.nbytes / chip.memory / BANDWIDTH,
+        "products": work.products * chip.product_s,
+        "exchange": (2 * work.summed + work.gathered) * per_byte + hops * chip.hop_s,
+    }
+    slow = parts["flops"] * EFFICIENCY[0] / EFFICIENCY[1]
+    others = max(parts["bytes"], parts["products"])
+    return {
+        **parts,
+        "best": max(parts["flops"], others) + parts["exchange"],
+        "worst": max(slow, others) + parts["exchange"],
+        "limit": max(parts, key=parts.__getitem__),
+    }
+
+
+def table(args: argparse.Namespace) -> None:
+    """One line per config and number of devices."""
+    for name in args.chip:
+        chip = CHIPS[name]
+        print(f"\nPREDICTED for {name}: {chip}\n{HEADER}")
+        for path in args.config:
+            config = config_of(path, args.set)
+            sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+            first = None
+            for devices in args.devices:
+                work = work_of(config, sizes, devices, chip.ssd)
+                found = predict(work, chip, devices)
+                first = first or found["best"] * devices
+                head = path.removeprefix("configs/").replace(".py", "")
+                head = f"{head:<26} {config.train.batch_size:>5} {devices:>7}"
+                speed_up = first / found["best"]
+                print(
+                    f"{head} {as_line(work, found)} {speed_up:>8.1f}  {found['limit']}"
+                )
+
+
+def as_line(work: Work, found: dict[str, Any]) -> str:
+    """Work and times of one device."""
+    parts = "flops", "bytes", "products", "exchange"
+    times = " ".join(f"{1e3 * found[part]:>9.2f}" for part in parts)
+    return (
+        f"{work.rows:>5} {work.flops / 1e12:>6.1f} {work.nbytes / 1e9:>9.1f} "
+        f"{(work.summed + work.gathered) / 1e6:>9.1f} | {times} | "
+        f"{1e3 * found['best']:>7.1f} to {1e3 * found['worst']:<8.1f}"
+    )
+
+
+def compare(files: list[str]) -> None:
+    """Measured steps beside FLOPs over the product rate of the same run."""
+    print(
+        "config          mixer        remat batch  GFLOP  predicted  measured ms ratio"
+    )
+    for file in files:
+        for row in json.loads(pathlib.Path(file).read_text()):
+            config = config_of(f"configs/{row['config']}.py:{row['mixer']}", [])
+            config.model.update(dtype=row["dtype"], remat=row["remat"])
+            config.train.batch_size = row["batch"]
+            work = work_of(config, sizes_of(row["config"], config), 1, "chunked")
+            predicted = work.flops / row["matmul_gflop_per_s"] / 1e6
+            print(
+                f"{row['config']:<15} {row['mixer']:<12} {row['remat']:<5} "
+                f"{row['batch']:>5} {work.flops / 1e9:>6.0f} {predicted:>10.0f} "
+                f"{row['ms_per_step']:>12.0f} {predicted / row['ms_per_step']:>5.2f}"
+            )
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--chip", nargs="+", choices=CHIPS, default=list(CHIPS))
+    parser.add_argument("--devices", nargs="+", type=int, default=[1, 8, 64, 256])
+    parser.add_argument("--config", nargs="+", default=CONFIGS)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--measured", nargs="+", help="files of step.py --json")
+    args = parser.parse_args()
+    if args.measured:
+        compare(args.measured)
+    else:
+        table(args)
+
+
+if __name__ == "__main__":
+    main()

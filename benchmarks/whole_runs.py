@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short runs on this device: the same bits twice, after a kill, and on a CPU.
+
+The part "runs" of benchmarks/gpu_suite.py; see there.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from benchmarks.common import attempt, first_line
+
+ROOT = pathlib.Path(__file__).parent.parent
+NETWORKS = ("mlp_t", "attention", "mamba2_attn")
+STEPS, SAVED, KILLED = 60, 25, 40  # in all, of the save that is resumed, of the kill
+DIGEST = """
+import sys
+from trm_jax.build import build
+from trm_jax.checkpoint import Checkpoints
+from trm_jax.manifest import state_digest
+from trm_jax.workdirs import read_run
+config, data = read_run(sys.argv[1])
+built = build(config | {"mesh": {"data": 1, "fsdp": 1}}, data["sizes"])
+print(state_digest(Checkpoints(sys.argv[1]).restore_step(built.state_like, None)))
+"""
+
+
+def cases(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
+    """What each network's runs had in common."""
+    for network in NETWORKS:
+        row = attempt({"network": network}, partial(compare, network))
+        said = first_line(row) if "failed" in row else json.dumps(row["equal"])
+        yield row, f"{network:<12} {said}"
+
+
+def compare(network: str) -> dict[str, Any]:
+    """Digests of the last state. Raises RuntimeError where they differ."""
+    with tempfile.TemporaryDirectory() as base:
+        folders = [f"{base}/{name}" for name in ("first", "second", "killed")]
+        for folder in folders[:2]:
+            train(network, folder)
+        train(network, folders[2], kill=True)
+        train(network, folders[2])
+        found = [digest(folder) for folder in folders]
+        on_cpu = digest(folders[0], JAX_PLATFORMS="cpu")
+    equal = {
+        "a second run": found[0] == found[1],
+        "killed and resumed": found[0] == found[2],
+        "restored on a CPU": found[0] == on_cpu,
+    }
+    if not all(equal.values()):
+        raise RuntimeError(f"not the same bits: {equal}")
+    return {"equal": equal, "digest": found[0]}
+
+
+def train(network: str, folder: str, *, kill: bool = False) -> None:
+    """Run the smoke config; or kill it with -9 once it has logged step KILLED."""
+    flags = {"train.steps": STEPS, "train.checkpoint_every": SAVED}
+    flags |= {"train.log_every": KILLED // 2, "train.eval_every": 0, "mesh.data": 1}
+    command = [
+        *(sys.executable, "train.py", f"--config=configs/smoke.py:{network}"),
+        *(f"--config.{key}={value}" for key, value in flags.items()),
+        *(f"--workdir={folder}", "--deterministic"),
+    ]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line)
+            if kill and line.startswith(f"step {KILLED}/"):
+                process.kill()
+    if process.returncode != (-9 if kill else 0):
+        raise RuntimeError(f"train.py ended with {process.returncode}: {lines[-5:]}")
+
+
+def digest(folder: str, **changes: str) -> str:
+    """Of the newest state, restored by a process with another environment."""
+    result = subprocess.run(
+        [sys.executable, "-c", DIGEST, folder],
+        cwd=ROOT,
+        env=environment() | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise RuntimeError(result.stderr[-500:])
+    return result.stdout.strip()
+
+
+def environment() -> dict[str, str]:
+    """This process holds most of the memory of a GPU already."""
+    return os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

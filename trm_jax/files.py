@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are never half written."""
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+
+def read_bytes(path: Path, error: type[Exception]) -> bytes:
+    """All of the file; empty if there is none. Raises `error` if it is unreadable."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as trouble:
+        raise error(f"{path} cannot be read: {trouble.strerror}") from trouble
+
+
+def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> None:
+    """Replace the file in one move, once all of it is on the disk.
+
+    Raises `error`, naming file and reason, and leaves the old file as it was.
+    """
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # others write, too
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        sync_folder(path.parent)
+    except OSError as trouble:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise error(f"{path} cannot be written: {trouble.strerror}") from trouble
+
+
+def sync_folder(folder: Path) -> None:
+    """Force names in it to the disk, as far as the file system can."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
