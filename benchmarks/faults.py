@@ -5,9 +5,10 @@ python benchmarks/faults.py [--only R2 R4 ...] [--kills=100] [--workers=2]
                             [--out=benchmarks/results]
 
 R1 to R14: the tests of each, the slow ones too; a test is one fault, or one place of
-it. R2 also kills short runs with -9 at random moments from their start on, --kills
-times in all, and compares their ends with the unbroken run's. Writes
-<out>/faults.json; exit code 1 if a fault was not survived.
+it. R2-soak kills short runs with -9 at random moments from their start on, --kills
+times in all, and compares their ends with the unbroken run's. Writes the rows, each
+with date, device and versions, into <out>/faults.json beside those of other faults;
+exit code 1 if a fault was not survived.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from benchmarks.common import about_this_run
 from benchmarks.whole_runs import digest
 
 ROOT = pathlib.Path(__file__).parent.parent
+SOAK = "R2-soak"
 STEPS, SAVED_EVERY = 1500, 20
 LATEST_S = 12.0  # after its start, of a kill
 HEADER = "| | fault | tried | survived | skipped | steps lost | seconds |"
@@ -49,8 +51,13 @@ MATRIX = {
     "R5": Fault("other hosts, any step: the same batch", ("data_pipeline/loader",)),
     "R6": Fault("restored on another mesh", ("elastic", "mesh", "puzzle_table")),
     "R7": Fault("a second run: the same bits", ("train_step",), "bit or seed"),
-    "R8": Fault("loss or gradient not finite", ("non_finite", "trainer")),
-    "R9": Fault("a second writer; a stale lock", ("workdir_lock", "workdir_runs")),
+    "R8": Fault(
+        "loss or gradient not finite", ("non_finite", "rollback", "skip", "trainer")
+    ),
+    "R9": Fault(
+        "a second writer; a stale lock",
+        ("workdir_lock", "workdir_race", "workdir_runs"),
+    ),
     "R10": Fault("disk full or read-only", ("checkpoint_disk", "workdir_disk")),
     "R11": Fault("malformed input", ("data_pipeline", "bad_data"), "fuzz or bad"),
     "R12": Fault("another config; damaged records", ("workdirs",)),
@@ -167,43 +174,42 @@ def timeless(folder: pathlib.Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "steps_per_s"} for line in lines]
 
 
-def show(name: str, row: dict[str, Any]) -> None:
-    """One line of the table."""
+def as_line(name: str, row: dict[str, Any]) -> str:
+    """A row of the table."""
     cells = [name, row["title"], row["tried"], row["survived"], row["skipped"]]
     cells += [row.get("lost", "-"), round(row["seconds"])]
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-    if "failed" in row:
-        print(row["failed"], file=sys.stderr)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:
     """Try all, print, write; exit code 1 if something was not survived."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=MATRIX, default=list(MATRIX))
+    names = [*MATRIX, SOAK]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
-    result = about_this_run() | {"faults": {}}
-    parts = [] if set(args.only) == set(MATRIX) else args.only
-    path = pathlib.Path(args.out) / f"{'_'.join(['faults', *parts])}.json"
+    path = pathlib.Path(args.out) / "faults.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(HEADER, f"|{'---|' * 7}", sep="\n")
-    trials = {name: partial(tests_of, MATRIX[name], args.workers) for name in args.only}
-    titles = {name: MATRIX[name].title for name in trials}
-    if "R2" in trials and args.kills:
-        trials["R2 soak"] = partial(soak, args.kills, random.Random(0))
-        titles["R2 soak"] = "kill -9 at random moments of one run"
-    for name, trial in trials.items():
+    trials = {name: partial(tests_of, MATRIX[name], args.workers) for name in MATRIX}
+    trials[SOAK] = partial(soak, args.kills, random.Random(0))
+    titles = {name: fault.title for name, fault in MATRIX.items()}
+    titles[SOAK] = "kill -9 at random moments of whole runs"
+    bad = 0
+    for name in args.only:
         start = time.monotonic()
-        row = {"title": titles[name], **trial()}
+        row = {"title": titles[name], **about_this_run(), **trials[name]()}
         row["seconds"] = round(time.monotonic() - start, 1)
-        result["faults"][name] = row
-        show(name, row)
-        path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\nwritten to {path}")
-    rows = result["faults"].values()
-    sys.exit(any(row["survived"] < row["tried"] or not row["tried"] for row in rows))
+        bad += row["survived"] < row["tried"] or not row["tried"]
+        print(as_line(name, row), row.get("failed", ""), flush=True)
+        rows = json.loads(path.read_text()) if path.exists() else {}
+        rows[name] = row
+        rows = {name: rows[name] for name in names if name in rows}
+        path.write_text(json.dumps(rows, indent=1) + "\n")
+    lines = [as_line(name, row) for name, row in rows.items()]
+    print(f"\nall that is in {path}:\n", HEADER, f"|{'---|' * 7}", *lines, sep="\n")
+    sys.exit(bad > 0)
 
 
 if __name__ == "__main__":
