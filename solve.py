@@ -82,7 +82,7 @@ def main() -> int:
         )
     shape = SudokuShape(data["box_rows"], data["box_cols"])
     question, solution, name = chosen_puzzle(data, shape)
-    built = build(config | {"mesh": {"data": 1}}, identity["sizes"])
+    built = build(config | {"mesh": {"data": 1, "fsdp": 1}}, identity["sizes"])
     checkpoints = Checkpoints(WORKDIR.value)
     state = checkpoints.restore_step(built.state_like, STEP.value)
     params = state.ema_params if WEIGHTS.value == "ema" else state.params

@@ -72,6 +72,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     stop = cli.StopSignal()  # first: the imports take their time
     cli.join_processes()
     with WorkdirLock(workdir) as lock:  # before them, too: a refusal comes at once
+        processes.before_end(lock.release)
         return train_locked(config, workdir, stop, lock)
 
 
@@ -116,6 +117,7 @@ def train_locked(
         rollbacks=rollbacks,
     )
     with closing(Checkpoints(workdir, keep=config.train.keep_checkpoints)) as saved:
+        processes.enter("restore")
         state = saved.restore_newest(built.state_like) or built.init()
         step = int(state.step)
         workdirs.record_run(workdir, step)

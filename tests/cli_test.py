@@ -187,7 +187,10 @@ def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "section", "key"),
-    [("config.json", "eval", "votes"), ("dataset.json", "sizes", "num_puzzles")],
+    [
+        ("config.json", "train", "on_non_finite"),
+        ("dataset.json", "sizes", "num_puzzles"),
+    ],
 )
 @pytest.mark.parametrize("script", ["eval.py", "solve.py"])
 def test_workdirs_of_other_versions_are_named(

@@ -33,6 +33,7 @@ class ProcessWatch:
     ) -> None:
         self.phase = "start"  # what this process is doing
         self.name = f"process {process_id} of {num_processes}"
+        self.last_act: Callable[[], None] = lambda: None  # before it ends the process
         self._client, self._process_id = client, process_id
         self._leaving = threading.Lock()  # taken by the thread with the last word
         host, _, port = address.rpartition(":")
@@ -61,7 +62,7 @@ class ProcessWatch:
             f"error: {self.name} lost another process during {self.phase}; "
             "run again to resume"
         )
-        os._exit(EXIT_RESUMABLE)
+        self._leave(EXIT_RESUMABLE)
 
     def _listen(self) -> None:
         """Wait for a last word of another process."""
@@ -107,6 +108,12 @@ class ProcessWatch:
             self._client.wait_at_barrier(_PART, int(PART_S * 1000))
         if self._process_id == 0:
             time.sleep(1)
+        self._leave(code)
+
+    def _leave(self, code: int) -> NoReturn:
+        _exit_later(code)
+        with contextlib.suppress(Exception):  # whatever it is, the process ends
+            self.last_act()
         os._exit(code)
 
 

@@ -145,6 +145,12 @@ def enter(phase: str) -> None:
         _watch.phase = phase
 
 
+def before_end(act: Callable[[], None]) -> None:
+    """To be done, within seconds, where the loss of another process ends this one."""
+    if _watch:
+        _watch.last_act = act
+
+
 def barrier(phase: str, timeout_s: float = MEET_S) -> None:
     """Wait until all processes are here.
 

@@ -27,7 +27,8 @@ from trm_jax.files import write_whole
 log = logging.getLogger(__name__)
 
 BEAT_S = 30.0  # between two signs of life
-STALE_S = 600.0  # who gives none for so long, on another machine, is dead
+DOUBTFUL_S = 75.0  # who gives none for so long, on another machine, may be dead
+STALE_S = 600.0  # and is, after so long
 _PROC = Path("/proc")
 _TOKEN = re.compile("[0-9a-f]{32}")  # it becomes part of a file name
 
@@ -69,7 +70,12 @@ class WorkdirLock:
         self._beats: threading.Thread | None = None
 
     def __enter__(self) -> "WorkdirLock":
-        """Raises ConfigError where another run has it, or nothing can be written."""
+        """Take it.
+
+        Raises:
+          ConfigError: another run has it, or nothing can be written.
+          ProcessError: a run on another machine had it, which may be dead: try again.
+        """
         if processes.is_first():
             try:
                 self._acquire()
@@ -151,15 +157,15 @@ class WorkdirLock:
             os.utime(draft)  # what the clock of the file system says now
             silent_s = draft.stat().st_mtime - beat
             if not holder.is_gone(silent_s):
-                raise ConfigError(self._refusal(holder, silent_s))
+                doubtful = silent_s > DOUBTFUL_S and not holder.is_here()
+                error = processes.ProcessError if doubtful else ConfigError
+                raise error(self._refusal(holder, silent_s))
             guard = _guard(path, holder.token)
             self._take(guard, draft)
             try:
                 if _read(path) == found:  # no beat since, and the same holder
                     os.replace(guard, path)
-                    text = (
-                        "warning: %s taken over from %s; it ended or was silent %.0f s"
-                    )
+                    text = "warning: %s taken over from %s; silent for %.0f s"
                     log.warning(text, path.name, holder, silent_s)
             except FileNotFoundError:  # the guard: this process was taken for dead
                 continue

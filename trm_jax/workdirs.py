@@ -122,7 +122,7 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     paths = folder / "config.json", folder / "dataset.json"
     config, dataset = map(read_json, paths)
     for path, tree, key in (
-        (paths[0], config, "eval.votes"),
+        (paths[0], config, "train.on_non_finite"),
         (paths[1], dataset, _SIZE),
     ):
         if key not in flatten(tree):
