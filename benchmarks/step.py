@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one training step, beside the machine's own matrix-product rate.
+"""Time of one training step on one device, beside that device's matrix-product rate.
 
 python benchmarks/step.py [--mixer=mlp_t attention] [--dtype=float32 bfloat16]
                           [--batch=8] [--steps=5] [--remat=none] [--json=FILE]
@@ -58,6 +58,7 @@ def measure(
     config.model.update(dtype=dtype, remat=remat)
     config.train.update(batch_size=batch, micro_batches=micro_batches)
     config.eval.batch_size = batch
+    config.mesh.data = 1  # as the product's
     sizes = sizes_of(name, config)
     built = build(config.to_dict(), sizes)
     state = built.init()

@@ -121,8 +121,8 @@ def test_each_logged_step_stands_once_in_order(unbroken):
     assert evaluated == [8, 16]
 
 
-def kill_until_done(folder, flags, *, kills, rng):
-    """Start the run again and again; -9 at random moments after it comes to life."""
+def kill_until_done(folder, flags, *, kills, lines, rng):
+    """Start the run again and again; -9 at random, within so many lines of steps."""
     done = 0
     while True:
         process = subprocess.Popen(
@@ -132,9 +132,10 @@ def kill_until_done(folder, flags, *, kills, rng):
             text=True,
         )
         if done < kills:
-            while process.stdout.readline()[:5] != "step ":
-                pass  # wait until it trains
-            time.sleep(rng.uniform(0, 1.2))
+            for _ in range(rng.randint(1, lines)):
+                while process.stdout.readline()[:5] != "step ":
+                    pass
+            time.sleep(rng.uniform(0, 0.2))
             process.kill()
             done += process.wait() == -9
         output, _ = process.communicate(timeout=300)
@@ -156,7 +157,9 @@ def assert_survives_kills(tmp_path, kills, steps):
     result = call("train.py", f"--workdir={unbroken}", *flags)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "killed"
-    assert kill_until_done(folder, flags, kills=kills, rng=random.Random(0)) == kills
+    lines = int(0.8 * steps / overrides["train.log_every"] / kills)
+    random_moments = {"kills": kills, "lines": lines, "rng": random.Random(0)}
+    assert kill_until_done(folder, flags, **random_moments) == kills
     assert digest(folder) == digest(unbroken)
     assert metric_lines(folder) == metric_lines(unbroken)
     runs = [json.loads(r) for r in (folder / "runs.jsonl").read_text().splitlines()]

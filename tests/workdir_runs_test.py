@@ -67,10 +67,11 @@ def test_a_killed_run_is_taken_over_and_one_that_lost_its_lock_saves_no_more(tra
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_leaves_no_lock(training):
-    folder, _, flags = training
+def test_a_run_that_is_stopped_leaves_no_lock(tmp_path):
+    folder = tmp_path / "w"
+    flags = as_flags("configs/smoke.py", **{"train.steps": 10**6})
     line = command("train.py", f"--workdir={folder}", *flags)
-    with ProcessGroup(line, 1, folder.parent / "logs_last") as group:
+    with ProcessGroup(line, 1, tmp_path / "logs") as group:
         group.await_text(0, "\nstep ")
         assert (folder / "lock.json").exists()
         group.send(0, signal.SIGTERM)
