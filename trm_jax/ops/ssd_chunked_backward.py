@@ -13,7 +13,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from trm_jax.ops.ssd_chunked import decays, joined, narrow_product, scan_states, split
+from trm_jax.ops.ssd_chunked import (
+    UNROLL,
+    decays,
+    joined,
+    narrow_product,
+    scan_states,
+    split,
+)
 
 
 def ssd_chunked_backward(
@@ -46,7 +53,7 @@ def ssd_chunked_backward(
 
         like = scores, B, C
         zeros: tuple[Array, ...] = tuple(jnp.zeros(v.shape, wide) for v in like)
-        sums, (dX, da, dfirst) = lax.scan(head, zeros, tuple(per_head))
+        sums, (dX, da, dfirst) = lax.scan(head, zeros, tuple(per_head), unroll=UNROLL)
         dscores, dB, dC = sums
         dC = dC + product("bcqs,bcsn->bcqn", dscores, B)
         dB = dB + product("bcqs,bcqn->bcsn", dscores, C)
