@@ -4,12 +4,13 @@
 python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
                [--pool=N,N,...] [--devices=N]
+               [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
 Takes the newest checkpoint, its averaged weights and the test set of the run where not
 told otherwise; what was told otherwise is in the names of the files. With --votes=V
 each puzzle is solved in V forms (0: in all it has), whose answers are turned back and
 voted over. An evaluation that was cut short goes on where it stopped. Exit codes: 0
-done, 2 wrong input or config, 1 otherwise.
+done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
 """
 
 import json
@@ -114,7 +115,13 @@ class Evaluation:
         )
         # Its own mesh: the devices that the run was trained on need not be here.
         mesh = {"data": DEVICES.value, "fsdp": 1}
-        self.built = build(config | {"mesh": mesh}, identity["sizes"])
+        train = config["train"] | {"micro_batches": 1}
+        try:
+            mine = config | {"mesh": mesh, "train": train}
+            self.built = build(mine, identity["sizes"])
+        except ConfigError as error:
+            hint = " (--devices=N sets it)" if "mesh.data" in str(error) else ""
+            raise ConfigError(f"{error}{hint}") from error
         self.checkpoints = Checkpoints(workdir)
         self.eval_step = make_eval_step(
             self.built.model,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saves on a disk that is full or read-only, and when a save is said to be done."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -14,8 +15,10 @@ import jax.numpy as jnp
 import pytest
 
 from tests.checkpoint_test import like, make_state
-from trm_jax.checkpoint import Checkpoints, SaveError
-from trm_jax.errors import CheckpointError
+from trm_jax import checkpoint
+from trm_jax.checkpoint import Checkpoints
+from trm_jax.errors import CheckpointError, SaveError
+from trm_jax.processes import ProcessError
 from trm_jax.step_folders import StepFolders
 
 # Orbax leaves tasks of a failed write behind; they complain when they are collected.
@@ -234,12 +237,61 @@ def test_a_failure_is_not_lost_behind_the_next_save(disk, state, monkeypatch, ca
     assert names(disk) == ["2"]
 
 
-def test_closing_tells_of_a_failure(disk, state, monkeypatch):
-    checkpoints = Checkpoints(disk, keep=9)
+def test_closing_tells_of_a_failure_and_hides_no_other(
+    disk, state, monkeypatch, caplog
+):
     after(monkeypatch, "make", lambda: fill(disk, 100_000))
-    checkpoints.save(state(1))
-    with pytest.raises(SaveError, match="step 1 was not saved"):
-        checkpoints.close()
+
+    def run():
+        with contextlib.closing(Checkpoints(disk, keep=9)) as checkpoints:
+            checkpoints.save(state(1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert "step 1 was not saved" in caplog.text
+
+
+def test_a_save_that_hangs_ends_the_wait(tmp_path, state, monkeypatch):
+    go_on = threading.Event()
+    before(monkeypatch, "commit", lambda: go_on.wait(30))
+    monkeypatch.setattr(checkpoint, "SAVE_LIMIT_S", 0.2)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    checkpoints.save(state(7))
+    with pytest.raises(ProcessError, match=r"step 7 is not in .* after 0\.2 s"):
+        checkpoints.wait()
+    go_on.set()
+
+
+def test_processes_that_do_not_meet_in_a_save_are_no_failed_save(
+    tmp_path, state, monkeypatch
+):
+    def apart():
+        raise ProcessError("not all came")
+
+    before(monkeypatch, "commit", apart)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    checkpoints.save(state(7))
+    with pytest.raises(ProcessError, match="not all came"):
+        checkpoints.wait()
+
+
+def test_what_must_come_before_a_save_does(tmp_path, state, monkeypatch):
+    order = []
+    before(monkeypatch, "make", lambda: order.append("make"))
+    checkpoints = Checkpoints(tmp_path, keep=9)
+
+    def fail():
+        order.append("before")
+        raise SaveError("the log cannot be written")
+
+    with pytest.raises(SaveError, match="step 7 was not saved.*the log cannot"):
+        checkpoints.save(state(7), before=fail)
+    checkpoints.save(state(7), before=lambda: order.append("before"))
+    checkpoints.wait()
+    checkpoints.save(state(7), before=fail)  # is there already
+    assert order == ["before", "before", "make"]
+    assert checkpoints.steps() == [7]
 
 
 def test_saved_is_said_only_after_the_commit_and_polling_does_not_wait(

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that goes back after a fault, and resumes exactly thereafter."""
 
+import gc
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -53,6 +55,20 @@ def test_a_rollback_leaves_out_the_batches_that_led_to_the_fault(tmp_path, run, 
     assert_all_finite(tmp_path / "run")
     dumps = (tmp_path / "run" / "non_finite").iterdir()
     assert {json.loads(p.read_text())["batch"] for p in dumps} == bad
+
+
+def test_a_rollback_keeps_no_second_state(tmp_path, run, monkeypatch):
+    restore, live = Checkpoints.restore_newest, []
+
+    def measured(checkpoints, like):
+        gc.collect()
+        live.append(sum(array.nbytes for array in jax.live_arrays()))
+        return restore(checkpoints, like)
+
+    monkeypatch.setattr(Checkpoints, "restore_newest", measured)
+    assert run(tmp_path, config_of("rollback"), bad={8}) == 0
+    at_start, at_rollback = live
+    assert at_rollback < at_start + 50_000  # of 290 kB
 
 
 TWICE = {8, 13}  # the faults of a run that goes back to step 5 each time

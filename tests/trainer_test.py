@@ -169,6 +169,51 @@ def test_the_last_save_must_succeed(tmp_path, disk, monkeypatch, stopped_at):
     assert max(saved_steps(tmp_path)) < last
 
 
+class FullFile:
+    """Takes a few bytes of a line while the disk is full."""
+
+    def __init__(self, file, is_full):
+        self.file, self.is_full, self.fileno = file, is_full, file.fileno
+        self.close = file.close
+
+    def write(self, data):
+        if self.is_full():
+            if len(data) < 20:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data[:7])
+        return self.file.write(data)
+
+
+@pytest.mark.parametrize("policy", ["continue", "stop"])
+def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, policy):
+    share_compilations(monkeypatch)
+    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    config = saving(policy)
+    assert train.train(config, str(tmp_path / "whole")) == 0
+    done, written = [], MetricWriter.write
+
+    def write(writer, record):
+        done.append(record["step"])
+        if not isinstance(writer._file, FullFile):
+            writer._file = FullFile(writer._file, lambda: 4 < done[-1] < 12)
+        written(writer, record)
+
+    monkeypatch.setattr(MetricWriter, "write", write)
+    folder = tmp_path / "full"
+    if policy == "stop":
+        with pytest.raises(SaveError, match=r"metrics.jsonl cannot .*No space left"):
+            train.train(config, str(folder))
+        monkeypatch.setattr(MetricWriter, "write", written)
+    else:
+        caplog.clear()
+    assert train.train(config, str(folder)) == 0
+    if policy == "continue":
+        assert "SAVE FAILED, going on" in caplog.text
+        assert 10 not in saved_steps(folder)  # its lines were not on the disk
+    assert metric_lines(folder) == metric_lines(tmp_path / "whole")
+    assert digest(folder) == digest(tmp_path / "whole")
+
+
 def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
     failing = (
         "import train, trm_jax.step_folders as s\n"

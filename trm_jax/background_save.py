@@ -33,7 +33,7 @@ class BackgroundSave(threading.Thread):
         keep: int | None,
     ) -> None:
         """Return once the state may change: it has been copied to the host."""
-        super().__init__()
+        super().__init__(daemon=True)
         self.step = int(state.step)
         self.error: Exception | None = None
         self._folders, self._draft, self._keep = folders, draft, keep

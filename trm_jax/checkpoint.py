@@ -11,7 +11,9 @@ for the one before it.
 import errno
 import functools
 import logging
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from trm_jax.types import TrainState
 
 log = logging.getLogger(__name__)
 
+SAVE_LIMIT_S = 1800.0  # a save that takes longer has a disk that does not answer
+
 
 class Checkpoints:
     """The checkpoints of one workdir: `workdir/checkpoints/<step>/`.
@@ -45,7 +49,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, *, keep: int | None = None) -> None:
         """Open for training, keeping `keep` steps; or for reading alone (None).
 
-        Raises CheckpointError where the folder is missing or cannot be written.
+        Raises CheckpointError where the folder is missing or cannot be created.
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._folders = StepFolders(self.folder)
@@ -62,23 +66,32 @@ class Checkpoints:
         """The steps that were saved, ascending; some may be damaged since."""
         return self._folders.steps()
 
-    def save(self, state: TrainState) -> None:
+    def save(
+        self, state: TrainState, *, before: Callable[[], None] = lambda: None
+    ) -> None:
         """Start saving the state under its step; does nothing if that step exists.
 
-        Waits for the save before, whose failure the next `poll` or `wait` raises.
+        Waits for the save before, whose failure the next `poll` or `wait` raises. What
+        has to be on the disk first, process 0 brings there in `before`.
 
         Raises:
-          SaveError: it cannot start: too little space, or a folder that is read-only.
+          SaveError: it cannot start: too little space, a folder that is read-only, or
+            an error of `before`.
         """
         step, phase = int(state.step), f"start of save {int(state.step)}"
         self._settle()
-        exists = processes.is_first() and self._folders.path(step).is_dir()
+        exists = processes.is_first() and os.path.isdir(self._folders.path(step))
         if not processes.all_true(not exists, phase):
             return
         draft = self._folders.next_draft(step)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+        def begin() -> None:
+            before()
+            self._folders.make(draft, size)
+
         try:
-            on_first(lambda: self._folders.make(draft, size), phase)
+            on_first(begin, phase)
         except CheckpointError as error:
             self._failure = None  # the newer one says as much
             raise self._save_error(step, error) from error
@@ -104,14 +117,27 @@ class Checkpoints:
         self._raise_failure()
 
     def close(self) -> None:
-        """Wait, then release what reads and writes."""
-        self.wait()
+        """Wait, then release what reads and writes.
+
+        Only logs a save that failed: who has not called `wait` has another error.
+        """
+        try:
+            self.wait()
+        except SaveError as error:
+            log.warning("SAVE FAILED: %s", error)
         self._handler.close()
 
     def _settle(self) -> None:
         save, self._save = self._save, None
         if save:
-            save.join()
+            save.join(SAVE_LIMIT_S)
+            if save.is_alive():
+                raise processes.ProcessError(
+                    f"step {save.step} is not in {self.folder} after "
+                    f"{SAVE_LIMIT_S:g} s; run again to resume"
+                )
+            if isinstance(save.error, processes.ProcessError):
+                raise save.error
             if save.error:
                 self._failure = self._save_error(save.step, save.error)
             else:
@@ -216,6 +242,8 @@ class Checkpoints:
 
 def _is_damage(error: Exception) -> bool:
     """Whether files are to blame, not rights or limits of this machine."""
+    if isinstance(error, TimeoutError):
+        return False
     told = re.search(r"os_error_code='(\d+)'", str(error))  # by tensorstore
     number = int(told[1]) if told else getattr(error, "errno", None)
     return number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)

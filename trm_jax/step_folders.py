@@ -65,9 +65,11 @@ class StepFolders:
             file.write(manifest)
             file.flush()
             os.fsync(file.fileno())
-        sizes = [p.stat().st_size for p in draft.rglob("*") if p.is_file()]
-        if not all(sizes) or path.read_text(encoding="utf-8") != manifest:
-            raise OSError(errno.EIO, "not all that was written is there", str(draft))
+        for part in (draft, *draft.rglob("*")):
+            if part.is_dir():
+                sync_folder(part)
+            elif not part.stat().st_size:
+                raise OSError(errno.EIO, "not all that was written is there", str(part))
         draft.rename(self.path(step))
         sync_folder(self.root)
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import optax
@@ -84,7 +85,8 @@ class Trainer:
             try:
                 return self._run_from(state)
             except NonFiniteError as error:
-                fault = error.with_traceback(None)  # its frames hold the bad state
+                # A new one: frames of the old one, and of its context, hold the state.
+                fault = NonFiniteError(str(error), error.step)
             del state
             state = self._rolled_back(fault)
 
@@ -104,7 +106,7 @@ class Trainer:
                 if self._anything_due(step) or self.stop_requested():
                     self.guard.check(seen)
                     self._after_step(step, state)
-        self.checkpoints.wait()
+            self._writer.sync()
         return state
 
     def _rolled_back(self, fault: NonFiniteError) -> TrainState:
@@ -130,7 +132,8 @@ class Trainer:
         if step > self._writer.last_step:
             record = self._record(step, state)
             if record:
-                self._writer.write({"step": step} | record)
+                line = {"step": step} | record
+                self._tolerate(lambda: self._writer.write(line))
         stop, last = self.stop_requested(), self.cadence.steps
         if stop or self.cadence.due(step, self.cadence.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
@@ -140,13 +143,13 @@ class Trainer:
 
     def _save(self, step: int, state: TrainState, *, is_last: bool) -> None:
         processes.enter(f"save of step {step}")
-        self._writer.sync()
         self.before_save()
+        save = partial(self.checkpoints.save, state, before=self._writer.sync)
         if not is_last:
-            self._tolerate(lambda: self.checkpoints.save(state))
+            self._tolerate(save)
             return
         self._tolerate(self.checkpoints.wait)  # for the one before
-        self.checkpoints.save(state)
+        save()
         self.checkpoints.wait()
 
     def _tolerate(self, act: Callable[[], None]) -> None:
