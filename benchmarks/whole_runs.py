@@ -48,6 +48,9 @@ def compare(network: str) -> dict[str, Any]:
             train(network, folder)
         train(network, folders[2], kill=True)
         train(network, folders[2])
+        starts = [run["from_step"] for run in runs_of(folders[2])]
+        if starts != [0, SAVED]:
+            raise RuntimeError(f"killed and resumed, it started from steps {starts}")
         found = [digest(folder) for folder in folders]
         on_cpu = digest(folders[0], JAX_PLATFORMS="cpu")
     equal = {
@@ -61,7 +64,7 @@ def compare(network: str) -> dict[str, Any]:
 
 
 def train(network: str, folder: str, *, kill: bool = False) -> None:
-    """Run the smoke config; or kill it with -9 once it has logged step KILLED."""
+    """Run the smoke config; or kill it with -9 after step KILLED and save SAVED."""
     flags = {"train.steps": STEPS, "train.checkpoint_every": SAVED}
     flags |= {"train.log_every": KILLED // 2, "train.eval_every": 0, "mesh.data": 1}
     command = [
@@ -80,10 +83,17 @@ def train(network: str, folder: str, *, kill: bool = False) -> None:
         lines = []
         for line in process.stdout or ():
             lines.append(line)
-            if kill and line.startswith(f"step {KILLED}/"):
+            logged = any(line.startswith(f"step {KILLED}/") for line in lines)
+            if kill and logged and f"saved step {SAVED}\n" in lines:
                 process.kill()
     if process.returncode != (-9 if kill else 0):
         raise RuntimeError(f"train.py ended with {process.returncode}: {lines[-5:]}")
+
+
+def runs_of(folder: str) -> list[dict[str, Any]]:
+    """runs.jsonl: a record of each start."""
+    text = pathlib.Path(folder, "runs.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def digest(folder: str, **changes: str) -> str:

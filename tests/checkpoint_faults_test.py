@@ -338,6 +338,18 @@ def test_a_file_that_may_not_be_read_is_no_damage(
     assert checkpoints.steps() == [BEFORE, NEWEST]
 
 
+def test_a_disk_that_does_not_answer_is_no_damage(workdir, states, monkeypatch):
+    checkpoints = Checkpoints(workdir)
+
+    def restore(*args, **kwargs):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(checkpoints._handler, "restore", restore)
+    with pytest.raises(CheckpointError, match="cannot be read: TimeoutError"):
+        checkpoints.restore_newest(like(states[NEWEST]))
+    assert checkpoints.steps() == [BEFORE, NEWEST]
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -173,12 +173,22 @@ def test_eval_by_default_repeats_the_runs_own_last_evaluation(run):
         (["--step=7"], ["step 7", "found: 20"]),
         (["--weights=mean"], ["weights", "ema"]),
         (["--supervision_steps=-1"], ["supervision_steps"]),
+        (["--devices=3"], ["mesh.data = 3", "2 device(s)", "--devices=N"]),
         (["--data=none.csv"], ["none.csv", "not found"]),
         (["--data=tests/data_pipeline/bad/sudoku_ok.csv"], ["81 characters found"]),
     ],
 )
 def test_wrong_eval_flags_end_in_one_clear_message(run, flags, named):
     refused(call("eval.py", f"--workdir={run[0]}", *flags), *named)
+
+
+def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / "w")
+    config = json.loads((folder / "config.json").read_text())
+    config["train"]["micro_batches"] = config["train"]["batch_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    result = call("eval.py", f"--workdir={folder}", "--devices=2")
+    assert result.returncode == 0, result.stderr
 
 
 def test_eval_of_a_folder_that_is_no_workdir(tmp_path):

@@ -293,3 +293,20 @@ def test_tensorboard_events_hold_the_same_numbers(tmp_path):
         found |= {v.tag: (event.step, v.simple_value) for v in event.summary.value}
         data = data[16 + length :]
     assert found == {"train/loss": (3, 0.5)}
+
+
+def test_tensorboard_events_end_where_they_cannot_be_written(
+    tmp_path, monkeypatch, caplog
+):
+    pytest.importorskip("tensorboardX")
+    writer = MetricWriter(tmp_path, step=-1)
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer._events, "flush", full)
+    for step in range(30):  # more than wait in its queue
+        writer.write({"step": step, "train/loss": 0.5})
+    writer.close()
+    assert caplog.text.count("no more TensorBoard events") == 1
+    assert [r["step"] for r in metric_lines(tmp_path)] == list(range(30))
