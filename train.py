@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -85,28 +86,13 @@ def train_locked(
     from trm_jax.checkpoint import Checkpoints
     from trm_jax.metric_writer import MetricWriter
     from trm_jax.non_finite import Guard, Rollbacks
-    from trm_jax.sharding import own_rows, put_batch
 
     data = sources.load(**config.data)
     for warning in data.warnings:
         log.warning("warning: %s", warning)
     built = build(config.to_dict(), data.spec.sizes)
-    train_batch = loader.TrainLoader(
-        data.train,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        variants=data.train_variants,
-        rows=own_rows(built.mesh, config.train.batch_size),
-    )
+    batches = training(config, data, built)
     score = evaluation(config, data, built)
-
-    def batches(first: int, last: int) -> "Iterator[Batch]":
-        def load(step: int) -> loader.Batch:
-            return train_batch(rollbacks.batch_number(step))
-
-        for rows in loader.prefetched(load, first, last):
-            yield put_batch(rows, built.mesh)
-
     processes.check_same(json.dumps(data.identity, indent=1), "data")
     workdirs.claim(workdir, config.to_dict(), data.identity)
     rollbacks = Rollbacks(workdir)
@@ -124,7 +110,7 @@ def train_locked(
         log.info("%s: step %d of %d", workdir, step, config.train.steps)
         loop = trainer.Trainer(
             train_step=built.train_step,
-            batches=batches,
+            batches=partial(batches, rollbacks.batch_number),
             evaluate=score,
             checkpoints=saved,
             restore=lambda: saved.restore_newest(built.state_like),
@@ -143,6 +129,29 @@ def train_locked(
             log.info("%s", stopped)
             return cli.EXIT_STOPPED
     return cli.EXIT_OK
+
+
+def training(
+    config: ConfigDict, data: "Data", built: "Built"
+) -> "Callable[[Callable[[int], int], int, int], Iterator[Batch]]":
+    """What loads batches `number(k)` for k from first to last - 1, on the mesh."""
+    from trm_jax.sharding import own_rows, put_batch
+
+    batch = loader.TrainLoader(
+        data.train,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        variants=data.train_variants,
+        rows=own_rows(built.mesh, config.train.batch_size),
+    )
+
+    def batches(
+        number: Callable[[int], int], first: int, last: int
+    ) -> "Iterator[Batch]":
+        for rows in loader.prefetched(lambda k: batch(number(k)), first, last):
+            yield put_batch(rows, built.mesh)
+
+    return batches
 
 
 def evaluation(

@@ -169,39 +169,44 @@ def make_train_step(
             ok = all_finite(metrics)
             metrics = unless_skipped(ok, metrics)
             ids = jnp.where(ok, ids, state.puzzle_table.shape[0])  # changes no row
-        update = optim.optimizer.update
-        updates, opt_state = update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        table = sparse_sign_sgd(
-            state.puzzle_table,
-            ids,
-            vector_grads,
-            lr=optim.table_schedule(step),
-            weight_decay=optim.table_weight_decay,
-        )
-        ema = ema_update(
-            state.ema_params,
-            params,
-            step,
-            decay=optim.ema_decay,
-            ramp=optim.ema_ramp,
-        )
         logged = state.step % log_every == 0  # the sums so far have been written
         kept = jax.tree.map(lambda s: jnp.where(logged, 0, s), state.metrics)
-        after = TrainState(
-            step,
-            params,
-            state.constants,
-            ema,
-            opt_state,
-            table,
-            carry,
-            add_metrics(kept, metrics),
-        )
+        after = _updated(optim, state, grads, ids, vector_grads)
+        after = after._replace(carry=carry, metrics=add_metrics(kept, metrics))
         return _unless_skipped(ok, state, after) if skips else after
 
     return train_step
+
+
+def _updated(
+    optim: Optim,
+    state: TrainState,
+    grads: Params,
+    ids: Int[Array, " b"],
+    vector_grads: Float[Array, "b e"],
+) -> TrainState:
+    """Step, weights, their average and the puzzle table after one update."""
+    step = state.step + 1
+    update = optim.optimizer.update
+    updates, opt_state = update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = ema_update(
+        state.ema_params, params, step, decay=optim.ema_decay, ramp=optim.ema_ramp
+    )
+    table = sparse_sign_sgd(
+        state.puzzle_table,
+        ids,
+        vector_grads,
+        lr=optim.table_schedule(step),
+        weight_decay=optim.table_weight_decay,
+    )
+    return state._replace(
+        step=step,
+        params=params,
+        ema_params=ema,
+        opt_state=opt_state,
+        puzzle_table=table,
+    )
 
 
 def _unless_skipped(
