@@ -49,7 +49,9 @@ MATRIX = {
     "R3": Fault("SIGTERM, SIGINT", ("cli",), "signal"),
     "R4": Fault("damaged files of a checkpoint", ("checkpoint_faults", "checkpoint")),
     "R5": Fault("other hosts, any step: the same batch", ("data_pipeline/loader",)),
-    "R6": Fault("restored on another mesh", ("elastic", "mesh", "puzzle_table")),
+    "R6": Fault(
+        "restored on another mesh", ("elastic", "mesh", "puzzle_table", "eight_devices")
+    ),
     "R7": Fault("a second run: the same bits", ("train_step",), "bit or seed"),
     "R8": Fault(
         "loss or gradient not finite", ("non_finite", "rollback", "skip", "trainer")

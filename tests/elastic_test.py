@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint of any mesh restores on any other, to the bit.
 
-Eight virtual devices: one test starts this file anew, with so many.
+Some take eight virtual devices: eight_devices_test.py starts this file with so many.
 """
 
-import os
-import subprocess
-import sys
 from functools import cache, partial
 
 import jax
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 
 import train
-from tests.runs import ROOT, digest, smoke_config
+from tests.runs import digest, smoke_config
 from tests.tiny import tiny_config, tiny_optim
 from trm_jax import cli
 from trm_jax.checkpoint import Checkpoints
@@ -32,7 +29,7 @@ NETWORKS = {  # bfloat16: some leaves have two bytes
     "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),
 }
 EIGHT = jax.device_count() >= 8
-on_eight = pytest.mark.skipif(not EIGHT, reason="test_all_of_it starts these")
+on_eight = pytest.mark.skipif(not EIGHT, reason="eight_devices_test.py starts these")
 
 
 @cache
@@ -124,19 +121,3 @@ def test_a_run_goes_on_another_mesh_or_is_refused_as_it_was(tmp_path, monkeypatc
         assert digest(tmp_path) == before
     assert trained(tmp_path, 8, data=2, fsdp=2) == 0
     assert digest(tmp_path)[0] == 8
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(EIGHT, reason="this is the run that it starts")
-def test_all_of_it_on_eight_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=ROOT,
-        env=os.environ | flags,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 skipped" in result.stdout

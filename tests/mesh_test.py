@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step on eight devices, in any layout, is the step of one device.
 
-Eight virtual devices: the first test starts this file anew, with so many.
+They take eight virtual devices: eight_devices_test.py starts this file with them.
 """
 
-import os
 import re
-import subprocess
-import sys
 from functools import cache, partial
 
 import chex
@@ -16,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.runs import ROOT
 from tests.tiny import tiny_config, tiny_optim
 from trm_jax.evaluate import make_eval_step
 from trm_jax.manifest import state_digest
@@ -38,7 +34,7 @@ MESHES = {  # data, fsdp, parts of a batch
     "fsdp": (1, 8, 1),
 }
 EIGHT = jax.device_count() >= 8
-on_eight = pytest.mark.skipif(not EIGHT, reason="test_all_of_it starts these")
+on_eight = pytest.mark.skipif(not EIGHT, reason="eight_devices_test.py starts these")
 each_network = pytest.mark.parametrize("network", NETWORKS)
 each_mesh = pytest.mark.parametrize("mesh", MESHES)
 
@@ -241,19 +237,3 @@ def test_rows_lie_where_the_mesh_puts_them():
     np.testing.assert_array_equal(batch.weight, np.arange(24.0))
     parts = [np.asarray(s.data).tolist() for s in batch.weight.addressable_shards]
     assert sorted(parts) == [[3.0 * i, 3 * i + 1, 3 * i + 2] for i in range(8)]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(EIGHT, reason="this is the run that it starts")
-def test_all_of_it():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=ROOT,
-        env=os.environ | flags,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 skipped" in result.stdout

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The puzzle table at the size of ARC: sharded by rows, updated in place, never copied.
 
-Each test runs on one and two virtual devices; the last one starts this file anew, with
-eight, for four and eight.
+Each test runs on one and two virtual devices; eight_devices_test.py starts this file
+with eight, for four and eight.
 """
 
 import math
-import os
 import re
-import subprocess
-import sys
 from functools import cache, partial
 
 import jax
@@ -18,7 +15,6 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.runs import ROOT
 from tests.tiny import tiny_config, tiny_optim
 from trm_jax import checkpoint, manifest
 from trm_jax.errors import ConfigError
@@ -311,19 +307,3 @@ def test_digests_read_the_table_without_copying_it(devices):
     program = manifest._digest_words.lower([table]).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2**20
     assert all(n <= 2 * devices for _, n in collectives(program))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(jax.device_count() >= 8, reason="this is the run that it starts")
-def test_all_of_it_on_eight_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=ROOT,
-        env=os.environ | flags,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 skipped" in result.stdout
