@@ -13,6 +13,7 @@ exit code 1 if a fault was not survived.
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -41,6 +42,7 @@ class Fault(NamedTuple):
     title: str
     files: tuple[str, ...]
     names: str = ""
+    devices: int = 2  # virtual ones
 
 
 MATRIX = {
@@ -50,7 +52,7 @@ MATRIX = {
     "R4": Fault("damaged files of a checkpoint", ("checkpoint_faults", "checkpoint")),
     "R5": Fault("other hosts, any step: the same batch", ("data_pipeline/loader",)),
     "R6": Fault(
-        "restored on another mesh", ("elastic", "mesh", "puzzle_table", "eight_devices")
+        "restored on another mesh", ("elastic", "mesh", "puzzle_table"), devices=8
     ),
     "R7": Fault("a second run: the same bits", ("train_step",), "bit or seed"),
     "R8": Fault(
@@ -81,8 +83,14 @@ def tests_of(fault: Fault, workers: int) -> dict[str, Any]:
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *("-n", str(workers), f"--junitxml={report}", "-k", fault.names, *paths),
         ]
+        flags = f"--xla_force_host_platform_device_count={fault.devices}"
         result = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False
+            command,
+            cwd=ROOT,
+            env=os.environ | {"XLA_FLAGS": flags},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if not report.exists():
             raise RuntimeError(result.stdout[-2000:] + result.stderr[-2000:])
