@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from configs import default
 from data_pipeline import loader, sources
 from data_pipeline.errors import DataError
 from trm_jax import cli, processes
+from trm_jax.command_line import resolved_config
 from trm_jax.errors import ConfigError
 from trm_jax.workdir_lock import WorkdirLock
 
@@ -46,7 +48,7 @@ log = logging.getLogger("trm_jax.train")
 
 def main() -> int:
     """Parse, then train. JAX is imported late: wrong flags are told at once."""
-    config = cli.resolved_config(CONFIG)
+    config = resolved_config(CONFIG, like=default.get_config())
     if DETERMINISTIC.value:  # read when JAX is first used
         deterministic = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shell around train.py and eval.py: flags, exit codes, signals, log lines."""
 
+import contextlib
 import io
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from absl import flags
 
 from trm_jax import processes
+from trm_jax.command_line import parse_flags
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.progress import ProgressBar
 
@@ -33,8 +33,10 @@ def run(
     Errors that the user can mend end in one message and code 2, without a traceback.
     """
     # Read by JAX on import: a restarted run need not compile again.
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trm_jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(cache):  # not where there is no home
+        cache = os.path.join(cache, "trm_jax")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("trm_jax").setLevel(logging.INFO)
     logging.raiseExceptions = False  # a closed pipe is no reason to stop a run
@@ -49,10 +51,10 @@ def run(
     _quieten_failed_reads()
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
     try:
-        _parse_flags()
+        parse_flags()
         code = main()
         processes.finish(code)
-        sys.exit(code)
+        _exit(code)
     except SaveError as error:
         _leave(EXIT_FAILED, f"error: {error}", error)
     except mendable as error:
@@ -130,48 +132,21 @@ def _quieten_failed_reads() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
-def _parse_flags() -> None:
-    try:
-        extra = flags.FLAGS(sys.argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(_last_line(error)) from error
-    except (AttributeError, KeyError) as error:  # an unknown --config.key
-        raise ConfigError(_unknown_key(str(error))) from error
-    if extra:
-        raise ConfigError(
-            f"unexpected argument {extra[0]!r}; flags look like --name=value"
-        )
-
-
-def resolved_config(holder: Any) -> Any:
-    """The config of `--config=FILE[:variant]` with its overrides, locked."""
-    if holder.value is None:
-        raise ConfigError("--config=FILE is missing, for instance configs/smoke.py")
-    try:
-        return holder.value.lock()
-    except OSError as error:  # ml_collections reports a missing file on first use
-        raise ConfigError(f"--config: {error}") from error
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
-
-
-def _unknown_key(message: str) -> str:
-    """ml_collections' message, cleaned up, with the flag that was meant."""
-    named = re.search(r"\w+", message)
-    given = [a.split("=")[0] for a in sys.argv if a.startswith("--config.")]
-    flags_with_it = [a for a in given if named and named[0] in a.split(".")]
-    text = message.replace("\\n", " ").replace("\\'", "'").strip("'\"")
-    return f"{(flags_with_it or ['--config'])[0]}: unknown key {text}"
-
-
 def _leave(code: int, message: str, error: Exception) -> NoReturn:
     BAR.clear()
     if processes.name() is not None:
         processes.fail(code, message, error)
-    sys.stderr.write(message + "\n")
+    with contextlib.suppress(OSError):  # a closed pipe
+        sys.stderr.write(message + "\n")
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Python would end with code 120 where its stdout is a pipe that nobody reads."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -204,7 +179,9 @@ class StopSignal:
         now = time.monotonic()
         if self._received_at is None:
             self._received_at = now
-            os.write(2, f"{name}: saving after this step\n".encode())
+            with contextlib.suppress(OSError):  # a closed pipe
+                os.write(2, f"{name}: saving after this step\n".encode())
         elif now - self._received_at > SAME_SIGNAL_S:
-            os.write(2, f"second signal ({name}): leaving at once\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(2, f"second signal ({name}): leaving at once\n".encode())
             os._exit(EXIT_STOPPED)

@@ -23,6 +23,10 @@ def check_flags(
             "give all three, or --distributed alone"
         )
     host, _, port = coordinator.rpartition(":")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        host = ""
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT")
     if not 0 <= process_id < num_processes:

@@ -21,6 +21,7 @@ EXIT_RESUMABLE = 75
 BEAT_S = 2.0  # between two meetings
 LOST_S = 30.0  # who does not come to a meeting for so long is lost
 PART_S = 2.0  # for all to hear why the run ends
+EXIT_S = PART_S + 4  # for that, and for `last_act`
 _FOREVER_MS = 10**9
 _ENDED, _BEAT, _PART = "trm_jax/ended", "trm_jax/beat", "trm_jax/part"
 
@@ -140,10 +141,11 @@ def start_timer(
 
 
 def _exit_later(code: int) -> None:
-    start_timer(PART_S + 1, os._exit, code)  # a coordinator that hangs answers nothing
+    start_timer(EXIT_S, os._exit, code)  # a coordinator that hangs answers nothing
 
 
 def _tell(message: str) -> None:
     with contextlib.suppress(OSError):  # a closed pipe
         sys.stdout.flush()
+    with contextlib.suppress(OSError):
         os.write(2, f"{message}\n".encode())

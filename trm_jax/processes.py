@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from trm_jax.errors import ConfigError
+from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.process_join import await_coordinator, check_flags, give_up
 from trm_jax.process_watch import LOST_S, ProcessWatch, hold_aborts, start_timer
 
@@ -102,10 +102,9 @@ def finish(code: int) -> None:
 
     barrier("end of the run")
     _watch.close()
-    with contextlib.suppress(RuntimeError):  # all is done, wherever the others are
-        jax.distributed.shutdown()
-    logging.shutdown()
-    sys.stdout.flush()
+    for act in (jax.distributed.shutdown, logging.shutdown, sys.stdout.flush):
+        with contextlib.suppress(Exception):  # all is done, wherever the others are
+            act()
     os._exit(code)  # the watch and other threads of JAX's would abort at a plain exit
 
 
@@ -235,6 +234,9 @@ def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def _messages(error: BaseException | None) -> list[str]:
+    """Of JAX's errors and ours about processes; others may name a file like `nccl`."""
     if error is None:
         return []
-    return [str(error), *_messages(error.__cause__ or error.__context__)]
+    telling = isinstance(error, RuntimeError) and not isinstance(error, CheckpointError)
+    more = _messages(error.__cause__ or error.__context__)
+    return [str(error), *more] if telling else more

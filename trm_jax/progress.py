@@ -43,9 +43,8 @@ class ProgressBar:
         left = clock_time((total - done) / rate) if rate else "?"
         bar = "#" * filled + "." * (WIDTH - filled)
         text = f"[{bar}] {done}/{total} {unit}  {rate:.1f}/s  ETA {left}"
-        self._stream.write(f"\r\033[K{text}")
-        self._stream.flush()
         self._drawn = True
+        self._write(f"\r\033[K{text}")
 
     def clear(self) -> None:
         """Remove the line and forget the rate; the next update starts anew."""
@@ -55,9 +54,15 @@ class ProgressBar:
     def make_way(self) -> None:
         """Remove the line for a moment."""
         if self._drawn:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
             self._drawn = False
+            self._write("\r\033[K")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:  # the terminal has gone; the run need not
+            self.live = self._drawn = False
 
     def handler(self) -> logging.Handler:
         """A handler that writes log lines above the bar."""

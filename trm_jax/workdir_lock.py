@@ -85,7 +85,11 @@ class WorkdirLock:
             finally:
                 if not self._beats:
                     self._remove_new_folders()
-        processes.barrier("lock of the workdir")
+        try:
+            processes.barrier("lock of the workdir")
+        except processes.ProcessError:
+            self.release()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -209,7 +213,9 @@ def _read(path: Path) -> tuple[_Holder, float] | None:
             info = os.fstat(file.fileno())
             data = file.read()
     except FileNotFoundError:
-        return None
+        if not path.is_symlink():
+            return None
+        info = path.lstat()  # it leads nowhere
     except OSError:
         info = path.stat()
     try:

@@ -16,6 +16,7 @@ import jax
 from trm_jax import processes
 from trm_jax.errors import ConfigError
 from trm_jax.files import read_bytes, write_whole
+from trm_jax.nested import diff, flatten
 
 # Keys that may differ when a run resumes: beyond rounding none of them changes what a
 # step computes, except train.steps where the learning rate decays, which the user then
@@ -131,34 +132,6 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 "evaluate it with that version, or train anew"
             )
     return config, dataset
-
-
-def diff(
-    old: Mapping[str, Any], new: Mapping[str, Any], may_change: tuple[str, ...] = ()
-) -> list[str]:
-    """Lines `key: old -> new` for every difference that may not be."""
-    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
-    return [
-        f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _is_in(key, may_change)
-    ]
-
-
-def _is_in(key: str, names: tuple[str, ...]) -> bool:
-    """Whether the key is one of the names, or in a section whose name ends in a dot."""
-    return any(key == n or (n.endswith(".") and key.startswith(n)) for n in names)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings -> {"a.b.c": value}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def code_version() -> str:

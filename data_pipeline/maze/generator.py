@@ -70,8 +70,7 @@ def _check(
             )
     if min_moves < 1:
         raise DataError(f"data.min_moves = {min_moves}; expected 1 or more")
-    low, high = wall_share
-    if not 0 <= low <= high < 1:
+    if len(wall_share) != 2 or not 0 <= wall_share[0] <= wall_share[1] < 1:
         raise DataError(
             f"data.wall_share = {wall_share}; expected 0 <= lowest <= highest < 1"
         )

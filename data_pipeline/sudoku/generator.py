@@ -72,8 +72,8 @@ def _check(shape: SudokuShape, counts: tuple[int, int], clues: tuple[int, int]) 
             raise DataError(
                 f"data.{name}_puzzles = {count}; the generator makes 1 or more"
             )
-    fewest, most = clues
-    if any(clues) and not 0 < fewest <= most <= shape.num_cells:
+    bounds = (1, *clues, shape.num_cells)
+    if len(clues) != 2 or (any(clues) and list(bounds) != sorted(bounds)):
         raise DataError(
             f"data.clues = {clues}; expected 1 <= fewest <= most <= {shape.num_cells}, "
             "or (0, 0) for minimal puzzles"
