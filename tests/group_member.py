@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One of several processes with a small loop of steps; run by processes_test.py."""
 
+import contextlib
 import os
+import signal
 import sys
 import time
 
@@ -18,23 +20,31 @@ DEED, _, AT_STEP = os.environ.get("DEED", "").rpartition(" ")
 
 
 def say(text):
-    sys.stdout.write(f"{text}\n")
+    with contextlib.suppress(OSError):  # as logging does
+        sys.stdout.write(f"{text}\n")
 
 
 def do(deed):
     match deed:
         case "be wrong":
-            raise ConfigError("the moon is in the wrong house")
+            raise ConfigError("/gloo/transport: the moon is in the wrong house")
         case "crash":
             raise LookupError("a bug")
         case "meet":
             processes.barrier("save of step 3", timeout_s=1.0)
         case "be slow":
             time.sleep(45)
+        case "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "lose stdout":
+            reader, writer = os.pipe()
+            os.close(reader)
+            os.dup2(writer, 1)
 
 
 def main():
     cli.join_processes()
+    processes.before_end(lambda: os.write(2, b"last act\n"))
     stop = cli.StopSignal()
     say("joined")
     processes.check_same(os.environ.get("CONFIG", ""), "config")

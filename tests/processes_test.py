@@ -44,6 +44,7 @@ def test_with_one_process_all_is_trivial():
         (("host", 2, 0), "HOST:PORT"),
         ((":12", 2, 0), "HOST:PORT"),
         (("host:99999", 2, 0), "HOST:PORT"),
+        (("a..b:12", 2, 1), "HOST:PORT"),
         (("host:1", 2, 2), "--process_id=2"),
         (("host:1", 2, -1), "--process_id=-1"),
         (("host:1", 0, 0), "--process_id=0"),
@@ -121,7 +122,7 @@ def test_another_config_on_one_ends_all(tmp_path):
 @pytest.mark.parametrize(
     ("failing", "deed", "code", "message"),
     [
-        (0, "be wrong 3", 2, "error: the moon is in the wrong house"),
+        (0, "be wrong 3", 2, "error: /gloo/transport: the moon is in the wrong house"),
         pytest.param(
             *(1, "crash 3", 1, "error: LookupError: a bug"), marks=pytest.mark.slow
         ),
@@ -135,6 +136,23 @@ def test_a_failure_of_one_ends_all(tmp_path, failing, deed, code, message):
     assert message in members.output(failing)
     assert ("Traceback" in members.output(failing)) == (code == 1)
     assert "Traceback" not in members.output(1 - failing)
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_closed_stdout_changes_no_exit_code(tmp_path, num):
+    env = {0: {"DEED": "lose stdout 3"}}
+    with group(MEMBER, tmp_path, num=num, env=env) as members:
+        assert members.codes(60) == [0] * num, members.outputs()
+    assert "step 3" not in members.output(0)
+    assert "Traceback" not in members.outputs()
+
+
+@pytest.mark.slow
+def test_the_last_act_is_done_though_another_process_hangs(tmp_path):
+    env = {1: {"DEED": "be wrong 3"}, 2: {"DEED": "hang 3"}}
+    with group(ENDLESS, tmp_path, num=3, env=env) as members:
+        assert members.codes(60, but=[2]) == [2, 2, None], members.outputs()
+    assert [members.output(i).count("last act") for i in range(2)] == [1, 1]
 
 
 def test_a_barrier_names_its_phase(tmp_path):

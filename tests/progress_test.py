@@ -31,6 +31,19 @@ def test_a_terminal_shows_share_rate_and_what_is_left():
     assert "\n" not in shown
 
 
+def test_a_terminal_that_has_gone_is_left_alone():
+    class Gone(Terminal):
+        def flush(self):
+            raise OSError("Input/output error")
+
+    stream = Gone()
+    bar = ProgressBar(stream)
+    for done in range(1, 5):
+        bar.update(done, 4, "steps")
+        bar.clear()
+    assert stream.getvalue().count("steps") == 1
+
+
 def test_log_lines_stand_above_the_bar():
     stream = Terminal()
     bar = ProgressBar(stream)

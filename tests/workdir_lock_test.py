@@ -152,6 +152,16 @@ def test_a_damaged_lock_is_that_of_an_unknown_machine(tmp_path, content):
     take(tmp_path)
 
 
+def test_a_lock_that_leads_nowhere_is_a_damaged_one(tmp_path):
+    path = tmp_path / "lock.json"
+    path.symlink_to("nowhere")
+    with pytest.raises(ConfigError, match="unknown process .* is writing"):
+        take(tmp_path)
+    then = time.time() - 11 * MINUTE
+    os.utime(path, (then, then), follow_symlinks=False)
+    take(tmp_path)
+
+
 def test_every_flipped_bit_of_a_lock_is_survived(tmp_path):
     lock_of(tmp_path)
     path = tmp_path / "lock.json"
@@ -225,6 +235,16 @@ def test_a_check_that_cannot_read_leaves_it_to_the_save(tmp_path, monkeypatch, c
         patch.setattr(type(tmp_path), "stat", stale)
         lock.check()
     assert "lock.json: Stale file handle" in caplog.text
+
+
+def test_it_is_released_where_the_others_do_not_come(tmp_path, monkeypatch):
+    def fail(phase):
+        raise processes.ProcessError(phase)
+
+    monkeypatch.setattr(processes, "barrier", fail)
+    with pytest.raises(processes.ProcessError, match="lock of the workdir"):
+        WorkdirLock(tmp_path).__enter__()
+    assert files(tmp_path) == []
 
 
 def test_of_several_processes_the_first_takes_it(tmp_path, monkeypatch):

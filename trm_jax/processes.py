@@ -27,8 +27,9 @@ MEET_S = 600.0  # for the slowest of processes that are alive: compilation, slow
 SILENT_S = 120  # JAX's own limit, which aborts without a word; our watch is faster
 # How JAX, Gloo, NCCL and `barrier` say that another process has gone.
 _LOST = re.compile(
-    r"\bgloo\b|\bnccl|^UNAVAILABLE|heartbeat|Barrier failed|and one is lost",
-    re.I | re.M,
+    r"Gloo \S+ failed|gloo/transport|NCCL \w+ |\bnccl[A-Z]|^UNAVAILABLE"
+    r"|[Hh]eartbeat|Barrier failed|and one is lost",
+    re.M,
 )
 
 
@@ -234,9 +235,9 @@ def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def _messages(error: BaseException | None) -> list[str]:
-    """Of JAX's errors and ours about processes; others may name a file like `nccl`."""
+    """Without those that name files, which may be called anything."""
     if error is None:
         return []
-    telling = isinstance(error, RuntimeError) and not isinstance(error, CheckpointError)
     more = _messages(error.__cause__ or error.__context__)
-    return [str(error), *more] if telling else more
+    of_files = isinstance(error, ConfigError | CheckpointError | OSError)
+    return more if of_files else [str(error), *more]

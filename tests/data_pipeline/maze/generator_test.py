@@ -174,6 +174,7 @@ def test_same_seed_gives_the_same_bytes_everywhere():
         ((5, 5), {"min_moves": 0}, r"data.min_moves = 0; expected 1 or more"),
         ((5, 5), {"wall_share": (0.5, 0.2)}, r"data.wall_share = \(0.5, 0.2\); exp"),
         ((5, 5), {"wall_share": (-0.1, 0.2)}, r"data.wall_share = \(-0.1, 0.2\); exp"),
+        ((5, 5), {"wall_share": (0.2,)}, r"data.wall_share = \(0.2,\); expected"),
         ((5, 5), {"wall_share": (0.2, 1.0)}, r"data.wall_share = \(0.2, 1.0\); exp"),
         (
             (5, 5),

@@ -195,6 +195,7 @@ def test_all_classes_of_minimal_puzzles_of_side_four_are_found():
         ((0, 5), (5, 8), r"data.train_puzzles = 0; .* 1 or more"),
         ((5, -1), (5, 8), r"data.test_puzzles = -1; .* 1 or more"),
         ((5, 5), (8, 5), r"data.clues = \(8, 5\); expected 1 <= fewest <= most <= 16"),
+        ((5, 5), (5,), r"data.clues = \(5,\); expected 1 <= fewest"),
         ((5, 5), (0, 5), r"data.clues = \(0, 5\); .* \(0, 0\) for minimal puzzles"),
         ((5, 5), (5, 17), r"data.clues = \(5, 17\); expected"),
         ((5, 9), (2, 3), r"data.train_puzzles = 5, .*_puzzles = 9: only 0 .*clues"),
