@@ -140,7 +140,7 @@ def test_a_failure_of_one_ends_all(tmp_path, failing, deed, code, message):
 
 @pytest.mark.parametrize("num", [1, 2])
 def test_a_closed_stdout_changes_no_exit_code(tmp_path, num):
-    env = {0: {"DEED": "lose stdout 3"}}
+    env = {0: {"DEED": "lose stdout 3", "PYTHONUNBUFFERED": ""}}
     with group(MEMBER, tmp_path, num=num, env=env) as members:
         assert members.codes(60) == [0] * num, members.outputs()
     assert "step 3" not in members.output(0)

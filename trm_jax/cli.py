@@ -54,7 +54,7 @@ def run(
         parse_flags()
         code = main()
         processes.finish(code)
-        sys.exit(code)
+        _exit(code)
     except SaveError as error:
         _leave(EXIT_FAILED, f"error: {error}", error)
     except mendable as error:
@@ -138,6 +138,15 @@ def _leave(code: int, message: str, error: Exception) -> NoReturn:
         processes.fail(code, message, error)
     with contextlib.suppress(OSError):  # a closed pipe
         sys.stderr.write(message + "\n")
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Python would end with code 120 where nobody reads the pipe that is its stdout."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
