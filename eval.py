@@ -24,13 +24,13 @@ from absl import flags
 from data_pipeline import loader, sources
 from data_pipeline.data import EvalSet
 from data_pipeline.errors import DataError
-from trm_jax import cli, processes
 from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.files import write_whole
-from trm_jax.progress import RowProgress
+from trm_jax.runtime import cli, processes
+from trm_jax.runtime.progress import RowProgress
 
 if TYPE_CHECKING:
-    from trm_jax.evaluate import EvalOutput
+    from trm_jax.evaluation.evaluate import EvalOutput
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 STEP = flags.DEFINE_integer(
@@ -94,10 +94,10 @@ class Evaluation:
 
     def __init__(self, workdir: Path) -> None:
         from judge import Judge
-        from trm_jax.build import build
-        from trm_jax.checkpoint import Checkpoints
-        from trm_jax.evaluate import make_eval_step
-        from trm_jax.workdirs import read_run
+        from trm_jax.evaluation.evaluate import make_eval_step
+        from trm_jax.runtime.checkpoint import Checkpoints
+        from trm_jax.runtime.workdir import read_run
+        from trm_jax.training.build import build
 
         self.workdir = workdir
         config, identity = read_run(workdir)
@@ -158,10 +158,10 @@ class Evaluation:
 
     def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float | None]:
         """All rows of one checkpoint: its step, the rows, and how many per second."""
-        from trm_jax.eval_parts import EvalParts
-        from trm_jax.evaluate import evaluate
-        from trm_jax.manifest import state_digest
-        from trm_jax.workdirs import code_version
+        from trm_jax.evaluation.evaluate import evaluate
+        from trm_jax.evaluation.parts import EvalParts
+        from trm_jax.runtime.manifest import state_digest
+        from trm_jax.runtime.workdir import code_version
 
         state = self.checkpoints.restore_step(self.built.state_like, step)
         params = state.ema_params if WEIGHTS.value == "ema" else state.params
@@ -191,7 +191,7 @@ class Evaluation:
 
     def result(self, steps: list[int], outputs: list["EvalOutput"]) -> dict[str, Any]:
         """Scores of the last output's single pass, and of the votes of all of them."""
-        from trm_jax import report
+        from trm_jax.evaluation import report
 
         judge, result = self.judge, {"step": steps[-1]} | self.about()
         if judge.has_solutions:
@@ -229,7 +229,7 @@ def main() -> int:
     if not WORKDIR.value:
         raise ConfigError("--workdir=FOLDER is missing")
     cli.join_processes()
-    from trm_jax import coverage, report
+    from trm_jax.evaluation import coverage, report
 
     evaluation = Evaluation(Path(WORKDIR.value))
     done = [evaluation.rows_of(step) for step in steps_to_pool()]

@@ -12,8 +12,8 @@ from data_pipeline import loader
 from data_pipeline.data import EvalSet
 from data_pipeline.errors import DataError
 from data_pipeline.variants import undone
-from trm_jax import coverage, report, voting
-from trm_jax.evaluate import EvalOutput, joined, take_rows
+from trm_jax.evaluation import coverage, report, voting
+from trm_jax.evaluation.evaluate import EvalOutput, joined, take_rows
 
 
 class Count(NamedTuple):

@@ -20,8 +20,8 @@ from data_pipeline import sources
 from data_pipeline.errors import DataError
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku.text import grid_lines, is_solution, parse_puzzle
-from trm_jax import cli
 from trm_jax.errors import ConfigError
+from trm_jax.runtime import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 PUZZLE = flags.DEFINE_string("puzzle", None, "The cells, row by row; . for a blank.")
@@ -68,11 +68,11 @@ def main() -> int:
     """Restore, solve step by step, judge."""
     if not WORKDIR.value:
         raise ConfigError("--workdir=FOLDER is missing")
-    from trm_jax.build import build
-    from trm_jax.checkpoint import Checkpoints
-    from trm_jax.evaluate import answers_by_step
-    from trm_jax.sharding import put_batch
-    from trm_jax.workdirs import read_run
+    from trm_jax.evaluation.evaluate import answers_by_step
+    from trm_jax.runtime.checkpoint import Checkpoints
+    from trm_jax.runtime.workdir import read_run
+    from trm_jax.training.build import build
+    from trm_jax.training.sharding import put_batch
 
     config, identity = read_run(WORKDIR.value)
     data = config["data"]

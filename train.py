@@ -23,15 +23,15 @@ from ml_collections import ConfigDict, config_flags
 from configs import default
 from data_pipeline import loader, sources
 from data_pipeline.errors import DataError
-from trm_jax import cli, processes
-from trm_jax.command_line import resolved_config
 from trm_jax.errors import ConfigError
-from trm_jax.workdir_lock import WorkdirLock
+from trm_jax.runtime import cli, processes
+from trm_jax.runtime.command_line import resolved_config
+from trm_jax.runtime.lock import WorkdirLock
 
 if TYPE_CHECKING:
     from data_pipeline.data import Data
-    from trm_jax.build import Built
-    from trm_jax.trainer import OnBatch
+    from trm_jax.runtime.trainer import OnBatch
+    from trm_jax.training.build import Built
     from trm_jax.types import Batch, TrainState
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
@@ -61,8 +61,8 @@ def main() -> int:
 
 def dry_run(config: ConfigDict) -> int:
     """Print what the run would cost; reads no data and writes no file."""
-    from trm_jax.build import build
-    from trm_jax.cost import dry_run_report
+    from trm_jax.training.build import build
+    from trm_jax.training.cost import dry_run_report
 
     built = build(config.to_dict(), sources.spec_of(**config.data).sizes)
     report = dry_run_report(built) | {"config": config.to_dict()}
@@ -83,11 +83,12 @@ def train_locked(
     config: ConfigDict, workdir: str, stop: cli.StopSignal, lock: WorkdirLock
 ) -> int:
     """Join data and model, and run the loop in `workdir`."""
-    from trm_jax import trainer, workdirs
-    from trm_jax.build import build
-    from trm_jax.checkpoint import Checkpoints
-    from trm_jax.metric_writer import MetricWriter
-    from trm_jax.non_finite import Guard, Rollbacks
+    from trm_jax.runtime import trainer
+    from trm_jax.runtime import workdir as workdirs
+    from trm_jax.runtime.checkpoint import Checkpoints
+    from trm_jax.runtime.metric_writer import MetricWriter
+    from trm_jax.runtime.non_finite import Guard, Rollbacks
+    from trm_jax.training.build import build
 
     data = sources.load(**config.data)
     for warning in data.warnings:
@@ -137,7 +138,7 @@ def training(
     config: ConfigDict, data: "Data", built: "Built"
 ) -> "Callable[[Callable[[int], int], int, int], Iterator[Batch]]":
     """What loads batches `number(k)` for k from first to last - 1, on the mesh."""
-    from trm_jax.sharding import own_rows, put_batch
+    from trm_jax.training.sharding import own_rows, put_batch
 
     batch = loader.TrainLoader(
         data.train,
@@ -161,7 +162,7 @@ def evaluation(
 ) -> "Callable[[TrainState, OnBatch], dict[str, Any]]":
     """What scores a state on the test set; it tells the rows done after each batch."""
     from judge import Judge
-    from trm_jax import evaluate
+    from trm_jax.evaluation import evaluate
 
     steps = config.eval.supervision_steps or config.model.max_supervision_steps
     eval_step = evaluate.make_eval_step(

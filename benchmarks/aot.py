@@ -46,8 +46,8 @@ from jax.experimental import topologies
 from benchmarks.common import attempt, first_line
 from benchmarks.hlo import Collective, collectives
 from benchmarks.step import sizes_of
-from trm_jax.build import build
-from trm_jax.cost import step_flops
+from trm_jax.training.build import build
+from trm_jax.training.cost import step_flops
 
 H200 = pathlib.Path(__file__).parent.parent / "tests" / "ops" / "h200.textproto"
 # Bytes of a device; of a v5e's 16 GiB the compiler leaves some to the system.

@@ -36,8 +36,8 @@ from benchmarks.common import (
 )
 from benchmarks.ssd_claims import claims
 from benchmarks.ssd_error import Sizes
-from trm_jax.layers import matmul
-from trm_jax.ops.ssd import IMPLEMENTATIONS
+from trm_jax.model.layers import matmul
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS
 
 MIXERS = ("mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn")
 Row = dict[str, Any]

@@ -25,10 +25,10 @@ import jax
 
 from benchmarks.aot import config_of
 from benchmarks.step import sizes_of
-from trm_jax.config import ModelConfig
-from trm_jax.cost import step_flops
-from trm_jax.model import TRM, init_variables
-from trm_jax.sharding import TABLE_UNIT
+from trm_jax.model.config import ModelConfig
+from trm_jax.model.model import TRM, init_variables
+from trm_jax.training.cost import step_flops
+from trm_jax.training.sharding import TABLE_UNIT
 
 EFFICIENCY = (0.5, 0.15)  # of the peak rate: hoped for, and what the papers had
 BANDWIDTH = 0.8  # of the peak memory bandwidth

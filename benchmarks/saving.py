@@ -32,9 +32,9 @@ import jax
 from benchmarks.common import about_this_run, attempt, first_line
 from benchmarks.puzzle_table import built_for, random_rows
 from configs import smoke, sudoku_extreme
-from trm_jax.build import Built, build
-from trm_jax.checkpoint import Checkpoints
-from trm_jax.manifest import leaf_digests
+from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.manifest import leaf_digests
+from trm_jax.training.build import Built, build
 from trm_jax.types import Batch
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -38,8 +38,8 @@ from benchmarks.common import (
 )
 from benchmarks.ssd_claims import claims
 from benchmarks.ssd_error import CHANNELS, HEADS, STATE, Sizes
-from trm_jax.cost import state_bytes
-from trm_jax.ops.ssd import IMPLEMENTATIONS
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS
+from trm_jax.training.cost import state_bytes
 
 DIRECTIONS = {
     "forward": ssd_error.forward,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import DTYPES, precision, relative_error
-from trm_jax.ops.ssd import ssd
+from trm_jax.ops.ssd.ssd import ssd
 
 HEADS, CHANNELS, STATE = 16, 64, 128  # of the hybrids: h, p, n
 NAMES = ("x", "dt", "A", "B", "C", "initial_state")

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 
 from benchmarks.common import matmul_rate
 from data_pipeline import sources
-from trm_jax.build import build
-from trm_jax.cost import step_flops
+from trm_jax.training.build import build
+from trm_jax.training.cost import step_flops
 
 MAX_ROWS = 65_536  # of the product that rates are compared with
 # ARC's number of puzzle ids follows from its files; these are the published ones.

@@ -22,10 +22,10 @@ NETWORKS = ("mlp_t", "attention", "mamba2_attn")
 STEPS, SAVED, KILLED = 60, 25, 40  # in all, of the save that is resumed, of the kill
 DIGEST = """
 import sys
-from trm_jax.build import build
-from trm_jax.checkpoint import Checkpoints
-from trm_jax.manifest import state_digest
-from trm_jax.workdirs import read_run
+from trm_jax.training.build import build
+from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.manifest import state_digest
+from trm_jax.runtime.workdir import read_run
 config, data = read_run(sys.argv[1])
 built = build(config | {"mesh": {"data": 1, "fsdp": 1}}, data["sizes"])
 print(state_digest(Checkpoints(sys.argv[1]).restore_step(built.state_like, None)))

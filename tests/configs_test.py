@@ -11,17 +11,17 @@ import jax
 import pytest
 
 from data_pipeline import sources
-from tests.runs import ROOT
-from tests.tiny import tiny_config, tiny_optim
-from trm_jax.build import build
-from trm_jax.model import TRM
-from trm_jax.sharding import make_mesh
-from trm_jax.supervision import init_carry
-from trm_jax.train_step import (
+from tests.helpers.runs import ROOT
+from tests.helpers.tiny import tiny_config, tiny_optim
+from trm_jax.model.model import TRM
+from trm_jax.training.build import build
+from trm_jax.training.sharding import make_mesh
+from trm_jax.training.step import (
     init_train_state,
     jit_train_step,
     make_train_step,
 )
+from trm_jax.training.supervision import init_carry
 
 NAMES = sorted(
     p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("__")

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_config
-from trm_jax.model import TRM
+from tests.helpers.tiny import tiny_config
+from trm_jax.model.model import TRM
 from trm_jax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

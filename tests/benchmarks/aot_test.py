@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import aot, predict
 from benchmarks.hlo import Collective, collectives
-from tests.runs import ROOT, call
-from trm_jax.build import build
-from trm_jax.sharding import make_mesh
+from tests.helpers.runs import ROOT, call
+from trm_jax.training.build import build
+from trm_jax.training.sharding import make_mesh
 
 SMOKE = str(ROOT / "configs" / "smoke.py")
 PROGRAM = """\

@@ -10,7 +10,7 @@ from benchmarks import gpu_suite, ssd, ssd_error
 from benchmarks.common import attempt
 from benchmarks.ssd_claims import claims
 from benchmarks.ssd_error import Sizes
-from tests.runs import call
+from tests.helpers.runs import call
 
 GRADS = {"grad_x", "grad_dt", "grad_A", "grad_B", "grad_C"}
 TIMED = {

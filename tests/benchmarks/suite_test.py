@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.runs import call
+from tests.helpers.runs import call
 
 TINY = ("--batch=1", "--steps=1")
 

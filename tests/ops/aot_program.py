@@ -17,7 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.ops.cases import cuda_context
-from trm_jax.ops.ssd import ssd
+from trm_jax.ops.ssd.ssd import ssd
 
 LENGTH, PASS, DUMP = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 b, h, p, n, g = 768, 16, 64, 128, 1  # the published batch and mixer

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.ops.ssd import ssd
+from trm_jax.ops.ssd.ssd import ssd
 
 ARGUMENTS = ("x", "dt", "A", "B", "C", "initial_state")
 

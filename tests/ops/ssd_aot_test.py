@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.runs import ROOT
+from tests.helpers.runs import ROOT
 
 pytestmark = pytest.mark.aot
 GIB = 2**30

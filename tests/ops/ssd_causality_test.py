@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.ops.cases import NOT_OPTIMISED, draw
-from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 
 LENGTH = 37  # two chunks and a part of one
 

@@ -15,8 +15,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.ops.cases import NOT_OPTIMISED, assert_close, cuda_context, draw
-from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd
-from trm_jax.sharding import in_mesh, make_mesh
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
+from trm_jax.training.sharding import in_mesh, make_mesh
 
 KERNEL = re.compile(r"custom_call @__gpu\$xla\.gpu\.triton")
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.golden_trm import GOLDEN
+from tests.helpers.golden_trm import GOLDEN
 from tests.ops.cases import (
     ARGUMENTS,
     NOT_OPTIMISED,
@@ -17,7 +17,7 @@ from tests.ops.cases import (
     draw,
     run,
 )
-from trm_jax.ops.ssd import ssd
+from trm_jax.ops.ssd.ssd import ssd
 
 FLOAT32 = 1e-5  # of the largest value
 FLOAT64 = 1e-12

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.ops.cases import NOT_OPTIMISED, assert_close, draw
-from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 
 jit = partial(jax.jit, compiler_options=NOT_OPTIMISED)
 CHECKPOINTS = {

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train.py and eval.py on ARC and mazes: votes, submission, ablations, pooling."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.helpers.runs import ROOT, as_flags, call, metric_lines
+
+BAD = ROOT / "tests" / "data_pipeline" / "bad"
+SMALL = {
+    "model.d_model": 16,
+    "model.num_heads": 2,
+    "model.swiglu_width": 16,
+    "model.max_supervision_steps": 2,
+    "train.batch_size": 8,
+    "train.steps": 6,
+    "train.log_every": 3,
+    "train.eval_every": 3,
+    "train.checkpoint_every": 3,
+    "eval.batch_size": 8,
+}
+ARC = SMALL | {
+    "data.train": BAD / "arc_ok",
+    "data.test_puzzles": 0,
+    "data.num_augmentations": 4,
+}
+NUM_FORMS = 5
+
+
+@pytest.fixture(scope="module")
+def arc_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arc") / "run"
+    flags = as_flags("configs/arc_small.py", **ARC)
+    result = call("train.py", f"--workdir={folder}", *flags)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def evaluated(folder, *flags, name="step_6"):
+    result = call("eval.py", f"--workdir={folder}", *flags)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((folder / "eval" / f"{name}.json").read_text())
+    return report, result.stdout
+
+
+def refused(result, *named):
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr.count("\n") == 1
+    assert [word for word in named if word not in result.stderr] == []
+
+
+def test_training_logs_the_votes_of_its_evaluations(arc_run):
+    last = metric_lines(arc_run)[-1]
+    assert {f"eval/pass@{k}" for k in (1, 2, 5, 10, 100, 1000)} <= set(last)
+    identity = json.loads((arc_run / "dataset.json").read_text())
+    assert identity["sizes"]["num_puzzles"] == 1 + 3 * NUM_FORMS
+    assert len(identity["id_map"]) == 64
+
+
+def test_evaluation_votes_and_writes_a_valid_submission(arc_run):
+    report, text = evaluated(arc_run, "--votes=0")
+    assert report["tasks"] == 3
+    assert report["test_inputs"] == report["puzzles"] == 4
+    assert set(report["pass_at"]) == {"1", "2", "5", "10", "100", "1000"}
+    for share in report["pass_at"].values():
+        assert share["ci95"][0] <= share["value"] <= share["ci95"][1]
+    assert report["coverage"]["overall"]["test_inputs"] == 4
+    assert max(report["per_input"]["unique"]) <= NUM_FORMS
+    last = metric_lines(arc_run)[-1]  # the run votes over all forms, too
+    assert report["pass_at"]["2"]["value"] == last["eval/pass@2"]
+    for word in ("exact accuracy", "pass@", "coverage", "submission.json"):
+        assert word in text
+    submission = json.loads((arc_run / "eval" / "submission.json").read_text())
+    asked = json.loads(
+        (BAD / "arc_ok" / "arc-agi_training_challenges.json").read_text()
+    )
+    assert submission.keys() == asked.keys()
+    for task, answers in submission.items():
+        assert len(answers) == len(asked[task]["test"])
+        for answer in answers:
+            assert list(answer) == ["attempt_1", "attempt_2"]
+            for grid in answer.values():
+                assert 1 <= len(grid) <= 30
+                assert {type(cell) for row in grid for cell in row} == {int}
+
+
+def test_a_second_evaluation_repeats_nothing_and_finds_the_same(arc_run):
+    first, _ = evaluated(arc_run, "--votes=3")
+    (parts,) = [
+        path
+        for path in (arc_run / "eval" / "parts").iterdir()
+        if json.loads((path / "about.json").read_text())["votes"] == 3
+    ]
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.npz")}
+    second, _ = evaluated(arc_run, "--votes=3")
+    assert {p: p.stat().st_mtime_ns for p in parts.glob("*.npz")} == kept
+    assert first.pop("rows_per_s") > 0
+    assert second.pop("rows_per_s") is None
+    assert first == second
+
+
+@pytest.mark.parametrize("ids", ["blank", "random"])
+def test_ablations_are_recorded(arc_run, ids):
+    usual, _ = evaluated(arc_run, "--votes=2")
+    name = f"step_6-ids_{ids}"
+    report, _ = evaluated(arc_run, "--votes=2", f"--puzzle_ids={ids}", name=name)
+    assert (arc_run / "eval" / f"submission_6-ids_{ids}.json").exists()
+    assert usual["puzzle_ids"] == "own"
+    assert report["puzzle_ids"] == ids
+    assert report["votes"] == 2
+
+
+def test_pooled_votes_are_labelled(arc_run):
+    report, text = evaluated(arc_run, "--votes=0", "--pool=6,3", name="step_3_6")
+    assert report["pooled_steps"] == [3, 6]
+    assert "pooled" in report["coverage"]["label"]
+    assert "pooled" in text
+    single, _ = evaluated(arc_run, "--votes=0")
+    assert single["pooled_steps"] == [6]
+    assert report["exact_accuracy"] == single["exact_accuracy"]
+
+
+def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path):
+    other = tmp_path / "arc"
+    shutil.copytree(BAD / "arc_ok", other)
+    path = other / "arc-agi_training_challenges.json"
+    tasks = json.loads(path.read_text())
+    solutions = other / "arc-agi_training_solutions.json"
+    answers = json.loads(solutions.read_text())
+    order = sorted(tasks, reverse=True)
+    path.write_text(json.dumps({name: tasks[name] for name in order}))
+    solutions.write_text(json.dumps({name: answers[name] for name in order}))
+    flag = f"--data={other}"
+    result = call("eval.py", f"--workdir={arc_run}", flag)
+    refused(result, str(other), "ids stand for other tasks", "dataset.json")
+    name = "step_6-ids_blank-data_arc"
+    report, _ = evaluated(arc_run, flag, "--puzzle_ids=blank", name=name)
+    assert report["data"]["path"] == str(other)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--pool=6,x"], ["--pool=6,x", "step numbers"]),
+        (["--pool=3,6", "--step=6"], ["no --step"]),
+        (["--votes=-1"], ["votes"]),
+        (["--votes=6"], ["votes = 6", "5 form"]),
+        (["--pool=\u00b2"], ["step numbers"]),
+        (["--puzzle_ids=none"], ["puzzle_ids", "blank"]),
+    ],
+)
+def test_wrong_flags_end_in_one_clear_message(arc_run, flags, named):
+    refused(call("eval.py", f"--workdir={arc_run}", *flags), *named)
+
+
+def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
+    flags = as_flags(
+        "configs/maze_small.py",
+        **SMALL,
+        **{"data.train_puzzles": 16, "data.test_puzzles": 8, "data.side": 6},
+    )
+    result = call("train.py", f"--workdir={tmp_path}", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "eval/valid_accuracy" in metric_lines(tmp_path)[-1]
+    report, text = evaluated(tmp_path, "--votes=0")
+    assert report["puzzles"] == 8
+    assert 0 <= report["voted_valid_accuracy"] <= 1
+    for word in ("valid", "voted exact", "voted valid"):
+        assert word in text
+    parts = next((tmp_path / "eval" / "parts").iterdir())
+    rows = [np.load(path)["predictions"].shape for path in parts.glob("*.npz")]
+    assert sum(count for count, _ in rows) == 64
+
+
+def test_a_hidden_test_set_gets_a_submission_and_no_score(tmp_path):
+    folder, hidden = tmp_path / "run", BAD / "arc_no_solutions_file"
+    flags = as_flags("configs/arc_small.py", **ARC | {"data.train": hidden})
+    result = call("train.py", f"--workdir={folder}", *flags)
+    assert result.returncode == 0, result.stderr
+    assert not any("pass@" in key for key in metric_lines(folder)[-1])
+    report, text = evaluated(folder)
+    assert "pass_at" not in report
+    assert "exact_accuracy" not in report
+    assert "nothing is scored" in text
+    submission = json.loads((folder / "eval" / "submission.json").read_text())
+    assert len(submission) == 3
+
+
+def test_a_bundle_with_leaks_is_refused_by_a_run(tmp_path):
+    both = tmp_path / "arc"
+    both.mkdir()
+    for part in ("challenges", "solutions"):
+        text = (BAD / "arc_ok" / f"arc-agi_training_{part}.json").read_text()
+        for subset in ("training2", "evaluation"):
+            (both / f"arc-agi_{subset}_{part}.json").write_text(text)
+    flags = as_flags("configs/arc_small.py", **ARC | {"data.train": both})
+    subsets = [
+        "--config.data.train_subsets=('training2','evaluation')",
+        "--config.data.test_subset=evaluation",
+    ]
+    where = f"--workdir={tmp_path / 'run'}"
+    result = call("train.py", where, *flags, *subsets)
+    refused(result, "3 of the 3 tasks of evaluation", "training2", "allow_leaks")
+    assert not (tmp_path / "run").exists()
+    forced = call("train.py", where, *flags, *subsets, "--config.data.allow_leaks=True")
+    assert forced.returncode == 0, forced.stderr
+    assert "leak: 007bbfb7" in forced.stdout + forced.stderr

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judge, on puzzles whose forms are rotations of four cells, judged by hand."""
+
+import numpy as np
+import pytest
+
+from data_pipeline.data import EvalSet
+from data_pipeline.spec import PuzzleSet
+from judge import Judge
+from trm_jax.evaluation.evaluate import EvalOutput
+
+
+class Rolled:
+    """Form i: the cells rolled by i."""
+
+    has_ids = True
+
+    def __init__(self, num_forms):
+        self.num_forms = np.asarray(num_forms)
+
+    def apply(self, puzzle, index, inputs, labels):
+        return tuple(self._roll(tokens, index) for tokens in (inputs, labels))
+
+    visit = None
+
+    def undo(self, puzzle, index, answers):
+        return self._roll(answers, -index)
+
+    def _roll(self, tokens, index):
+        return np.stack([np.roll(row, i) for row, i in zip(tokens, index, strict=True)])
+
+
+INPUTS = np.array([[1, 2, 3, 4], [4, 3, 2, 1], [1, 1, 2, 2]], np.uint8)
+LABELS = INPUTS + 1
+
+
+def make_test(**changes):
+    puzzles = PuzzleSet(
+        INPUTS,
+        LABELS,
+        puzzle_starts=np.array([0, 2, 3]),
+        group_starts=np.arange(3),
+        puzzle_ids=np.array([1, 4], np.int32),
+        attributes={},
+    )
+    return EvalSet(puzzles, Rolled([3, 3]), **changes)
+
+
+def as_output(predictions, labels, q_halt):
+    right = predictions == labels
+    return EvalOutput(
+        predictions=predictions.astype(np.uint8),
+        q_halt=np.asarray(q_halt, np.float32)[None],
+        cells_right=right.mean(-1)[None],
+        all_right=right.all(-1)[None],
+        cell_loss=np.zeros((1, len(right)), np.float32),
+        has_labels=np.ones(len(right), bool),
+    )
+
+
+def answered(judge, wrong=()):
+    """Right answers to all forms, but for rows of which one cell is changed."""
+    (batch,) = judge.batches(judge.num_rows)
+    predictions = batch["labels"].copy()
+    for row, cell in wrong:
+        predictions[row, cell] += 7
+    return as_output(predictions, batch["labels"], np.zeros(judge.num_rows))
+
+
+def test_forms_are_shown_turned_with_ids_of_their_own():
+    judge = Judge(make_test(), votes=0, num_puzzles=7)
+    (batch,) = judge.batches(9)
+    assert judge.num_rows == 9
+    assert batch["puzzle_id"].tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 6]
+    assert batch["inputs"][:3].tolist() == [[1, 2, 3, 4], [4, 1, 2, 3], [3, 4, 1, 2]]
+    later = list(judge.batches(2, start=5))
+    assert [b["puzzle_id"].tolist() for b in later] == [[3, 4], [5, 6]]
+
+
+def test_answers_are_turned_back_before_they_are_counted():
+    judge = Judge(make_test(), votes=0, num_puzzles=7)
+    count = judge.count([answered(judge)])
+    assert count.ballots.votes.tolist() == [3, 3, 3]
+    assert count.is_right.all()
+    # Form 0 of question 1 is wrong, its other two are right: the votes mend it. Two of
+    # question 2's answers are wrong in one way (cell 0 of form 0): the votes spoil it.
+    output = answered(judge, wrong=[(3, 0), (7, 1), (8, 2)])
+    report = judge.vote_report(judge.count([output]), [5], "ema")
+    assert report["vote_gain"]["gained"] == 1
+    assert report["vote_gain"]["lost"] == 1
+    # Tasks: questions 0 and 1, question 2.
+    assert report["pass_at"]["1"]["value"] == 0.5
+    assert report["pass_at"]["2"]["value"] == 1
+    assert report["voted_accuracy"] == 2 / 3
+    assert report["voted_accuracy_95"][0] < 2 / 3 < report["voted_accuracy_95"][1]
+
+
+def test_scores_of_a_run_are_those_of_form_0_and_of_the_votes():
+    judge = Judge(make_test(), votes=3, num_puzzles=7)
+    output = answered(judge, wrong=[(3, 0), (7, 1), (8, 2)])
+    told = []
+    scores = judge.scores([output], told.append)
+    assert told == [9]
+    assert scores["exact_accuracy"] == 2 / 3
+    assert scores["puzzles"] == 3
+    assert scores["pass@1"] == 0.5
+    alone = Judge(make_test(), votes=1, num_puzzles=7)
+    assert alone.num_rows == 3
+    assert "pass@1" not in alone.scores([answered(alone)], told.append)
+
+
+def test_pooled_checkpoints_are_one_count():
+    judge = Judge(make_test(), votes=0, num_puzzles=7)
+    good, bad = answered(judge), answered(judge, wrong=[(r, 0) for r in range(9)])
+    count = judge.count([good, bad])
+    assert count.ballots.votes.sum() == 18
+    report = judge.vote_report(count, [5, 6], "ema")
+    assert report["pooled_steps"] == [5, 6]
+    assert report["coverage"]["overall"]["right_share"] == 0.5
+    # The single pass is that of the last one.
+    assert report["vote_gain"]["single_pass"]["value"] == 0
+
+
+def test_answers_right_by_the_rules_are_counted_apart():
+    def first_cell_is_right(inputs, answers):
+        np.testing.assert_array_equal(inputs, INPUTS)
+        return answers[:, 0] == inputs[:, 0] + 1
+
+    test = make_test(is_valid=first_cell_is_right)
+    judge = Judge(test, votes=0, num_puzzles=7)
+    output = answered(judge, wrong=[(0, 1), (6, 0)])
+    _, scores = judge.single_pass(output)
+    assert scores["exact_accuracy"] == 1 / 3
+    assert scores["valid_accuracy"] == 2 / 3
+    report = judge.vote_report(judge.count([output]), [5], "ema")
+    assert report["voted_valid_accuracy"] == 1
+
+
+def test_a_submission_holds_the_two_best_answers(tmp_path):
+    written = []
+    test = make_test(write_submission=lambda path, answers: written.append(answers))
+    judge = Judge(test, votes=2, num_puzzles=7)
+    output = answered(judge, wrong=[(1, 0)])
+    assert judge.write_submission(tmp_path, judge.count([output]))
+    (answers,) = written
+    assert answers.shape == (3, 2, 4)
+    assert answers.dtype == np.uint8
+    first = [*np.roll(LABELS[0], 1)]
+    first[0] += 7
+    assert answers[0].tolist() == [LABELS[0].tolist(), np.roll(first, -1).tolist()]
+    assert answers[1].tolist() == [LABELS[1].tolist(), [0, 0, 0, 0]]
+    assert not Judge(make_test(), votes=2, num_puzzles=7).write_submission(
+        tmp_path, judge.count([output])
+    )
+
+
+def test_puzzles_without_answers_cannot_be_scored():
+    test = make_test()
+    assert Judge(test, votes=1, num_puzzles=7).has_solutions
+    labels = LABELS.copy()
+    labels[2] = 0
+    hidden = test._replace(
+        puzzles=PuzzleSet(**{**vars(test.puzzles), "labels": labels})
+    )
+    assert not Judge(hidden, votes=1, num_puzzles=7).has_solutions
+
+
+@pytest.mark.parametrize("ids", ["blank", "random"])
+def test_ablations_reach_the_rows(ids):
+    judge = Judge(make_test(), votes=0, num_puzzles=7, puzzle_ids=ids)
+    own = Judge(make_test(), votes=0, num_puzzles=7)
+    (batch,), (usual,) = judge.batches(9), own.batches(9)
+    assert batch["puzzle_id"].tolist() != usual["puzzle_id"].tolist()
+    np.testing.assert_array_equal(batch["inputs"], usual["inputs"])

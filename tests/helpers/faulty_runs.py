@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short runs with batches that make a step not finite."""
+
+import json
+
+import numpy as np
+
+import train
+from data_pipeline import loader
+from tests.helpers.compiled_once import share_compilations
+from tests.helpers.runs import digest, metric_lines, smoke_config
+from trm_jax.runtime import cli
+
+STEPS, ROWS = 16, 8
+NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN
+
+
+def config_of(policy, **kwargs):
+    config = smoke_config(on_non_finite=policy, **{"steps": STEPS} | kwargs).unlock()
+    config.model.max_supervision_steps = 1  # every batch is used, and whole
+    return config.lock()
+
+
+TRAIN_LOADER = loader.TrainLoader
+
+
+def runner(monkeypatch):
+    """Train in a folder with some batches spoilt, or with others in their place."""
+    share_compilations(monkeypatch)
+
+    def start(folder, config, *, bad=(), number=lambda k: k, stop=lambda: False):
+        class Loader(TRAIN_LOADER):
+            def __call__(self, k):
+                batch = super().__call__(number(k))
+                if number(k) in bad:
+                    batch["puzzle_id"][:] = NOWHERE
+                return batch
+
+        monkeypatch.setattr(train.loader, "TrainLoader", Loader)
+        monkeypatch.setattr(cli, "StopSignal", lambda: stop)
+        return train.train(config, str(folder))
+
+    return start
+
+
+def rollbacks(folder):
+    path = folder / "rollbacks.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same_run(folder, other):
+    assert digest(folder) == digest(other)
+    assert digest(folder)[0] == STEPS
+    assert metric_lines(folder) == metric_lines(other)
+
+
+def assert_all_finite(folder):
+    for record in metric_lines(folder):
+        assert all(np.isfinite(v) for v in record.values() if isinstance(v, float))

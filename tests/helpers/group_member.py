@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One of several processes with a small loop of steps; run by processes_test.py."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from absl import flags
+
+from trm_jax.errors import ConfigError
+from trm_jax.runtime import cli, processes
+
+STEPS = flags.DEFINE_integer("steps", 5, "How many steps.")
+STEP_S = flags.DEFINE_float("step_s", 0.0, "Sleep in each step.")
+cli.define_process_flags()
+# What one of them does otherwise at a step, such as "crash 3"; flags are all the same.
+DEED, _, AT_STEP = os.environ.get("DEED", "").rpartition(" ")
+
+
+def say(text):
+    with contextlib.suppress(OSError):  # as logging does
+        sys.stdout.write(f"{text}\n")
+
+
+def do(deed):
+    match deed:
+        case "be wrong":
+            raise ConfigError("/gloo/transport: the moon is in the wrong house")
+        case "crash":
+            raise LookupError("a bug")
+        case "meet":
+            processes.barrier("save of step 3", timeout_s=1.0)
+        case "be slow":
+            time.sleep(45)
+        case "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "lose stdout":
+            reader, writer = os.pipe()
+            os.close(reader)
+            os.dup2(writer, 1)
+
+
+def main():
+    cli.join_processes()
+    processes.before_end(lambda: os.write(2, b"last act\n"))
+    stop = cli.StopSignal()
+    say("joined")
+    processes.check_same(os.environ.get("CONFIG", ""), "config")
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(jax.devices(), "all")
+    split, whole = (NamedSharding(mesh, PartitionSpec(*a)) for a in (["all"], []))
+    add = jax.jit(lambda x: x + x.sum() * 1e-3, out_shardings=split)
+    total = jax.jit(lambda x: x.sum(), out_shardings=whole)
+    ones = np.ones(jax.local_device_count(), np.float32)
+    x = jax.make_array_from_process_local_data(split, ones)
+    agreed = processes.agreed(stop)
+    for step in range(1, STEPS.value + 1):
+        processes.enter(f"step {step}")
+        time.sleep(STEP_S.value)
+        if step == int(AT_STEP or 0):
+            do(DEED)
+        x = add(x)
+        if agreed():
+            say(f"stopped after step {step}")
+            return cli.EXIT_STOPPED
+        say(f"step {step}")
+    odd = processes.all_true(processes.is_first(), "a question")
+    say(f"sum {float(total(x)):.3f} {processes.all_true(True, 'one more')} {odd}")
+    return cli.EXIT_OK
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__, user_errors=())

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short runs of the smoke config, in this process and in others."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from configs import smoke
+from data_pipeline import sources
+from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.build import build
+
+ROOT = Path(__file__).parents[2]
+
+
+def smoke_config(variant="mlp_t", **train):
+    config = smoke.get_config(variant)
+    config.data.train_puzzles = 12
+    config.data.test_puzzles = 8
+    config.eval.batch_size = 8
+    config.train.batch_size = 8
+    config.train.update(log_every=3, eval_every=8, checkpoint_every=5)
+    config.train.update(train)
+    return config.lock()
+
+
+def as_flags(config_file, **overrides):
+    flags = [f"--config={config_file}"]
+    return flags + [f"--config.{key}={value}" for key, value in overrides.items()]
+
+
+def command(script, *flags):
+    return [sys.executable, str(ROOT / script), *map(str, flags)]
+
+
+def call(script, *flags, **kwargs):
+    kwargs = {
+        "capture_output": True,
+        "text": True,
+        "timeout": 300,
+        "cwd": ROOT,
+    } | kwargs
+    return subprocess.run(command(script, *flags), check=False, **kwargs)
+
+
+def metric_lines(workdir):
+    """The records without their timings."""
+    lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [{k: v for k, v in r.items() if k != "steps_per_s"} for r in records]
+
+
+def digest(workdir, step=None):
+    """Digest of the whole state of one saved step, the newest if None."""
+    config = json.loads((Path(workdir) / "config.json").read_text())
+    built = build(config, sources.spec_of(**config["data"]).sizes)
+    checkpoints = Checkpoints(workdir)
+    state = checkpoints.restore_step(built.state_like, step)
+    checkpoints.close()
+    return int(state.step), state_digest(state)

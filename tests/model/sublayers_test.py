@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Mamba-2 sublayer: its published numbers, directions, sizes and first values."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from configs import default
+from tests.helpers.golden_trm import GOLDEN, MAMBA2, to_layout
+from tests.helpers.tiny import tiny_config
+from trm_jax.errors import ConfigError
+from trm_jax.model.config import CHOICES, ModelConfig
+from trm_jax.model.layers import rms_norm
+from trm_jax.model.model import TRM, init_variables
+from trm_jax.model.sublayers import SUBLAYERS, Mamba2
+
+DIRECTIONS = ("mamba2", "mamba2_backward", "mamba2_both")
+LENGTH = 13
+
+
+def golden(name, part):
+    """A golden mixer's weights, or their gradients, as our parameters."""
+    file = np.load(GOLDEN / f"{name}.npz")
+    flat = {path: to_layout(k, file[f"{part}/{k}"]) for k, path in MAMBA2.items()}
+    return jax.tree.map(jnp.asarray, unflatten_dict(flat))
+
+
+@pytest.mark.parametrize("implementation", CHOICES["ssd_implementation"])
+@pytest.mark.parametrize("name", ["mamba2_mixer", "mamba2_mixer_groups"])
+def test_the_published_output_and_gradients_come_out(name, implementation):
+    file = np.load(GOLDEN / f"{name}.npz")
+    config = tiny_config(
+        d_model=int(file["d_model"]),
+        d_state=int(file["d_state"]),
+        head_dim=int(file["headdim"]),
+        expand=int(file["expand"]),
+        num_groups=int(file["ngroups"]),
+        chunk_size=int(file["chunk_size"]),
+        ssd_implementation=implementation,
+    )
+
+    @jax.jit
+    def run(params, hidden, cotangent):
+        y, vjp = jax.vjp(
+            lambda p, h: Mamba2(config).apply({"params": p}, h), params, hidden
+        )
+        return y, *vjp(cotangent)
+
+    params = golden(name, "weights")
+    arrays = (jnp.asarray(file[k]) for k in ("u", "cot_y"))
+    y, grads, hidden_grad = run(params, *arrays)
+    np.testing.assert_allclose(y, file["y"], atol=2e-6)
+    np.testing.assert_allclose(hidden_grad, file["du"], rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(grads, golden(name, "grads"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Weights and input of a small Mamba-2, the same for all directions."""
+    config = tiny_config()
+    hidden = jax.random.normal(jax.random.key(0), (2, LENGTH, 32), jnp.float32)
+    params = jax.jit(Mamba2(config).init)(jax.random.key(1), hidden)["params"]
+    # Weights that start as ones would hide who uses which.
+    noise = jax.random.normal(jax.random.key(2), (64,), jnp.float32)
+    return config, params | {"norm_weight": 1 + 0.3 * noise}, hidden
+
+
+def outputs(name, tiny, hidden):
+    config, params, _ = tiny
+    return jax.jit(SUBLAYERS[name](config).apply)({"params": params}, hidden)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_each_direction_sees_its_own_side_and_both_see_everything(name, tiny):
+    hidden = tiny[2][:1]
+
+    def sums(hidden):
+        return outputs(name, tiny, hidden)[0].sum(-1)
+
+    seen = (jax.jit(jax.jacrev(sums))(hidden)[:, 0] != 0).any(-1)
+    sees_past = np.tri(LENGTH, dtype=bool)
+    all_of_it = np.ones_like(sees_past)
+    expected = dict(zip(DIRECTIONS, (sees_past, sees_past.T, all_of_it), strict=True))
+    np.testing.assert_array_equal(seen, expected[name])
+
+
+def test_backward_is_the_mirror_image_and_both_is_the_sum(tiny):
+    hidden = tiny[2]
+    forward, backward, both = (outputs(name, tiny, hidden) for name in DIRECTIONS)
+    mirrored = outputs("mamba2", tiny, hidden[:, ::-1])[:, ::-1]
+    np.testing.assert_allclose(backward, mirrored, atol=1e-6)
+    np.testing.assert_allclose(both, forward + backward, atol=1e-5)
+    assert jnp.abs(forward - backward).max() > 0.1
+
+
+def test_all_directions_have_the_same_parameters(tiny):
+    config, params, hidden = tiny
+    for name in DIRECTIONS:
+        shapes = jax.eval_shape(SUBLAYERS[name](config).init, jax.random.key(0), hidden)
+        chex.assert_trees_all_equal_shapes_and_dtypes(shapes["params"], params)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_bfloat16_stays_bfloat16_and_near_float32(name, tiny):
+    hidden = tiny[2]
+    found = outputs(name, tiny, hidden.astype(jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    expected = outputs(name, tiny, hidden)
+    error = jnp.abs(found.astype(jnp.float32) - expected).max()
+    assert error < 0.03 * jnp.abs(expected).max()
+
+
+def test_the_gated_norm_runs_within_each_group(tiny):
+    # out_proj's input, by a projection that passes the first group's half through.
+    config, params, hidden = tiny
+    passing = jnp.eye(64, 32, dtype=jnp.float32)
+    params = params | {"norm_weight": jnp.ones(64), "out_proj": {"kernel": passing}}
+    found = outputs("mamba2", (config, params, hidden), hidden)
+    np.testing.assert_allclose(rms_norm(found), found, rtol=1e-2, atol=1e-3)
+
+
+def count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def default_model(variant="attention", **changes):
+    """configs.default at a task's sizes."""
+    config = default.get_config()
+    default.set_network(config, variant)
+    sizes = {"vocab_size": 11, "num_cells": 81, "num_puzzles": 1}
+    return ModelConfig(**config.model.to_dict() | sizes | changes)
+
+
+def test_a_mixer_of_the_paper_has_1719600_parameters():
+    hidden = jax.ShapeDtypeStruct((1, 8, 512), jnp.float32)
+    params = jax.eval_shape(Mamba2(default_model()).init, jax.random.key(0), hidden)
+    assert count(params) == 1_719_600
+
+
+@pytest.mark.parametrize(
+    ("variant", "vocab_size", "num_cells", "expected"),
+    [
+        ("mamba2_attn", 12, 900, 6_860_386),
+        ("mamba2_attn", 11, 81, 6_859_362),
+        ("mamba2_attn", 6, 900, 6_854_242),
+        ("mamba2_attn_bidir", 11, 81, 6_859_362),
+        ("mamba2_mlp_t", 11, 81, 3_600_482),
+    ],
+    ids=["attn-arc", "attn-sudoku", "attn-maze", "attn-bidir-sudoku", "mlp_t-sudoku"],
+)
+def test_hybrids_have_the_stated_sizes(variant, vocab_size, num_cells, expected):
+    config = default_model(variant, vocab_size=vocab_size, num_cells=num_cells)
+    assert config.prefix_len == 16
+    params, _ = jax.eval_shape(lambda: init_variables(TRM(config), jax.random.key(0)))
+    assert count(params) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_first_values_are_the_stated_ones(seed):
+    config = tiny_config(d_model=256, head_dim=1, num_groups=1)
+    hidden = jnp.zeros((1, 4, 256), jnp.float32)
+    init = jax.jit(Mamba2(config).init)
+    params = init(jax.random.key(seed), hidden)["params"]
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    rate, dt = jnp.exp(params["A_log"]), jax.nn.softplus(params["dt_bias"])
+    assert rate.shape == dt.shape == (512,)
+    # Uniform in [1, 16]; log-uniform in [1e-3, 1e-1]: all within, and to both ends.
+    assert 1 <= rate.min() < 2
+    assert 15 < rate.max() <= 16.0001
+    assert abs(rate.mean() - 8.5) < 1
+    assert 0.999e-3 <= dt.min() < 1.3e-3
+    assert 0.0955 < dt.max() <= 0.1001  # log1p(0.1) is 0.0953: softplus of log(dt)
+    assert abs(jnp.log10(dt).mean() + 2) < 0.1
+    np.testing.assert_array_equal(params["D"], 1)
+    np.testing.assert_array_equal(params["norm_weight"], 1)
+    for name in ("conv_kernel", "conv_bias"):
+        assert jnp.abs(params[name]).max() <= 0.5  # a window of 4
+        assert abs(params[name].std() - 0.5 / math.sqrt(3)) < 0.03
+    assert params["conv_kernel"].shape == (4, 512 + 2 * 16)
+    kernels = flatten_dict({k: params[k] for k in ("in_proj", "out_proj")})
+    for kernel in kernels.values():
+        assert abs(kernel.std() * math.sqrt(kernel.shape[0]) - 1) < 0.02
+
+
+MAMBA2_LAYERS = {"layers": ("mamba2", "swiglu")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head_dim": 24}, r"expand \* d_model = 64 .* head_dim \* num_groups = 48"),
+        ({"num_groups": 3}, r"expand \* d_model = 64 .* head_dim \* num_groups = 24"),
+        (
+            {"head_dim": 24, "num_groups": 1, "d_model": 96},
+            r"head_dim, d_state and chunk_size = \(24, 16, 8\).*pallas.*powers",
+        ),
+        ({"d_state": 12}, r"d_state.*12.*ssd_implementation = 'pallas'"),
+        ({"chunk_size": 12}, r"chunk_size.*12.*ssd_implementation = 'pallas'"),
+        ({"d_state": 2048}, r"d_state.*2048.*at most 32 KiB"),
+        ({"d_state": 0}, r"model.d_state = 0; expected a whole number >= 1"),
+        ({"ssd_implementation": "magic"}, r"model.ssd_implementation = 'magic'.*auto"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(changes, message):
+    pallas = {"ssd_implementation": "pallas"} | MAMBA2_LAYERS
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(**pallas | changes)
+
+
+def test_sizes_of_mamba2_bind_only_networks_with_mamba2_or_kernels():
+    assert tiny_config(head_dim=24, ssd_implementation="pallas").head_dim == 24
+    free = {"d_model": 96, "head_dim": 24, "num_groups": 1, "d_state": 12}
+    for implementation in ("auto", "chunked", "recurrent"):
+        tiny_config(**MAMBA2_LAYERS | free, ssd_implementation=implementation)

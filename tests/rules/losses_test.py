@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.golden_trm import GOLDEN
+from trm_jax.errors import ConfigError
+from trm_jax.rules.losses import cross_entropy, log_stablemax, row_losses
+from trm_jax.types import Batch, StepOutput
+
+golden = np.load(GOLDEN / "losses.npz")
+
+
+@pytest.mark.parametrize("loss", ["stablemax", "softmax"])
+def test_cross_entropy_matches_the_published_one(loss):
+    labels = golden["labels"]
+    found = cross_entropy(
+        jnp.asarray(golden["logits"]), jnp.asarray(np.maximum(labels, 0)), loss=loss
+    )
+    labelled = labels != -100
+    expected = golden[loss]
+    np.testing.assert_allclose(
+        found[labelled], expected[labelled], rtol=2e-6, atol=2e-6
+    )
+
+
+def test_log_stablemax_matches_float64():
+    found = log_stablemax(jnp.asarray(golden["logits"]))
+    np.testing.assert_allclose(found, golden["log_stablemax"], rtol=2e-6, atol=2e-6)
+
+
+def test_stablemax_follows_its_definition_in_float64():
+    v = np.concatenate([np.linspace(-50, 50, 401), [0.0, 1.0, -1.0, 1e-30]])
+    s = np.where(v >= 0, v + 1, 1 / (1 - np.minimum(v, 0)))
+    with jax.enable_x64(True):
+        found = log_stablemax(jnp.asarray(v))
+    np.testing.assert_allclose(found, np.log(s / s.sum()), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_stablemax_gradient_is_finite_and_right_where_branches_meet(dtype):
+    logits = jnp.array([1.0, 0.0, -0.0, -1.0, 2.0, 1e4, -1e4], dtype)
+
+    def loss(logits):
+        return cross_entropy(logits, jnp.array(4), loss="stablemax")
+
+    grad = jax.grad(loss)(logits)
+    assert jnp.isfinite(grad).all()
+    # d(-log(s_4 / sum s)) / dv_i = s'_i / sum s - [i = 4] s'_i / s_i
+    v = np.asarray(logits, np.float64)
+    s = np.where(v >= 0, v + 1, 1 / (1 - np.minimum(v, 0)))
+    slope = np.where(v >= 0, 1, 1 / (1 - np.minimum(v, 0)) ** 2)
+    expected = slope / s.sum() - (np.arange(7) == 4) * slope / s
+    tolerance = {"float32": 1e-6, "bfloat16": 1e-2}[dtype]
+    np.testing.assert_allclose(np.asarray(grad, np.float64), expected, rtol=tolerance)
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ConfigError, match="stablemax, softmax"):
+        cross_entropy(jnp.zeros((1, 3)), jnp.zeros(1, jnp.int32), loss="hinge")
+
+
+def make_rows(mask):
+    rng = np.random.default_rng(0)
+    b, m = mask.shape
+    output = StepOutput(
+        jnp.asarray(rng.normal(size=(b, m, 5)).astype(np.float32)),
+        jnp.asarray(rng.normal(size=b).astype(np.float32)),
+    )
+    labels = jnp.asarray(rng.integers(0, 5, (b, m)).astype(np.int32))
+    ids, weight = jnp.zeros(b, jnp.int32), jnp.ones(b)
+    return output, Batch(labels, labels, jnp.asarray(mask), ids, weight)
+
+
+def test_a_row_without_labels_has_no_cell_loss_and_no_nan():
+    output, batch = make_rows(np.array([[True] * 4, [False] * 4]))
+
+    def total(output):
+        return row_losses(output, batch, loss="stablemax").total.sum()
+
+    rows = row_losses(output, batch, loss="stablemax")
+    assert rows.cell_loss[1] == 0
+    assert rows.cell_loss[0] > 0
+    assert rows.all_right[1]
+    assert not rows.has_labels[1]
+    grads = jax.grad(total)(output)
+    assert all(jnp.isfinite(g).all() for g in grads)
+    np.testing.assert_array_equal(grads.logits[1], 0)
+
+
+def test_cells_without_a_label_count_for_nothing():
+    output, batch = make_rows(np.array([[True, True, False, False]]))
+    changed = batch._replace(labels=batch.labels.at[0, 2:].add(1) % 5)
+    a, b = (row_losses(output, x, loss="softmax") for x in (batch, changed))
+    np.testing.assert_array_equal(a.total, b.total)
+    np.testing.assert_array_equal(a.cells_right, b.cells_right)

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+import gc
+import json
+import logging
+import shutil
+from functools import cache, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.tiny import tiny_config, tiny_optim
+from trm_jax.errors import CheckpointError
+from trm_jax.model.model import TRM
+from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.manifest import leaf_digests, state_digest
+from trm_jax.training.sharding import make_mesh, state_shardings
+from trm_jax.training.step import init_train_state
+
+# Orbax leaves tasks of a failed read behind; they complain when they are collected.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected_here():
+    yield
+    gc.collect()
+
+
+@cache
+def init_fn(**config):
+    model = TRM(tiny_config(**{"d_model": 64, "dtype": "bfloat16"} | config))
+    return jax.jit(partial(init_train_state, model, tiny_optim(), batch_size=4))
+
+
+def make_state(step=0, devices=1, **config):
+    state = init_fn(**config)(jax.random.key(step))
+    state = state._replace(step=jnp.array(step, jnp.int32))
+    return jax.device_put(state, state_shardings(state, make_mesh(devices)))
+
+
+def like(state):
+    def spec(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+    return jax.tree.map(spec, state)
+
+
+def save(folder, *steps):
+    checkpoints = Checkpoints(folder, keep=9)
+    for step in steps:
+        checkpoints.save(make_state(step))
+    checkpoints.close()
+
+
+def restore(folder):
+    checkpoints = Checkpoints(folder, keep=9)
+    state = checkpoints.restore_newest(like(make_state()))
+    checkpoints.close()
+    return state
+
+
+def files(folder, step):
+    """Every file of a step that holds anything."""
+    root = folder / "checkpoints" / str(step)
+    return sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size)
+
+
+def test_every_leaf_comes_back_to_the_bit(tmp_path):
+    save(tmp_path, 3)
+    state = make_state(3)
+    found = restore(tmp_path)
+    chex.assert_trees_all_equal(found, state)
+    chex.assert_trees_all_equal_dtypes(found, state)
+    assert type(found) is type(state)
+    assert type(found.carry.batch) is type(state.carry.batch)
+
+
+def test_what_is_saved_is_the_state_before_it_is_trained_on(tmp_path):
+    state = make_state(1)._replace(puzzle_table=jnp.arange(2.0**23).reshape(2**15, -1))
+    change = jax.jit(
+        lambda s: jax.tree.map(lambda x: x ^ True if x.dtype == bool else x + 1, s),
+        donate_argnums=0,
+    )
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    expected = jax.device_get(state)
+    checkpoints.save(state)
+    for _ in range(5):
+        state = change(state)
+    checkpoints.wait()
+    found = checkpoints.restore_step(like(state), 1)
+    chex.assert_trees_all_equal(jax.device_get(found), expected)
+    checkpoints.close()
+
+
+def test_the_newest_step_is_restored_and_a_step_by_name(tmp_path):
+    save(tmp_path, 1, 2, 5)
+    assert int(restore(tmp_path).step) == 5
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    spec = like(make_state())
+    assert int(checkpoints.restore_step(spec, 2).step) == 2
+    assert int(checkpoints.restore_step(spec, None).step) == 5
+    with pytest.raises(CheckpointError, match="step 4; found: 1, 2, 5"):
+        checkpoints.restore_step(spec, 4)
+
+
+def test_nothing_saved_is_no_error_but_a_step_asked_for_is(tmp_path):
+    assert restore(tmp_path) is None
+    with pytest.raises(CheckpointError, match="found: none"):
+        Checkpoints(tmp_path).restore_step(like(make_state()), None)
+    with pytest.raises(CheckpointError, match="nothing was saved yet"):
+        Checkpoints(tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_kill_left_of_a_save_is_removed_by_the_next_run_alone(tmp_path):
+    save(tmp_path, 1)
+    cut = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    cut.mkdir()
+    Checkpoints(tmp_path).close()
+    assert cut.exists()  # reading touches nothing: a run may be saving just now
+    Checkpoints(tmp_path, keep=9).close()
+    assert not cut.exists()
+
+
+def test_trouble_of_the_machine_sets_nothing_aside(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+
+    def restore(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(checkpoints._handler, "restore", restore)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        checkpoints.restore_newest(like(make_state()))
+    assert (tmp_path / "checkpoints" / "1").exists()
+
+
+def test_old_steps_are_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(make_state(step))
+    checkpoints.close()
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["2", "3"]
+
+
+def flip_bit(path, rng):
+    data = bytearray(path.read_bytes())
+    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(bytes(data))
+
+
+def array_file(folder, step):
+    """The largest of the files that hold array values."""
+    arrays = [p for p in files(folder, step) if p.parent.name == "d"]
+    return max(arrays, key=lambda p: p.stat().st_size)
+
+
+def test_one_flipped_bit_in_the_arrays_is_always_seen(tmp_path, caplog):
+    rng = np.random.default_rng(1)
+    save(tmp_path, 1, *range(10, 18))
+    for step in range(10, 18):
+        flip_bit(array_file(tmp_path, step), rng)
+    with caplog.at_level(logging.WARNING):
+        assert int(restore(tmp_path).step) == 1
+    assert "using the checkpoint of step 1 instead" in caplog.text
+    aside = [p.name for p in (tmp_path / "checkpoints").glob("damaged-*")]
+    assert len(aside) == 8
+
+
+def test_no_intact_step_is_an_error_and_stays_one(tmp_path):
+    save(tmp_path, 1, 2)
+    for step in (1, 2):
+        array_file(tmp_path, step).write_bytes(b"")
+    for _ in range(2):  # never a silent fresh start, the second time neither
+        with pytest.raises(CheckpointError, match="no intact checkpoint"):
+            restore(tmp_path)
+    assert len(list((tmp_path / "checkpoints").glob("damaged-*"))) == 2
+
+
+def test_evaluation_sets_nothing_aside(tmp_path):
+    save(tmp_path, 1, 2)
+    array_file(tmp_path, 2).write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CheckpointError, match="checkpoints/2"):
+        Checkpoints(tmp_path).restore_step(like(make_state()), 2)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"d_model": 32}, "carry/y"), ({"dtype": "float32"}, "bfloat16")],
+)
+def test_an_intact_checkpoint_of_another_model_is_refused_not_set_aside(
+    tmp_path, change, named
+):
+    save(tmp_path, 1)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    with pytest.raises(CheckpointError, match=named):
+        checkpoints.restore_newest(like(make_state(**change)))
+    assert (tmp_path / "checkpoints" / "1").exists()
+
+
+@pytest.mark.parametrize(
+    "edit", [{"digest": "0" * 16}, {"dtype": "float32"}, {"shape": [2]}]
+)
+def test_a_manifest_that_was_edited_is_damage(tmp_path, edit):
+    save(tmp_path, 1, 2)
+    (path,) = (tmp_path / "checkpoints" / "2" / "manifest").glob("metadata")
+    manifest = json.loads(path.read_text())
+    manifest["leaves"]["step"] |= edit
+    path.write_text(json.dumps(manifest))
+    assert int(restore(tmp_path).step) == 1
+
+
+def test_a_step_under_the_name_of_another_is_damage(tmp_path):
+    save(tmp_path, 1, 2)
+    root = tmp_path / "checkpoints"
+    shutil.copytree(root / "1", root / "5")
+    assert int(restore(tmp_path).step) == 2
+    assert (root / "damaged-5").exists()
+
+
+def test_digests_do_not_depend_on_the_mesh():
+    one, two = make_state(devices=1), make_state(devices=2)
+    assert len(two.carry.y.sharding.device_set) == 2
+    assert leaf_digests(one) == leaf_digests(two)
+    assert state_digest(one) == state_digest(two)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
+def test_digests_see_every_bit_and_every_swap(dtype):
+    values = np.random.default_rng(0).integers(0, 2, (4, 6))
+    x = jnp.asarray(values).astype(dtype)
+    seen = {state_digest([x])}
+    words = np.asarray(x).view(np.uint8).ravel()
+    bits = 1 if dtype == "bool" else 8
+    for byte in range(len(words)):
+        for bit in range(bits):
+            changed = words.copy()
+            changed[byte] ^= 1 << bit
+            array = changed.view(np.asarray(x).dtype).reshape(x.shape)
+            seen.add(state_digest([jnp.asarray(array)]))
+    assert len(seen) == 1 + bits * len(words)
+    assert state_digest([x[::-1]]) not in seen
+    if dtype in ("float32", "bfloat16"):  # changes that cancel in a plain sum
+        assert state_digest([-x]) not in seen
+    assert state_digest([x.T]) != state_digest([x])
+
+
+def test_a_checkpoint_restores_on_another_mesh(tmp_path):
+    save(tmp_path, 1)
+    wide = make_state(1, devices=2)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    found = checkpoints.restore_newest(like(wide))
+    assert found.carry.y.sharding == wide.carry.y.sharding
+    chex.assert_trees_all_equal(jax.device_get(found), jax.device_get(wide))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Config files and flags that are wrong: one line that says what and where."""
+
+import re
+import sys
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs import default
+from trm_jax.errors import ConfigError
+from trm_jax.runtime import command_line
+
+# By ml_collections, of the interpreter's own module.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+HEAD = "from configs import smoke\ndef get_config():\n    c = smoke.get_config()\n"
+
+
+@pytest.fixture
+def resolved(monkeypatch):
+    """What train.py does with such arguments, by flags of its own."""
+
+    def resolve(*arguments):
+        own = flags.FlagValues()
+        sys.modules.pop("config_config", None)  # another file's, for ml_collections
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr(command_line.flags, "FLAGS", own)
+        holder = config_flags.DEFINE_config_file("config", flag_values=own)
+        command_line.parse_flags()
+        return command_line.resolved_config(holder, like=default.get_config())
+
+    return resolve
+
+
+def test_a_right_one_is_taken_with_its_overrides_and_locked(resolved):
+    config = resolved("--config=configs/smoke.py", "--config.train.steps=7")
+    assert config.train.steps == 7
+    with pytest.raises(AttributeError):
+        config.train.new = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    {
+        "syntax": ("def get_config(:\n", r"FILE line 1: invalid syntax"),
+        "import": (
+            "\nimport no_such_module\n",
+            r"FILE line 2: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        "error": (
+            "def get_config():\n    raise ValueError('expected another task')\n",
+            r"Error whilst parsing config file: ValueError: expected another task",
+        ),
+        "key error": (
+            "def get_config():\n    return {}['a key']\n",
+            r"FILE line 2: KeyError: a key",
+        ),
+        "attribute": (
+            f"{HEAD}    c.modle.dtype = 3\n",
+            r"FILE line 4: AttributeError: 'modle' Did you mean \"model\" .*",
+        ),
+        "type": (
+            f"{HEAD}    c.train.steps = 'many'\n",
+            r"Error whilst parsing config file: TypeError: .*'steps'.* many is .*",
+        ),
+        "no function": ("x = 1\n", r"AttributeError: .* no attribute 'get_config'"),
+        "number": (
+            "def get_config():\n    return 3\n",
+            r"get_config\(\) returned int, not ConfigDict",
+        ),
+        "few keys": (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'seed': 1})\n",
+            r"it has no data.allow_leaks, .* and \d+ more; expected: .*default.py",
+        ),
+        "one too many": (
+            f"{HEAD}    c.model.depth = 3\n    return c\n",
+            r"it has unknown model.depth; expected: configs/default.py",
+        ),
+    }.values(),
+)
+def test_a_wrong_file_is_told_with_its_place(resolved, tmp_path, text, told):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        resolved(f"--config={file}")
+    message = str(error.value)
+    assert "\n" not in message
+    match = rf"(flag )?--config(=\S+)?: {told.replace('FILE', str(file))}"
+    assert re.fullmatch(match, message), message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config=missing.py"], "--config: [Errno 2] No such file or directory: "),
+        (["--config=configs"], "--config: [Errno 21] Is a directory: 'configs'"),
+        ([], "--config=FILE is missing"),
+        (["--config=configs/smoke.py", "more"], "unexpected argument 'more'"),
+        (
+            ["--config=configs/smoke.py", "--config.train.stesp=1"],
+            "--config.train.stesp: unknown key 'stesp' Did you mean \"steps\"",
+        ),
+        (
+            ["--config=configs/smoke.py", "--config.trian.steps=1"],
+            "--config.trian.steps: unknown key 'trian' Did you mean \"train\"",
+        ),
+        (["--config=configs/smoke.py", "--config.=1"], "--config: ValueError: "),
+    ],
+)
+def test_wrong_arguments_are_told(resolved, arguments, told):
+    with pytest.raises(ConfigError) as error:
+        resolved(*arguments)
+    assert str(error.value).startswith(told)
+    assert "\n" not in str(error.value)

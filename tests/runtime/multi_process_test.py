@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train.py in 2 and 4 processes: the same batches, bits per layout, and its ends.
+
+Slow tests take 4 processes, and kill each of them.
+"""
+
+import json
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.helpers.process_group import ProcessGroup
+from tests.helpers.runs import as_flags, command, digest, metric_lines
+
+SMALL = {
+    "data.train_puzzles": 12,
+    "data.test_puzzles": 8,
+    "eval.batch_size": 8,
+    "train.batch_size": 8,
+    "train.log_every": 3,
+    "train.eval_every": 8,
+    "train.checkpoint_every": 5,
+}
+LIMIT_S = 240
+
+
+def start(folder, num, *, steps, devices=1, extra=None, **overrides):
+    settings = SMALL | {"train.steps": steps} | overrides
+    flags = as_flags("configs/smoke.py", **settings)
+    line = command("train.py", f"--workdir={folder}", *flags)
+    logs = folder.parent / f"logs_of_{folder.name}"
+    return ProcessGroup(line, num, logs, devices=devices, extra=extra)
+
+
+def run(folder, num, **kwargs):
+    with start(folder, num, **kwargs) as group:
+        assert group.codes(LIMIT_S) == [0] * num, group.outputs()
+    for i in range(num):
+        assert "error" not in group.output(i).lower()
+        assert not re.search("^step |saved", group.output(i), re.MULTILINE) or i == 0
+    return folder
+
+
+def assert_same_run(folder, other):
+    assert digest(folder) == digest(other)
+    assert metric_lines(folder) == metric_lines(other)
+
+
+def stop_one(folder, num, which, **kwargs):
+    """SIGTERM to one process; the step at which all of them were saved."""
+    with start(folder, num, **kwargs) as group:
+        group.await_text(0, "\nstep ", LIMIT_S)
+        group.send(which, signal.SIGTERM)
+        assert group.codes(LIMIT_S) == [75] * num, group.outputs()
+    stopped = re.search(r"stopped after step (\d+); saved", group.output(0))
+    return int(stopped[1])
+
+
+def lose_one(folder, num, which, wait_s, **kwargs):
+    """Kill -9 one process `wait_s` after the first line; how long the others lived."""
+    with start(folder, num, **kwargs) as group:
+        group.await_text(0, "\nstep ", LIMIT_S)
+        time.sleep(wait_s)
+        running = [p.poll() is None for p in group.processes]
+        assert all(running), f"the run was over before the kill\n{group.outputs()}"
+        group.send(which)
+        killed = time.monotonic()
+        codes = group.codes(60, but=[which])
+        took_s = time.monotonic() - killed
+    others = [i for i in range(num) if i != which]
+    assert [codes[i] for i in others] == [75] * (num - 1), group.outputs()
+    for i in others:
+        message = f"process {i} of {num} (lost another process during|waited for) .+"
+        assert re.search(message, group.output(i)), group.outputs()
+        assert "Traceback" not in group.output(i)
+    return took_s
+
+
+def test_a_signal_to_one_of_two_saves_on_both(tmp_path):
+    step = stop_one(tmp_path / "run", 2, 1, steps=2000)
+    assert digest(tmp_path / "run")[0] == step < 2000
+
+
+def test_another_config_of_one_ends_both(tmp_path):
+    extra = {1: ["--config.seed=7"]}
+    with start(tmp_path / "run", 2, steps=10, extra=extra) as group:
+        assert group.codes(60) == [2, 2], group.outputs()
+    for i in range(2):
+        assert "process 1 of 2 has 'seed: 7', not 'seed: 0'" in group.output(i)
+        assert "Traceback" not in group.output(i)
+    assert not (tmp_path / "run").exists()
+
+
+BATCHES = """
+import hashlib, sys
+from absl import flags
+from jax.experimental import multihost_utils
+from data_pipeline import loader, sources
+from tests.helpers.runs import smoke_config
+from trm_jax.runtime import cli
+from trm_jax.runtime import processes
+cli.define_process_flags()
+def main():
+    cli.join_processes()
+    from trm_jax.training.sharding import make_mesh, own_rows, put_batch
+    config = smoke_config(batch_size=8)
+    data, mesh = sources.load(**config.data), make_mesh(0)
+    load = loader.TrainLoader(
+        data.train, batch_size=8, seed=0, variants=data.train_variants,
+        rows=own_rows(mesh, 8),
+    )
+    total = hashlib.sha256()
+    for rows in loader.prefetched(load, 3, 9):
+        batch = put_batch(rows, mesh)
+        for part in multihost_utils.process_allgather(batch, tiled=True):
+            total.update(str((part.dtype, part.shape)).encode() + part.tobytes())
+    sys.stdout.write(f"hash {total.hexdigest()}\\n")
+    return 0
+cli.run(main, "", user_errors=())
+"""
+
+
+def batch_hashes(folder, layouts):
+    found = set()
+    for num, devices in layouts:
+        line = [sys.executable, "-c", BATCHES]
+        with ProcessGroup(line, num, folder, devices=devices) as group:
+            assert group.codes(LIMIT_S) == [0] * num, group.outputs()
+        for i in range(num):
+            found.add(re.search("hash [0-9a-f]{64}", group.output(i))[0])
+    return found
+
+
+def test_the_batch_is_the_same_for_two_processes_as_for_one(tmp_path):
+    assert len(batch_hashes(tmp_path, [(1, 1), (2, 1)])) == 1
+
+
+@pytest.mark.slow
+def test_the_batch_is_the_same_however_many_processes_share_it(tmp_path):
+    layouts = [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1), (4, 2)]
+    assert len(batch_hashes(tmp_path, layouts)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num", "devices"), [(2, 2), (4, 1)])
+def test_two_fresh_runs_are_equal_to_the_bit(tmp_path, num, devices):
+    folders = [
+        run(tmp_path / name, num, devices=devices, steps=16) for name in ("a", "b")
+    ]
+    assert_same_run(*folders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 4])
+def test_kills_of_each_process_lose_nothing(tmp_path, num):
+    kwargs = {"steps": 600, "train.log_every": 7, "train.eval_every": 100}
+    unbroken = run(tmp_path / "unbroken", num, **kwargs)
+    folder, rng = tmp_path / "killed", random.Random(num)
+    for which in range(num):
+        took_s = lose_one(folder, num, which, rng.uniform(0, 2), **kwargs)
+        assert took_s < 60
+    run(folder, num, **kwargs)
+    assert_same_run(folder, unbroken)
+    runs = [json.loads(r) for r in (folder / "runs.jsonl").read_text().splitlines()]
+    assert len(runs) == num + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 4])
+def test_a_signal_to_any_process_saves_on_all_and_resumes_exactly(tmp_path, num):
+    kwargs = {"steps": 400, "train.eval_every": 150}
+    unbroken = run(tmp_path / "unbroken", num, **kwargs)
+    folder = tmp_path / "stopped"
+    for which in range(num):
+        step = stop_one(folder, num, which, **kwargs)
+        assert digest(folder)[0] == step < 400
+    run(folder, num, **kwargs)
+    assert_same_run(folder, unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writers", [1, 2])
+def test_a_step_from_one_checkpoint_is_the_same_in_all_layouts(tmp_path, writers):
+    # Written by one process, or by two; taken up by 1, 2 and 4.
+    written = run(tmp_path / "written", writers, steps=8)
+    before = metric_lines(written)
+    losses = []
+    for num in (1, 2, 4):
+        folder = tmp_path / f"by_{num}"
+        shutil.copytree(written, folder)
+        run(folder, num, steps=9, **{"train.log_every": 1})
+        lines = metric_lines(folder)
+        assert lines[: len(before)] == before
+        assert lines[-1]["step"] == 9
+        losses.append([lines[-1][f"train/{k}"] for k in ("loss", "grad_norm")])
+    for ours in losses[1:]:
+        assert ours == pytest.approx(losses[0], rel=1e-5)

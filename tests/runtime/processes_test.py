@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes join, agree and end together; see group_member.py for what they do."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.process_group import ROOT, ProcessGroup, environment, free_port
+from trm_jax.errors import ConfigError
+from trm_jax.runtime import processes
+
+MEMBER = [sys.executable, "tests/helpers/group_member.py"]
+ENDLESS = [*MEMBER, "--steps=100000", "--step_s=0.05"]
+
+
+def group(command, folder, num=2, **kwargs):
+    return ProcessGroup(command, num, folder, **kwargs)
+
+
+def test_with_one_process_all_is_trivial():
+    assert processes.is_first()
+    assert processes.name() is None
+    processes.enter("a phase")
+    processes.barrier("a phase", timeout_s=0.0)
+    processes.check_same("a", "config")
+    processes.finish(3)
+    for answer in (True, False):
+        assert processes.all_true(answer, "a phase") is answer
+
+    def flag():
+        return True
+
+    assert processes.agreed(flag) is flag
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("host:1", None, None), "belong together"),
+        ((None, 2, 0), "belong together"),
+        (("host:1", 2, None), "belong together"),
+        (("host", 2, 0), "HOST:PORT"),
+        ((":12", 2, 0), "HOST:PORT"),
+        (("host:99999", 2, 0), "HOST:PORT"),
+        (("a..b:12", 2, 1), "HOST:PORT"),
+        (("host:1", 2, 2), "--process_id=2"),
+        (("host:1", 2, -1), "--process_id=-1"),
+        (("host:1", 0, 0), "--process_id=0"),
+    ],
+)
+def test_wrong_flags_are_named(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        processes.initialize(*flags)
+
+
+def test_an_unreachable_coordinator_is_named():
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=f"{address}: process 0 does not answer"):
+        processes.initialize(address, 2, 1, timeout_s=0.5)
+
+
+def test_processes_that_do_not_come_are_waited_for_in_vain():
+    address = f"127.0.0.1:{free_port()}"
+    call = f"processes.initialize({address!r}, 2, 0, timeout_s=2)"
+    result = subprocess.run(
+        [sys.executable, "-c", f"from trm_jax import processes; {call}"],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=environment(1),
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 75
+    expected = f"--coordinator={address}: not all processes joined within 2 s"
+    assert expected in result.stderr
+
+
+def test_processes_add_agree_and_part(tmp_path):
+    with group(MEMBER, tmp_path, devices=2) as members:
+        assert members.codes(60) == [0, 0], members.outputs()
+    for i in range(2):
+        # Two devices each: 4 ones, 5 times one thousandth of their sum more.
+        assert "sum 4.081 True False\n" in members.output(i)
+        assert "error" not in members.output(i)
+        assert "terminate" not in members.output(i)
+
+
+def test_a_signal_to_one_stops_all_at_the_same_step(tmp_path):
+    with group(ENDLESS, tmp_path) as members:
+        members.await_text(1, "step 3\n")
+        members.send(1, signal.SIGTERM)
+        assert members.codes(60) == [75, 75], members.outputs()
+    last = [members.output(i).strip().splitlines()[-1] for i in range(2)]
+    assert last[0].startswith("stopped after step")
+    assert last[0] == last[1]
+
+
+def test_another_flag_on_one_ends_all(tmp_path):
+    with group(ENDLESS, tmp_path, extra={1: ["--steps=7"]}) as members:
+        assert members.codes(60) == [2, 2], members.outputs()
+    for i in range(2):
+        assert "than process 0: process 1 of 2 has '--steps=7', not" in members.output(
+            i
+        )
+
+
+def test_another_config_on_one_ends_all(tmp_path):
+    env = {0: {"CONFIG": "same\nseed: 0"}, 1: {"CONFIG": "same\nseed: 1"}}
+    with group(ENDLESS, tmp_path, env=env) as members:
+        assert members.codes(60) == [2, 2], members.outputs()
+    for i in range(2):
+        assert "error: a process has another config than process 0: " in members.output(
+            i
+        )
+        assert "process 1 of 2 has 'seed: 1', not 'seed: 0'" in members.output(i)
+    assert "Traceback" not in members.outputs()
+
+
+@pytest.mark.parametrize(
+    ("failing", "deed", "code", "message"),
+    [
+        (0, "be wrong 3", 2, "error: /gloo/transport: the moon is in the wrong house"),
+        pytest.param(
+            *(1, "crash 3", 1, "error: LookupError: a bug"), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_failure_of_one_ends_all(tmp_path, failing, deed, code, message):
+    with group(ENDLESS, tmp_path, env={failing: {"DEED": deed}}) as members:
+        assert members.codes(60) == [code, code], members.outputs()
+    follows = f"process {1 - failing} of 2 ends, as process {failing} does: {message}"
+    assert follows in members.output(1 - failing)
+    assert message in members.output(failing)
+    assert ("Traceback" in members.output(failing)) == (code == 1)
+    assert "Traceback" not in members.output(1 - failing)
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_closed_stdout_changes_no_exit_code(tmp_path, num):
+    env = {0: {"DEED": "lose stdout 3", "PYTHONUNBUFFERED": ""}}
+    with group(MEMBER, tmp_path, num=num, env=env) as members:
+        assert members.codes(60) == [0] * num, members.outputs()
+    assert "step 3" not in members.output(0)
+    assert "Traceback" not in members.outputs()
+
+
+@pytest.mark.slow
+def test_the_last_act_is_done_though_another_process_hangs(tmp_path):
+    env = {1: {"DEED": "be wrong 3"}, 2: {"DEED": "hang 3"}}
+    with group(ENDLESS, tmp_path, num=3, env=env) as members:
+        assert members.codes(60, but=[2]) == [2, 2, None], members.outputs()
+    assert [members.output(i).count("last act") for i in range(2)] == [1, 1]
+
+
+def test_a_barrier_names_its_phase(tmp_path):
+    with group(ENDLESS, tmp_path, env={0: {"DEED": "meet 3"}}) as members:
+        assert members.codes(60) == [75, 75], members.outputs()
+    expected = "process 0 of 2 waited for the others at 'save of step 3', and not all"
+    assert expected in members.output(0)
+
+
+def test_a_lost_coordinator_ends_the_others(tmp_path):
+    with group(ENDLESS, tmp_path) as members:
+        members.await_text(1, "step 3\n")
+        members.send(0)
+        assert members.codes(60) == [-9, 75], members.outputs()
+    assert "error: process 1 of 2 lost another process during step" in members.output(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_whichever_process_dies_or_hangs_the_others_end(tmp_path, lost, number):
+    with group(ENDLESS, tmp_path, num=3) as members:
+        for i in range(3):
+            members.await_text(i, "step 3\n")
+        members.send(lost, number)
+        codes = members.codes(60, but=[lost])
+    others = [i for i in range(3) if i != lost]
+    assert [codes[i] for i in others] == [75, 75], members.outputs()
+    for i in others:
+        message = f"error: process {i} of 3 lost another process during step"
+        assert members.output(i).count(message) == 1
+
+
+@pytest.mark.slow
+def test_a_slow_process_is_waited_for(tmp_path):
+    with group(MEMBER, tmp_path, env={1: {"DEED": "be slow 2"}}) as members:
+        assert members.codes(120) == [0, 0], members.outputs()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that was stopped or killed ends where the unbroken one does, to the bit."""
+
+import json
+import random
+import subprocess
+import time
+
+import pytest
+
+import train
+from tests.helpers.runs import (
+    as_flags,
+    call,
+    command,
+    digest,
+    metric_lines,
+    smoke_config,
+)
+from trm_jax.runtime import cli
+
+STEPS = 16
+
+
+@pytest.fixture
+def variant(mixer):
+    by_mixer = {"attention": "attention", "token_mlp": "mlp_t", "mamba2": "mamba2_attn"}
+    return by_mixer[mixer]
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Make the next run stop when its stop request has been read `count` times."""
+
+    def set_count(count):
+        def request():
+            nonlocal count
+            count -= 1
+            return count < 0
+
+        monkeypatch.setattr(cli, "StopSignal", lambda: request)
+
+    set_count(10**9)
+    return set_count
+
+
+@pytest.fixture
+def unbroken(variant, tmp_path, stop_after):
+    folder = tmp_path / "unbroken"
+    assert train.train(smoke_config(variant, steps=STEPS), str(folder)) == 0
+    return folder
+
+
+def assert_same_run(folder, unbroken):
+    assert digest(folder) == digest(unbroken)
+    assert digest(folder)[0] == STEPS
+    assert metric_lines(folder) == metric_lines(unbroken)
+
+
+@pytest.mark.parametrize("mixer", ["attention", "token_mlp", "mamba2"])
+def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
+    folder = tmp_path / "halves"
+    for steps in (STEPS // 2, STEPS):
+        assert train.train(smoke_config(variant, steps=steps), str(folder)) == 0
+    # A run's last step is always logged and evaluated; for the whole, 8 is one of many.
+    assert digest(folder) == digest(unbroken)
+    assert [r for r in metric_lines(folder) if r["step"] > 9] == [
+        r for r in metric_lines(unbroken) if r["step"] > 9
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9, 13])
+def test_a_stop_anywhere_resumes_exactly(
+    variant, tmp_path, unbroken, stop_after, count
+):
+    # The counts fall on fresh starts, between log lines, inside evaluations, on saves.
+    folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
+    stop_after(count)
+    assert train.train(config, str(folder)) == cli.EXIT_STOPPED
+    stop_after(10**9)
+    assert train.train(config, str(folder)) == 0
+    assert_same_run(folder, unbroken)
+
+
+def test_a_stop_in_the_last_evaluation_is_no_end(
+    variant, tmp_path, unbroken, monkeypatch
+):
+    folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
+    evaluations = []  # after steps 8 and 16: the stop comes in the second
+    eval_batches = train.loader.eval_batches
+
+    def counted(*args, **kwargs):
+        evaluations.append(args)
+        return eval_batches(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loader, "eval_batches", counted)
+        patch.setattr(cli, "StopSignal", lambda: lambda: len(evaluations) == 2)
+        assert train.train(config, str(folder)) == cli.EXIT_STOPPED
+    assert metric_lines(folder)[-1]["step"] < STEPS
+    assert train.train(config, str(folder)) == 0
+    assert_same_run(folder, unbroken)
+
+
+def test_many_stops_resume_exactly(variant, tmp_path, unbroken, stop_after):
+    folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
+    codes = []
+    while not codes or codes[-1] != 0:
+        stop_after(3)
+        codes.append(train.train(config, str(folder)))
+        assert len(codes) < 40
+    assert codes[-2] == cli.EXIT_STOPPED
+    assert len(codes) > 4
+    assert_same_run(folder, unbroken)
+
+
+def test_each_logged_step_stands_once_in_order(unbroken):
+    steps = [r["step"] for r in metric_lines(unbroken)]
+    assert steps == [3, 6, 8, 9, 12, 15, 16]
+    evaluated = [r["step"] for r in metric_lines(unbroken) if "eval/cell_loss" in r]
+    assert evaluated == [8, 16]
+
+
+def kill_until_done(folder, flags, *, kills, lines, rng):
+    """Start the run again and again; -9 at random, within so many lines of steps."""
+    done = 0
+    while True:
+        process = subprocess.Popen(
+            command("train.py", f"--workdir={folder}", *flags),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done < kills:
+            for _ in range(rng.randint(1, lines)):
+                while process.stdout.readline()[:5] != "step ":
+                    pass
+            time.sleep(rng.uniform(0, 0.2))
+            process.kill()
+            done += process.wait() == -9
+        output, _ = process.communicate(timeout=300)
+        if process.returncode != -9:
+            assert process.returncode == 0, output
+            return done
+
+
+def assert_survives_kills(tmp_path, kills, steps):
+    overrides = {
+        "train.steps": steps,
+        "train.batch_size": 16,
+        "train.log_every": 7,
+        "train.eval_every": steps // 3,
+        "train.checkpoint_every": 10,
+    }
+    flags = as_flags("configs/smoke.py", **overrides)
+    unbroken = tmp_path / "unbroken"
+    result = call("train.py", f"--workdir={unbroken}", *flags)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "killed"
+    lines = int(0.8 * steps / overrides["train.log_every"] / kills)
+    random_moments = {"kills": kills, "lines": lines, "rng": random.Random(0)}
+    assert kill_until_done(folder, flags, **random_moments) == kills
+    assert digest(folder) == digest(unbroken)
+    assert metric_lines(folder) == metric_lines(unbroken)
+    runs = [json.loads(r) for r in (folder / "runs.jsonl").read_text().splitlines()]
+    starts = [run["from_step"] for run in runs]
+    assert len(starts) == kills + 1
+    assert starts == sorted(starts)
+    if kills > 9:
+        assert len(set(starts)) > kills / 2  # most of them got somewhere
+
+
+def test_kill_9_loses_nothing(tmp_path):
+    assert_survives_kills(tmp_path, kills=2, steps=300)
+
+
+@pytest.mark.slow
+def test_20_kills_at_random_moments_lose_nothing(tmp_path):
+    assert_survives_kills(tmp_path, kills=20, steps=3000)

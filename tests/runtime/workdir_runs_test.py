@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train.py and eval.py with the lock of a workdir."""
+
+import re
+import signal
+import time
+
+import pytest
+
+from tests.helpers.process_group import ProcessGroup
+from tests.helpers.runs import as_flags, call, command
+from trm_jax.runtime.lock import WorkdirLock
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A run that goes on until the end of the module."""
+    folder = tmp_path_factory.mktemp("locked") / "w"
+    flags = as_flags("configs/smoke.py", **{"train.steps": 10**6})
+    with ProcessGroup(
+        command("train.py", f"--workdir={folder}", *flags), 1, folder.parent / "logs"
+    ) as group:
+        group.await_text(0, "saved step 50\n")
+        yield folder, group, flags
+
+
+def test_a_second_run_is_refused_within_5_seconds(training):
+    folder, group, flags = training
+    started = time.monotonic()
+    result = call("train.py", f"--workdir={folder}", *flags)
+    assert time.monotonic() - started < 5
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {folder}/lock.json: process ")
+    assert f"process {group.processes[0].pid} on " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_evaluation_goes_on_beside_the_run(training):
+    folder, group, _ = training
+    before = (folder / "lock.json").read_bytes()
+    result = call("eval.py", f"--workdir={folder}")
+    assert result.returncode == 0, result.stderr
+    assert group.processes[0].poll() is None
+    assert (folder / "lock.json").read_bytes() == before
+
+
+def test_a_killed_run_is_taken_over_and_one_that_lost_its_lock_saves_no_more(training):
+    folder, group, flags = training
+    group.send(0)
+    group.processes[0].wait()
+    path = folder / "lock.json"
+    assert path.exists()
+    line = command("train.py", f"--workdir={folder}", *flags)
+    with ProcessGroup(line, 1, folder.parent / "logs_again") as again:
+        again.await_text(0, "saved step")
+        told = f"lock.json taken over from process {group.processes[0].pid} on"
+        assert told in again.output(0)
+        path.unlink()
+        with WorkdirLock(folder):
+            time.sleep(2)  # for a save that had begun
+            before = sorted((folder / "checkpoints").iterdir())
+            assert again.codes(60) == [2]
+            assert sorted((folder / "checkpoints").iterdir()) == before
+            assert path.exists()
+    assert "has lost the workdir" in again.output(0)
+    assert "Traceback" not in again.output(0)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_leaves_no_lock(tmp_path):
+    folder = tmp_path / "w"
+    flags = as_flags("configs/smoke.py", **{"train.steps": 10**6})
+    line = command("train.py", f"--workdir={folder}", *flags)
+    with ProcessGroup(line, 1, tmp_path / "logs") as group:
+        group.await_text(0, "\nstep ")
+        assert (folder / "lock.json").exists()
+        group.send(0, signal.SIGTERM)
+        assert group.codes(60) == [75], group.outputs()
+    assert not list(folder.glob("lock.json*"))
+
+
+def test_all_processes_of_a_second_run_end_with_the_reason(tmp_path):
+    held = tmp_path / "w"
+    flags = as_flags("configs/smoke.py", **{"train.steps": 20})
+    line = command("train.py", f"--workdir={held}", *flags)
+    with WorkdirLock(held), ProcessGroup(line, 2, tmp_path / "logs") as group:
+        assert group.codes(60) == [2, 2], group.outputs()
+    for i in range(2):
+        assert re.search(r"error: .*lock.json: process \d+ on", group.output(i))
+        assert "Traceback" not in group.output(i)
+    assert not held.exists()

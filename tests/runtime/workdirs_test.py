@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records of a workdir: what may change, what damage does, and who writes."""
+
+import copy
+import json
+import random
+
+import pytest
+
+from configs import smoke
+from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax.runtime import processes
+from trm_jax.runtime import workdir as workdirs
+from trm_jax.runtime.metric_writer import MetricWriter
+
+CONFIG = smoke.get_config().to_dict()
+DATASET = {"sizes": {"num_puzzles": 48, "num_cells": 16}, "train": {"sha256": "5fe1"}}
+STEPS = [5, 10, 15, 20]
+FILES = ["config.json", "dataset.json", "runs.jsonl", "metrics.jsonl"]
+OTHERS = {
+    "seed": 1,
+    "data.seed": 1,
+    "data.source": "csv",
+    "model.dtype": "bfloat16",
+    "model.d_model": 64,
+    "model.layers": ("attention", "swiglu"),
+    "optim.lr": 1e-3,
+    "optim.ema_ramp": False,
+    "train.loss": "softmax",
+    "train.batch_size": 16,
+}
+ALLOWED = {
+    "data.train": "elsewhere.csv",
+    "train.steps": 800,
+    "train.log_every": 1,
+    "train.micro_batches": 2,
+    "train.on_non_finite": "skip",
+    "train.on_save_error": "continue",
+    "eval.votes": 4,
+    "mesh.data": 1,
+    "mesh.fsdp": 2,
+}
+
+
+def changed(key, value):
+    config = copy.deepcopy(CONFIG)
+    *sections, name = key.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    assert section[name] != value
+    section[name] = value
+    return config
+
+
+def as_stored(config):
+    return json.loads(json.dumps(config))
+
+
+def stored(folder, name="config.json"):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A workdir with a checkpoint and some lines."""
+    workdirs.claim(tmp_path, CONFIG, DATASET)
+    workdirs.record_run(tmp_path, 0)
+    writer = MetricWriter(tmp_path, step=0)
+    for step in STEPS:
+        writer.write({"step": step, "train/loss": 1.5 / step})
+    writer.close()
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    return tmp_path
+
+
+def resume(folder):
+    """What train.py does with these files; the steps of the lines that are kept."""
+    workdirs.claim(folder, CONFIG, DATASET)
+    workdirs.record_run(folder, 20)
+    writer = MetricWriter(folder, step=20)
+    writer.close()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def attempt(folder):
+    """The same, and what it is refused with."""
+    try:
+        return resume(folder), None
+    except (ConfigError, CheckpointError) as error:
+        return [], str(error)
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_another_config_is_refused_with_a_diff(folder, key):
+    with pytest.raises(ConfigError) as info:
+        workdirs.claim(folder, changed(key, OTHERS[key]), DATASET)
+    (line,) = str(info.value).splitlines()[1:]
+    assert line.strip().startswith(f"{key}: ")
+    assert line.endswith(f" -> {as_stored(OTHERS[key])}")
+    assert stored(folder) == as_stored(CONFIG)
+
+
+@pytest.mark.parametrize("key", ALLOWED)
+def test_what_may_change_is_recorded_anew(folder, key):
+    config = changed(key, ALLOWED[key])
+    workdirs.claim(folder, config, DATASET)
+    assert stored(folder) == as_stored(config)
+
+
+def test_other_data_is_refused_with_a_diff(folder):
+    other = DATASET | {"train": {"sha256": "5fe2"}}
+    with pytest.raises(ConfigError, match=r"dataset.json(.|\n)*sha256: 5fe1 -> 5fe2"):
+        workdirs.claim(folder, CONFIG, other)
+    assert stored(folder, "dataset.json") == DATASET
+
+
+def flips(data, count):
+    """Copies of `data`, each with one bit flipped, at places that a seed chooses."""
+    rng = random.Random(0)
+    for place in rng.sample(range(len(data)), min(count, len(data))):
+        copied = bytearray(data)
+        copied[place] ^= 1 << rng.randrange(8)
+        yield bytes(copied)
+
+
+def damaged(data, fault):
+    match fault:
+        case "truncate":
+            return [data[:size] for size in (0, 1, len(data) // 2, len(data) - 3)]
+        case "zero":
+            return [bytes(len(data))]
+        case "flip":
+            return flips(data, 40)
+        case "delete":
+            return [None]
+
+
+@pytest.mark.parametrize("fault", ["truncate", "delete", "zero", "flip"])
+@pytest.mark.parametrize("name", FILES)
+def test_damage_is_told_or_does_no_harm(folder, name, fault, caplog):
+    """Harmless is a bit in what may change anyway (the given config replaces it), in
+    white space, in runs.jsonl, and in the number of a metric, which no one can tell.
+    """
+    intact = {file: (folder / file).read_bytes() for file in FILES}
+    told = harmless = 0
+    for damage in damaged(intact[name], fault):
+        for file, data in intact.items():
+            (folder / file).write_bytes(data)
+        path = folder / name
+        path.unlink() if damage is None else path.write_bytes(damage)
+        caplog.clear()
+        steps, error = attempt(folder)
+        if error:
+            told += 1
+            assert str(path) in error
+            assert path.exists() == (damage is not None)
+            assert damage is None or path.read_bytes() == damage
+        else:
+            harmless += 1
+            assert stored(folder) == as_stored(CONFIG)
+            assert stored(folder, "dataset.json") == DATASET
+            if name == "runs.jsonl":
+                assert path.read_bytes().startswith(damage or b"")
+                assert json.loads(path.read_text("latin1").splitlines()[-1])
+            if name == "metrics.jsonl" and not steps:
+                assert "no lines up to step 20" in caplog.text
+            elif name == "metrics.jsonl":
+                assert steps[0] == 5 or fault == "flip"
+                assert steps == sorted(set(steps))
+    if name == "runs.jsonl":
+        assert told == 0
+    elif name in FILES[:2] and fault != "flip":
+        assert harmless == 0
+    elif fault == "flip":
+        assert told > harmless * (0.2 if name == "metrics.jsonl" else 1)
+
+
+@pytest.mark.parametrize("evidence", ["checkpoints/20", "checkpoints/damaged-5", ""])
+@pytest.mark.parametrize("name", FILES[:2])
+def test_a_lost_record_is_not_made_up(folder, name, evidence):
+    (folder / "checkpoints" / "20").rmdir()
+    if evidence:
+        (folder / evidence).mkdir()
+        (folder / "metrics.jsonl").unlink()
+    (folder / name).unlink()
+    with pytest.raises(ConfigError, match=f"{name}: not found, but .* is there"):
+        workdirs.claim(folder, CONFIG, DATASET)
+    assert not (folder / name).exists()
+
+
+def test_a_claim_that_was_cut_short_is_taken_up(tmp_path):
+    workdirs.claim(tmp_path, CONFIG, DATASET)
+    (tmp_path / "dataset.json").unlink()
+    workdirs.claim(tmp_path, CONFIG, DATASET)
+    assert stored(tmp_path, "dataset.json") == DATASET
+
+
+def test_each_run_is_recorded_with_its_flags_and_processes(folder, monkeypatch):
+    (folder / "runs.jsonl").write_text('{"cut')
+    monkeypatch.setenv("XLA_FLAGS", "--xla_some_flag=1")
+    workdirs.record_run(folder, 7)
+    cut, line = (folder / "runs.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert cut == '{"cut'
+    assert record["from_step"] == 7
+    assert record["xla_flags"] == "--xla_some_flag=1"
+    assert record["processes"] == 1
+
+
+def test_a_process_that_is_not_the_first_writes_nothing(folder, monkeypatch):
+    def written():
+        paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+        return {path: path.read_bytes() for path in paths}
+
+    before = written()
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    workdirs.claim(folder, changed("train.steps", 7), DATASET)
+    workdirs.record_run(folder, 15)
+    writer = MetricWriter(folder, step=15)
+    assert writer.last_step == 15
+    writer.write({"step": 16})
+    assert writer.last_step == 16
+    writer.sync()
+    writer.close()
+    assert written() == before
+
+
+def test_all_processes_have_read_before_the_first_one_writes(folder, monkeypatch):
+    meetings = []
+
+    def meet(text, what):
+        assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
+        meetings.append((text, what))
+
+    monkeypatch.setattr(processes, "check_same", meet)
+    MetricWriter(folder, step=10).close()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    ((text, what),) = meetings
+    assert text == "10"
+    assert "metrics.jsonl" in what
+
+
+def test_steps_out_of_order_are_refused(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join([*lines[:3], lines[1]]))
+    with pytest.raises(CheckpointError, match="line 4: step 10 after 15"):
+        MetricWriter(folder, step=20)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.helpers.tiny import tiny_config
+from trm_jax.model.config import CHOICES
+from trm_jax.model.layers import matmul
+from trm_jax.training.cost import matmul_flops, step_flops
+
+A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
+PRODUCT = 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize(
+    ("fn", "products"),
+    [
+        (lambda a, b: a @ b, 1),
+        (jax.jit(lambda a, b: a @ b), 1),
+        (matmul, 1),
+        (lambda a, b: matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)), 1),
+        (lambda a, b: jax.lax.map(lambda _: a @ b, jnp.arange(4)), 4),
+        (
+            lambda a, b: jax.lax.cond(
+                a[0, 0] > 0, jnp.matmul, lambda a, b: 0 * a @ b, a, b
+            ),
+            1,
+        ),
+        (lambda a, b: a.sum() + b.sum(), 0),
+    ],
+)
+def test_products_are_counted_wherever_they_stand(fn, products):
+    assert matmul_flops(fn, A, B) == products * PRODUCT
+
+
+def test_a_step_costs_its_calls_and_thrice_the_differentiated_ones():
+    config = tiny_config(layers=("swiglu",), h_cycles=3, l_cycles=2)
+    tokens = 4 * config.seq_len
+    call = 2 * 3 * 32 * 48 * tokens
+    head = 2 * 32 * 7 * 4 * 16 + 2 * 32 * 2 * 4  # cells, and halting at one place
+    assert step_flops(config, 4) == call * 3 * (2 + 3) + 3 * head
+
+
+def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
+    def cost(form):
+        layers = ("mamba2", "token_mlp")
+        return step_flops(tiny_config(layers=layers, ssd_implementation=form), 4)
+
+    costs = {cost(form) for form in CHOICES["ssd_implementation"]}
+    assert len(costs) == 1
+    assert costs.pop() > step_flops(tiny_config(layers=("token_mlp",)), 4)

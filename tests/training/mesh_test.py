@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step on eight devices, in any layout, is the step of one device.
+
+They take eight virtual devices: eight_devices_test.py starts this file with them.
+"""
+
+import re
+from functools import cache, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.tiny import tiny_config, tiny_optim
+from trm_jax.evaluation.evaluate import make_eval_step
+from trm_jax.model.model import TRM
+from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.sharding import (
+    TABLE_UNIT,
+    make_mesh,
+    own_rows,
+    put_batch,
+    state_shardings,
+)
+from trm_jax.training.step import init_train_state, jit_train_step, make_train_step
+
+ROWS = 16
+NETWORKS = {
+    "attention": ("attention", "swiglu") * 2,
+    "mlp_t": ("token_mlp", "swiglu") * 2,
+    "mamba2_attn": ("mamba2", "mamba2", "attention", "swiglu"),
+    "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),
+}
+MESHES = {  # data, fsdp, parts of a batch
+    "data": (8, 1, 1),
+    "data x fsdp": (4, 2, 1),
+    "data x fsdp, in parts": (4, 2, 2),
+    "fsdp": (1, 8, 1),
+}
+EIGHT = jax.device_count() >= 8
+on_eight = pytest.mark.skipif(not EIGHT, reason="eight_devices_test.py starts these")
+each_network = pytest.mark.parametrize("network", NETWORKS)
+each_mesh = pytest.mark.parametrize("mesh", MESHES)
+
+
+class Layout:
+    """A small network with a sharded puzzle table, and its step, on one mesh."""
+
+    def __init__(self, network, data, fsdp=1, micro_batches=1, dtype="float32"):
+        config = tiny_config(
+            layers=NETWORKS[network], dtype=dtype, num_puzzles=TABLE_UNIT, h_cycles=2
+        )
+        self.model = TRM(config)
+        self.mesh = make_mesh(data, fsdp)
+        optim = tiny_optim()
+        init = partial(init_train_state, self.model, optim, jax.random.key(0), ROWS)
+        shapes = jax.eval_shape(init)
+        self.shardings = state_shardings(shapes, self.mesh)
+        self.init = jax.jit(init, out_shardings=self.shardings)
+        self.like = jax.tree.map(
+            lambda s, h: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=h),
+            shapes,
+            self.shardings,
+        )
+        kwargs = {"loss": "stablemax", "seed": 0, "log_every": 1}
+        kwargs["micro_batches"] = micro_batches
+        step = make_train_step(self.model, optim, **kwargs)
+        jitted = jit_train_step(step, self.like, self.mesh, micro_batches=micro_batches)
+        self.step = jitted.lower(self.like, self.like.carry.batch).compile()
+
+    def after(self, state, *batches):
+        """The state that follows from one on the host."""
+        state = jax.device_put(state, self.shardings)
+        for batch in batches:
+            state = self.step(state, put_batch(batch._asdict(), self.mesh))
+        return state
+
+
+layout = cache(Layout)
+
+
+def batches(make_batch, count):
+    config = layout("attention", 1).model.config
+    for k in range(count):
+        batch = make_batch(k, config, ROWS)
+        batch.puzzle_id[ROWS // 2 :] = batch.puzzle_id[: ROWS // 2]
+        yield batch
+
+
+def losses(state):
+    return {name: float(total) for name, (total, _) in state.metrics.items()}
+
+
+@on_eight
+@each_network
+def test_one_step_from_20_states_of_a_run_has_the_losses_of_one_device(
+    network, make_batch
+):
+    one = layout(network, 1)
+    state = jax.device_get(one.init())
+    for batch in batches(make_batch, 20):
+        followed = jax.device_get(one.after(state, batch))
+        expected = losses(followed)
+        for mesh in MESHES.values():
+            found = losses(layout(network, *mesh).after(state, batch))
+            assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        state = followed
+
+
+@on_eight
+@each_network
+@each_mesh
+def test_three_steps_in_float64_are_those_of_one_device(network, mesh, make_batch):
+    with jax.enable_x64(True):
+        one = layout(network, 1, dtype="float64")
+        other = layout(network, *MESHES[mesh], dtype="float64")
+        start = jax.device_get(one.init())
+        steps = list(batches(make_batch, 3))
+        expected, found = one.after(start, *steps), other.after(start, *steps)
+        assert expected.carry.y.dtype == jnp.float64
+        expected, found = jax.device_get((expected, found))
+        assert losses(found) == pytest.approx(losses(expected), rel=1e-6, abs=1e-6)
+        chex.assert_trees_all_equal(found.carry.batch, expected.carry.batch)
+        chex.assert_trees_all_close(found.params, expected.params, atol=1e-6)
+        assert np.count_nonzero(expected.puzzle_table.any(-1)) >= 5
+
+
+@on_eight
+@each_network
+@each_mesh
+def test_each_layout_repeats_itself_to_the_bit(network, mesh, make_batch):
+    on_mesh = layout(network, *MESHES[mesh])
+    start = jax.device_get(on_mesh.init())
+    steps = list(batches(make_batch, 3))
+    first, second = (state_digest(on_mesh.after(start, *steps)) for _ in range(2))
+    assert first == second
+
+
+@on_eight
+def test_every_layout_starts_from_the_same_state():
+    digests = {
+        state_digest(layout("attention", *m).init()) for m in [(1,), *MESHES.values()]
+    }
+    assert len(digests) == 1
+
+
+@on_eight
+@pytest.mark.parametrize("fsdp", [2, 4, 8])
+def test_weights_and_moments_are_shared_out_over_fsdp(fsdp):
+    state = layout("mamba2_attn", 8 // fsdp, fsdp).init()
+    matrices = shared = 0
+    for tree in (state.params, state.ema_params, state.opt_state):
+        for leaf in jax.tree.leaves(tree):
+            matrices += leaf.ndim > 1
+            parts = {s.data.size for s in leaf.addressable_shards}
+            shared += parts == {leaf.size // fsdp} and leaf.ndim > 1
+            assert leaf.ndim > 1 or parts == {leaf.size}
+    assert shared >= 0.9 * matrices
+    for leaf in (state.carry.y, state.puzzle_table):
+        assert leaf.addressable_shards[0].data.shape[0] == len(leaf) // 8
+
+
+COLLECTIVE = re.compile(
+    r" = (.*?) (all-[a-z]+|collective-[a-z]+|reduce-scatter)(?:-start)?\("
+)
+
+
+def collectives(program):
+    """(name, shapes) of every exchange between devices; and whether loops hold any."""
+    for line in program.as_text().splitlines():
+        if found := COLLECTIVE.search(line):
+            shapes = re.findall(r"\w+\[([\d,]*)\]", found[1])
+            sizes = [tuple(int(d) for d in s.split(",") if d) for s in shapes]
+            yield found[2], sizes, "while/body" in line
+
+
+@on_eight
+@each_network
+@each_mesh
+def test_only_sums_weights_ids_and_puzzle_vectors_travel(network, mesh):
+    on_mesh = layout(network, *MESHES[mesh])
+    config, weights = on_mesh.model.config, jax.tree.leaves(on_mesh.like.params)
+    vectors = (ROWS, config.puzzle_width)
+    allowed = {
+        "all-reduce": {w.shape for w in weights} | {(), vectors},
+        "all-gather": {(ROWS,), (ROWS, 1), vectors},
+    }
+    if MESHES[mesh][1] > 1:
+        allowed["all-gather"] |= {w.shape for w in weights}
+    found = list(collectives(on_mesh.step))
+    assert {name for name, *_ in found} == {"all-reduce", "all-gather"}
+    for name, shapes, in_loop in found:
+        assert set(shapes) <= allowed[name], (name, shapes)
+        assert not in_loop, (name, shapes)
+    # The gradients of all weights travel together, once.
+    summed = [shapes for name, shapes, _ in found if name == "all-reduce"]
+    assert sum(len(shapes) > len(weights) // 2 for shapes in summed) == 1
+
+
+@on_eight
+@each_mesh
+def test_evaluation_gathers_answers_weights_and_ids_alone(mesh):
+    on_mesh = layout("mamba2_attn", *MESHES[mesh])
+    config, like = on_mesh.model.config, on_mesh.like
+    step = make_eval_step(on_mesh.model, on_mesh.mesh, num_steps=2, loss="stablemax")
+    args = (like.params, like.constants, like.puzzle_table, like.carry.batch)
+    weights = {w.shape for w in jax.tree.leaves(like.params)}
+    answers = {(ROWS, config.num_cells), (2, ROWS), (ROWS,), (ROWS, 1)}
+    vectors = {(ROWS, config.puzzle_width)}
+    for name, shapes, in_loop in collectives(step.lower(*args).compile()):
+        assert name in ("all-gather", "all-reduce")
+        assert set(shapes) <= weights | answers | vectors | {()}, (name, shapes)
+        assert not in_loop
+
+
+@on_eight
+@each_mesh
+def test_evaluation_answers_as_on_one_device(mesh, make_batch):
+    (batch,) = batches(make_batch, 1)
+    outputs = []
+    for size in [(1,), MESHES[mesh]]:
+        at = layout("attention", *size)
+        step = make_eval_step(at.model, at.mesh, num_steps=3, loss="stablemax")
+        state = at.init()
+        weights = state.params, state.constants, state.puzzle_table
+        outputs.append(step(*weights, put_batch(batch._asdict(), at.mesh)))
+        assert all(leaf.is_fully_replicated for leaf in outputs[-1])
+    one, other = jax.device_get(outputs)
+    np.testing.assert_array_equal(other.predictions, one.predictions)
+    np.testing.assert_allclose(other.q_halt, one.q_halt, rtol=1e-5)
+
+
+@on_eight
+def test_rows_lie_where_the_mesh_puts_them():
+    mesh = make_mesh(4, 2)
+    np.testing.assert_array_equal(own_rows(mesh, 24), np.arange(24))
+    fields = {
+        name: np.arange(24.0) for name in layout("mlp_t", 1).like.carry.batch._fields
+    }
+    batch = put_batch(fields, mesh)
+    np.testing.assert_array_equal(batch.weight, np.arange(24.0))
+    parts = [np.asarray(s.data).tolist() for s in batch.weight.addressable_shards]
+    assert sorted(parts) == [[3.0 * i, 3 * i + 1, 3 * i + 2] for i in range(8)]

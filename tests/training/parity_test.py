@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TRM against the published implementation's own numbers (tests/golden/README.md)."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers import golden_trm
+from trm_jax.evaluation.evaluate import make_eval_step
+from trm_jax.model.model import TRM, init_variables
+from trm_jax.training.sharding import make_mesh
+from trm_jax.training.step import loss_and_grads
+from trm_jax.training.supervision import init_carry, refill
+
+# The golden files are float32. Round-off grows with every step of the recursion, in
+# MLP-t most: steps that follow one another are computed in float64 here, so that the
+# distance is that of the file alone, on every processor.
+THREADED = {
+    "trm_attn": 1e-4,
+    "trm_learned_pos": 1e-4,
+    "trm_mlp_t": 5e-3,
+    "trm_mamba2_attn": 5e-3,
+    "trm_mamba2_mlp_t": 5e-3,
+}
+FROM_GOLDEN_STATE = 1e-4
+NAMES = {
+    "accuracy": "cell_accuracy",
+    "exact_accuracy": "exact_accuracy",
+    "q_halt_accuracy": "halt_accuracy",
+    "steps": "num_steps",
+    "lm_loss": "cell_loss",
+    "q_halt_loss": "halt_loss",
+}
+
+
+@pytest.fixture(params=THREADED)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def golden(name):
+    return golden_trm.load(name)
+
+
+def run_step(golden, carry, batch):
+    """One training step without an update: (grads, vector grads), carry, metrics."""
+    carry = refill(carry, batch, golden.constants)
+    size = len(batch.weight)
+    step = partial(loss_and_grads, TRM(golden.config), "stablemax", size)
+    vectors = golden.table[carry.batch.puzzle_id]
+    never_wait = jnp.zeros(size, jnp.int32)
+    sums, rows = jax.jit(step)(golden.params, vectors, carry, never_wait)
+    (grads, metrics), (vector_grads, carry) = sums, rows
+    return (grads, vector_grads), carry, metrics
+
+
+def assert_step(golden, i, result, atol):
+    """The step's carry, halting, metrics, loss and (where stored) gradients."""
+    (grads, vector_grads), carry, metrics = result
+    expected = {
+        k.removeprefix(f"train{i}/"): golden.file[k]
+        for k in golden.file
+        if k.startswith(f"train{i}/")
+    }
+    close = partial(np.testing.assert_allclose, rtol=atol, atol=atol)
+    close(carry.y, expected["z_H"])
+    close(carry.z, expected["z_L"])
+    np.testing.assert_array_equal(carry.steps, expected["steps"])
+    np.testing.assert_array_equal(carry.halted, expected["halted"])
+    assert metrics["exact_accuracy"][1] == expected["metrics/count"]
+    for theirs, ours in NAMES.items():
+        close(metrics[ours][0], expected[f"metrics/{theirs}"], err_msg=ours)
+    close(metrics["loss"][0], expected["loss"])
+    if i in (0, 3):
+        expected_grads, expected_vectors, ids = golden.grads(i)
+        np.testing.assert_array_equal(carry.batch.puzzle_id, ids)
+        chex.assert_trees_all_equal_structs(grads, expected_grads)
+        chex.assert_trees_all_close(grads, expected_grads, rtol=atol, atol=atol)
+        close(vector_grads, expected_vectors)
+
+
+def test_threaded_training_steps_match(name):
+    with jax.enable_x64(True):
+        golden = golden_trm.load(name, dtype="float64")
+        carry = init_carry(golden.config, 5)
+        for i, batch in enumerate(golden.batches):
+            result = run_step(golden, carry, batch)
+            assert_step(golden, i, result, THREADED[name])
+            carry = result[1]
+
+
+def test_each_training_step_matches_from_the_golden_state(golden):
+    carry = init_carry(golden.config, 5)
+    for i, batch in enumerate(golden.batches):
+        result = run_step(golden, carry, batch)
+        assert_step(golden, i, result, FROM_GOLDEN_STATE)
+        fields = ("y", "z_H"), ("z", "z_L"), ("steps", "steps"), ("halted", "halted")
+        state = {ours: jnp.asarray(golden.file[f"train{i}/{k}"]) for ours, k in fields}
+        carry = result[1]._replace(**state)
+
+
+def test_logits_match(golden, name):
+    model = TRM(golden.config)
+    for i in range(4):
+        y = jnp.asarray(golden.file[f"train{i}/z_H"])
+        output = model.apply({"params": golden.params}, y, method="predict")
+        expected = golden.file[f"train{i}/logits"]
+        np.testing.assert_allclose(output.logits, expected, atol=1e-4, rtol=1e-4)
+        expected = golden.file[f"train{i}/q_halt_logits"]
+        np.testing.assert_allclose(output.q_halt, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_evaluation_matches(golden, name):
+    config, atol = golden.config, THREADED[name]
+    steps = int(golden.file["eval/num_steps"])
+    eval_step = make_eval_step(
+        TRM(config), make_mesh(1), num_steps=steps, loss="stablemax"
+    )
+    batch = golden.batches[0]
+    result = eval_step(golden.params, golden.constants, golden.table, batch)
+    np.testing.assert_array_equal(
+        result.predictions, golden.file["eval/preds_per_step"][-1]
+    )
+    labels, mask = batch.labels, batch.label_mask
+    for step, expected in enumerate(golden.file["eval/preds_per_step"]):
+        right = (mask & (expected == labels)).sum(-1)
+        np.testing.assert_allclose(
+            result.cells_right[step], right / np.maximum(mask.sum(-1), 1), rtol=1e-6
+        )
+    q = golden.file["eval/q_halt_logits_per_step"]
+    np.testing.assert_allclose(result.q_halt[0], q[0], atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(result.q_halt, q, atol=atol, rtol=atol)
+    metrics = {
+        k.removeprefix("eval/metrics/"): golden.file[k]
+        for k in golden.file
+        if k.startswith("eval/metrics/")
+    }
+    assert result.has_labels.sum() == metrics["count"]
+    close = partial(np.testing.assert_allclose, rtol=atol, atol=atol)
+    close(result.cells_right[-1][result.has_labels].sum(), metrics["accuracy"])
+    assert result.all_right[-1][result.has_labels].sum() == metrics["exact_accuracy"]
+    close(result.cell_loss[-1].sum(), metrics["lm_loss"])
+
+
+def test_parameter_count_matches(golden):
+    params, constants = init_variables(TRM(golden.config), jax.random.key(0))
+    count = sum(p.size for p in jax.tree.leaves(params))
+    assert count == golden.file["num_parameters"]
+    chex.assert_trees_all_equal_shapes(params, golden.params)

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The puzzle table at the size of ARC: sharded by rows, updated in place, never copied.
+
+Each test runs on one and two virtual devices; eight_devices_test.py starts this file
+with eight, for four and eight.
+"""
+
+import math
+import re
+from functools import cache, partial
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from tests.helpers.tiny import tiny_config, tiny_optim
+from trm_jax.errors import ConfigError
+from trm_jax.evaluation.evaluate import make_eval_step
+from trm_jax.model.model import TRM
+from trm_jax.runtime import checkpoint, manifest
+from trm_jax.training.optim import sparse_sign_sgd
+from trm_jax.training.sharding import (
+    TABLE_UNIT,
+    in_mesh,
+    make_mesh,
+    put_batch,
+    puzzle_vectors,
+    state_shardings,
+    table_rows,
+)
+from trm_jax.training.step import init_train_state, jit_train_step, make_train_step
+from trm_jax.types import BATCH_AXES
+
+ROWS = 16  # of the batch
+ARC_1 = {"num_puzzles": 876_407, "puzzle_dim": 512, "prefix_len": 17}  # padded
+SMALL = {"num_puzzles": TABLE_UNIT, "puzzle_dim": 64}
+COUNTS = (1, 2) if jax.device_count() < 8 else (4, 8)
+on_one_or_more = pytest.mark.parametrize("devices", COUNTS)
+on_several = pytest.mark.parametrize("devices", [n for n in COUNTS if n > 1])
+
+
+def tiny(**changes):
+    short = {"layers": ("token_mlp", "swiglu"), "h_cycles": 1, "l_cycles": 1}
+    return TRM(tiny_config(**short, **changes))
+
+
+# Adam makes so much of round-off that weights would depend on the number of devices.
+OPTIM = tiny_optim(lr=0.0)
+
+
+def init_fn(model):
+    return partial(init_train_state, model, OPTIM, jax.random.key(0), ROWS)
+
+
+def like_of(model, mesh):
+    """Shapes and shardings of the state: nothing is allocated."""
+    shapes = jax.eval_shape(init_fn(model))
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
+    )
+
+
+@cache
+def step_on(model, mesh, micro_batches=1):
+    kwargs = {"loss": "stablemax", "seed": 0, "log_every": 1}
+    step = make_train_step(model, OPTIM, micro_batches=micro_batches, **kwargs)
+    like = like_of(model, mesh)
+    return jit_train_step(step, like, mesh, micro_batches=micro_batches)
+
+
+@cache
+def compiled_train(devices, micro_batches=1):
+    model, mesh = tiny(**ARC_1), make_mesh(devices)
+    like = like_of(model, mesh)
+    step = step_on(model, mesh, micro_batches)
+    return step.lower(like, like.carry.batch).compile()
+
+
+@cache
+def compiled_eval(devices):
+    model, mesh = tiny(**ARC_1), make_mesh(devices)
+    like = like_of(model, mesh)
+    step = make_eval_step(model, mesh, num_steps=2, loss="stablemax")
+    args = (like.params, like.constants, like.puzzle_table, like.carry.batch)
+    return step.lower(*args).compile()
+
+
+def start(model, mesh):
+    shardings = state_shardings(jax.eval_shape(init_fn(model)), mesh)
+    return jax.jit(init_fn(model), out_shardings=shardings)()
+
+
+def trained(make_batch, model, mesh, num_steps):
+    """(addresses of the table before, the state after)."""
+    state = start(model, mesh)
+    before = addresses(state.puzzle_table)
+    for batch in batches(make_batch, model, mesh, num_steps):
+        state = step_on(model, mesh)(state, batch)
+    return before, state
+
+
+def batches(make_batch, model, mesh, count):
+    """Batches with every id in both halves, so on more than one device."""
+    for k in range(count):
+        batch = make_batch(k, model.config, ROWS)
+        batch.puzzle_id[ROWS // 2 :] = batch.puzzle_id[: ROWS // 2]
+        yield put_batch(batch._asdict(), mesh)
+
+
+COLLECTIVE = re.compile(r" = (.*?) (all-[a-z]+|collective-[a-z]+|reduce-scatter)[-(]")
+
+
+def collectives(program):
+    """(name, number of elements) of each array that travels between devices."""
+    for line in program.as_text().splitlines():
+        if found := COLLECTIVE.search(line):
+            for dims in re.findall(r"\w+\[([\d,]*)\]", found[1]):
+                yield found[2], math.prod(int(d) for d in dims.split(",") if d)
+
+
+def shares(table):
+    return [shard.data.shape for shard in table.addressable_shards]
+
+
+def addresses(table):
+    return [s.data.unsafe_buffer_pointer() for s in table.addressable_shards]
+
+
+def test_large_tables_are_rounded_up_and_small_ones_stay_as_they_are():
+    sizes = [1, 5, TABLE_UNIT - 1, TABLE_UNIT, TABLE_UNIT + 1, 876_407, 1_191_732]
+    rows = [1, 5, 3071, 3072, 6144, 878_592, 1_191_936]
+    assert [table_rows(n) for n in sizes] == rows
+    shapes = jax.eval_shape(init_fn(tiny(num_puzzles=1)))
+    assert shapes.puzzle_table.shape == (1, 32)
+    shapes = jax.eval_shape(init_fn(tiny(**ARC_1)))
+    assert shapes.puzzle_table.shape == (878_592, 512)
+
+
+@on_several
+def test_every_device_holds_its_share_of_a_large_table_and_all_of_a_small(devices):
+    mesh = make_mesh(devices)
+    large = start(tiny(**SMALL), mesh).puzzle_table
+    assert shares(large) == [(TABLE_UNIT // devices, 64)] * devices
+    small = start(tiny(num_puzzles=TABLE_UNIT - 1), mesh).puzzle_table
+    assert shares(small) == [(TABLE_UNIT - 1, 32)] * devices
+
+
+def test_devices_that_do_not_divide_a_large_table_are_refused():
+    mesh = Mesh(np.array((5 * jax.devices())[:5])[:, None], BATCH_AXES)
+    state_shardings(jax.eval_shape(init_fn(tiny(num_puzzles=1))), mesh)
+    shapes = jax.eval_shape(init_fn(tiny(**ARC_1)))
+    with pytest.raises(ConfigError, match="5 devices does not divide the 878,592"):
+        state_shardings(shapes, mesh)
+
+
+@on_several
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_training_moves_ids_and_puzzle_vectors_but_never_the_table(
+    devices, micro_batches
+):
+    found = list(collectives(compiled_train(devices, micro_batches)))
+    model = tiny(**ARC_1)
+    weights = jax.tree.leaves(jax.eval_shape(init_fn(model)).params)
+    largest_weight = max(leaf.size for leaf in weights)
+    vectors = ROWS * 512
+    assert {name for name, _ in found} <= {"all-gather", "all-reduce"}
+    assert max(n for name, n in found if name == "all-gather") <= vectors
+    # Each weight's gradient is summed; activations are b x l x d.
+    assert max(n for _, n in found) <= max(vectors, largest_weight)
+    assert max(vectors, largest_weight) < ROWS * model.config.seq_len * 32
+
+
+@on_several
+def test_evaluation_moves_ids_and_puzzle_vectors_but_never_the_table(devices):
+    found = list(collectives(compiled_eval(devices)))
+    assert found
+    assert {name for name, _ in found} <= {"all-gather", "all-reduce"}
+    assert max(n for _, n in found) <= ROWS * 512
+    # Ids, and the answers to all rows, `b m`, which every process gets.
+    answers = ROWS * tiny().config.num_cells
+    assert max(n for name, n in found if name == "all-gather") <= answers
+
+
+@on_one_or_more
+def test_neither_training_nor_evaluation_copies_the_table(devices):
+    share = table_rows(876_407) * 512 * 4 // devices
+    train = compiled_train(devices).memory_analysis()
+    assert train.temp_size_in_bytes < share / 20
+    assert share <= train.alias_size_in_bytes <= train.argument_size_in_bytes
+    assert train.argument_size_in_bytes < 1.1 * share  # one table in all of the state
+    evaluation = compiled_eval(devices).memory_analysis()
+    assert evaluation.temp_size_in_bytes < share / 20
+
+
+@on_one_or_more
+def test_steps_write_into_the_table_where_it_lies(devices, make_batch):
+    model, mesh = tiny(**SMALL), make_mesh(devices)
+    before, state = trained(make_batch, model, mesh, 2)
+    assert addresses(state.puzzle_table) == before
+
+
+def by_hand(table, ids, grads, lr, decay):
+    """The rule, row by row; sums in the order of the batch."""
+    new = table.copy()
+    for i in np.unique(ids):
+        total = np.zeros(table.shape[1], np.float32)
+        for grad in grads[ids == i]:
+            total += grad
+        new[i] = table[i] * np.float32(1 - lr * decay) - np.float32(lr) * np.sign(total)
+    return new
+
+
+def awkward_update(rows):
+    """Ids twice on each half of the batch; sums that are zero or hang on the order."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((rows, 4)).astype(np.float32)
+    ids = np.array([7, rows - 1, 7, 0, 1500, 9, 1500, 0] * 2, np.int32)
+    ids[9] = 2000
+    grads = rng.standard_normal((ROWS, 4)).astype(np.float32)
+    grads[ids == 0] = np.array([1, -2, 3, -2], np.float32)[:, None]
+    grads[ids == 9] = 0
+    # One after the other 1; first the halves of the batch, then their sum: 0.
+    grads[ids == 7] = np.array([1e8, 0, -1e8, 1], np.float32)[:, None]
+    return table, ids, grads
+
+
+@on_one_or_more
+def test_the_update_is_the_same_on_any_number_of_devices(devices):
+    table, ids, grads = awkward_update(TABLE_UNIT)
+    update = partial(sparse_sign_sgd, lr=0.125, weight_decay=0.5)
+    mesh = make_mesh(devices)
+    rows = NamedSharding(mesh, P(BATCH_AXES))
+    args = jax.device_put((table, ids, grads), rows)
+    fn = jax.jit(in_mesh(update, mesh), donate_argnums=0, out_shardings=rows)
+    found = np.asarray(fn(*args))
+    expected = by_hand(table, ids, grads, 0.125, 0.5)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    decayed = [0, 9]
+    np.testing.assert_array_equal(found[decayed], table[decayed] * np.float32(0.9375))
+    others = np.setdiff1d(np.arange(TABLE_UNIT), ids)
+    np.testing.assert_array_equal(found[others], table[others])
+    np.testing.assert_array_equal(found, jax.jit(update)(table, ids, grads))
+
+
+@on_several
+def test_training_ends_with_the_same_table_on_any_number_of_devices(
+    devices, make_batch
+):
+    model = tiny(**SMALL)
+    found, expected = (
+        np.asarray(trained(make_batch, model, make_mesh(n), 3)[1].puzzle_table)
+        for n in (devices, 1)
+    )
+    assert np.count_nonzero(expected.any(-1)) >= ROWS // 2
+    np.testing.assert_array_equal(found, expected)
+
+
+@on_one_or_more
+def test_an_id_outside_the_table_is_not_taken_for_another(devices):
+    mesh = make_mesh(devices)
+    rows = NamedSharding(mesh, P(BATCH_AXES))
+    table = np.ones((TABLE_UNIT, 4), np.float32)
+    ids = np.arange(ROWS, dtype=np.int32)
+    outside = [1, 5, 15]
+    ids[outside] = [-1, TABLE_UNIT, 2**31 - 1]
+    args = jax.device_put((table, ids), rows)
+    found = np.asarray(jax.jit(in_mesh(puzzle_vectors, mesh))(*args))
+    np.testing.assert_array_equal(np.isnan(found).all(-1), np.isin(ids, ids[outside]))
+    assert (np.delete(found, outside, 0) == 1).all()
+    update = partial(sparse_sign_sgd, lr=0.5, weight_decay=0.0)
+    ones = jax.device_put(np.ones((ROWS, 4), np.float32), rows)
+    new = np.asarray(jax.jit(in_mesh(update, mesh))(*args, ones))
+    changed = np.flatnonzero((new != 1).any(-1))
+    np.testing.assert_array_equal(changed, np.delete(ids, outside))
+
+
+def test_an_id_outside_the_table_shows_in_the_metrics(make_batch):
+    model, mesh = tiny(), make_mesh(1)
+    (batch,) = batches(make_batch, model, mesh, 1)
+    batch = batch._replace(puzzle_id=batch.puzzle_id.at[3].set(5))
+    state = step_on(model, mesh)(start(model, mesh), batch)
+    assert math.isnan(state.metrics["loss"][0])
+
+
+@on_several
+def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path, make_batch):
+    model, mesh = tiny(**SMALL), make_mesh(devices)
+    _, state = trained(make_batch, model, mesh, 2)
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state)
+    checkpoints.wait()
+    for count in (1, devices // 2, devices):
+        like = like_of(model, make_mesh(count))
+        restored = checkpoints.restore_step(like, 2)
+        assert shares(restored.puzzle_table) == [(TABLE_UNIT // count, 64)] * count
+        assert manifest.leaf_digests(restored) == manifest.leaf_digests(state)
+    checkpoints.close()
+
+
+@on_one_or_more
+def test_digests_read_the_table_without_copying_it(devices):
+    table = like_of(tiny(**ARC_1), make_mesh(devices)).puzzle_table
+    program = manifest._digest_words.lower([table]).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2**20
+    assert all(n <= 2 * devices for _, n in collectives(program))

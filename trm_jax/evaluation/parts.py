@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of an evaluation on disk: one that was cut short goes on where it stopped."""
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_jax.errors import CheckpointError
+from trm_jax.evaluation.evaluate import EvalOutput, joined
+from trm_jax.files import write_whole
+from trm_jax.runtime import processes
+
+# What numpy and zipfile raise on it.
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+FLUSH_S = 20.0  # seconds of work that a kill may cost
+
+
+class EvalParts:
+    """Files `rows_<first>.npz` in a folder that belongs to one evaluation alone.
+
+    `about` says which: everything that the rows depend on. Another evaluation has
+    another folder, so that nothing is ever mixed or overwritten. Of several processes
+    all read and the first writes.
+    """
+
+    def __init__(self, base: str | Path, about: Mapping[str, Any]) -> None:
+        text = json.dumps(about, indent=2, sort_keys=True) + "\n"
+        name = f"step_{about['step']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self.folder = Path(base) / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "about.json", text)
+        self._parts: list[EvalOutput] = []
+        self._waiting: list[EvalOutput] = []
+        self._flushed_at = time.monotonic()
+        self.num_rows = 0  # done so far
+        while (path := self._path(self.num_rows)).exists():
+            self._parts.append(_read(path))
+            self.num_rows += len(self._parts[-1].predictions)
+        self._num_written = self.num_rows
+        processes.check_same(str(self.num_rows), f"number of rows in {self.folder}")
+
+    def add(self, rows: EvalOutput) -> None:
+        """Keep the next rows; they are on disk within some seconds."""
+        self._waiting.append(rows)
+        self.num_rows += len(rows.predictions)
+        if time.monotonic() - self._flushed_at > FLUSH_S:
+            self._flush()
+
+    def finish(self) -> EvalOutput:
+        """Write what is left; all rows, in order."""
+        self._flush()
+        return joined(self._parts)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            part = joined(self._waiting)
+            content = io.BytesIO()
+            np.savez_compressed(content, **part._asdict())
+            _write(self._path(self._num_written), content.getvalue())
+            self._parts.append(part)
+            self._waiting = []
+            self._num_written = self.num_rows
+        self._flushed_at = time.monotonic()
+
+    def _path(self, first: int) -> Path:
+        return self.folder / f"rows_{first:09d}.npz"
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    if processes.is_first():
+        write_whole(path, content, CheckpointError)
+
+
+def _read(path: Path) -> EvalOutput:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            fields: dict[str, Any] = {name: arrays[name] for name in EvalOutput._fields}
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); remove it, and "
+            "the same command evaluates its rows and those after it again"
+        ) from error
+    return EvalOutput(**fields)

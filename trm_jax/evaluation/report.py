@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation rows -> the numbers of a report: overall, by step, by row attribute."""
+
+from typing import Any
+
+import numpy as np
+
+from trm_jax.evaluation.evaluate import EvalOutput
+from trm_jax.evaluation.voting import wilson_interval
+
+
+def share(name: str, right: np.ndarray) -> dict[str, Any]:
+    """The share of a yes or no, and its 95 % interval as `<name>_95`."""
+    value = float(right.mean())
+    return {name: value, f"{name}_95": wilson_interval(value, len(right))}
+
+
+def summary(output: EvalOutput) -> dict[str, Any]:
+    """Accuracies of the last step, with the interval of the exact one."""
+    rows = output.has_labels
+    exact = np.asarray(output.all_right[-1][rows])
+    halts = output.q_halt[-1][rows] >= 0
+    return {
+        "puzzles": len(exact),
+        **share("exact_accuracy", exact),
+        "cell_accuracy": float(output.cells_right[-1][rows].mean()),
+        "cell_loss": float(output.cell_loss[-1][rows].mean()),
+        "halt_accuracy": float((halts == exact).mean()),
+    }
+
+
+def by_step(output: EvalOutput) -> list[dict[str, Any]]:
+    """Accuracies after 1, 2, 3, ... supervision steps."""
+    rows = output.has_labels
+    return [
+        {
+            "steps": step + 1,
+            "exact_accuracy": float(output.all_right[step][rows].mean()),
+            "cell_accuracy": float(output.cells_right[step][rows].mean()),
+            "halted": float((output.q_halt[step][rows] > 0).mean()),
+        }
+        for step in range(len(output.all_right))
+    ]
+
+
+def by_attribute(
+    output: EvalOutput, values: np.ndarray, *, max_rows: int = 12
+) -> list[dict[str, Any]]:
+    """Accuracies by a fact about the puzzle, `from` <= value <= `to` per row.
+
+    Every value is its own row where there are few, else ranges of about equal counts.
+    """
+    rows = output.has_labels
+    values = values[rows]
+    starts = np.unique(values)
+    if len(starts) > max_rows:
+        cuts = np.linspace(0, 1, max_rows, endpoint=False)
+        starts = np.unique(np.quantile(values, cuts, method="nearest"))
+    bucket = np.searchsorted(starts, values, side="right") - 1
+    table = []
+    for i in range(len(starts)):
+        inside = bucket == i
+        table.append(
+            {
+                "from": int(values[inside].min()),
+                "to": int(values[inside].max()),
+                "puzzles": int(inside.sum()),
+                "exact_accuracy": float(output.all_right[-1][rows][inside].mean()),
+                "cell_accuracy": float(output.cells_right[-1][rows][inside].mean()),
+            }
+        )
+    return table
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result as lines for a terminal: the headline, then one table per `by_...`."""
+    lines = [
+        f"step {result['step']}, {result['weights']} weights, "
+        f"{result['puzzles']} puzzles, {result['supervision_steps']} supervision steps",
+        _headline("exact accuracy", result, "exact_accuracy", "whole grids right"),
+        f"cell accuracy  {100 * result['cell_accuracy']:>6.2f} %   givens too",
+    ]
+    if "valid_accuracy" in result:
+        lines.append(_headline("valid", result, "valid_accuracy", "right by the rules"))
+    if "vote_gain" in result:
+        gain = result["vote_gain"]
+        single = 100 * gain["single_pass"]["value"]
+        changes = f"form 0: {single:.2f} %, +{gain['gained']} -{gain['lost']} by votes"
+        lines.append(_headline("voted exact", result, "voted_accuracy", changes))
+    if "voted_valid_accuracy" in result:
+        lines.append(_headline("voted valid", result, "voted_valid_accuracy", ""))
+    for name in [key for key in result if key.startswith("by_")]:
+        title = name.removeprefix("by_").replace("step", "supervision steps")
+        lines.append(f"\n{title:<20} puzzles   exact %    cell %")
+        rows = result[name]
+        if name == "by_step":  # 1, 2, 4, 8, ... and the last
+            shown = {2**i for i in range(len(rows))} | {len(rows)}
+            rows = [row for row in rows if row["steps"] in shown]
+        for row in rows:
+            ends = dict.fromkeys(
+                str(row[k]) for k in ("from", "to", "steps") if k in row
+            )
+            puzzles = row.get("puzzles", result["puzzles"])
+            lines.append(
+                f"{'-'.join(ends):<20} {puzzles:>7} {100 * row['exact_accuracy']:>9.2f}"
+                f" {100 * row['cell_accuracy']:>9.2f}"
+            )
+    return "\n".join(lines)
+
+
+def _headline(title: str, result: dict[str, Any], name: str, note: str) -> str:
+    low, high = result[f"{name}_95"]
+    return (
+        f"{title:<14} {100 * result[name]:>6.2f} % "
+        f"(95 %: {100 * low:.2f} to {100 * high:.2f})   {note}"
+    ).rstrip()

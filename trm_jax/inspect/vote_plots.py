@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of votes: `python -m trm_jax.inspect.vote_plots OUT.png WORKDIR...`.
+
+Reads WORKDIR/eval/step_*.json as `coverage.vote_report` describes them (not those of
+ablations, whose names say more), and the pass@K of WORKDIR/metrics.jsonl, which a run
+with config.eval.votes logs. One column per run:
+pass@K over training steps, and selection against coverage at the last step; the last
+column compares the runs.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_jax.errors import ConfigError
+
+OUTCOMES = (  # of a test input, by the rank of its right answer
+    ("right answer first", "#2a9d8f", lambda rank: rank == 0),
+    ("found, not first", "#e9b44c", lambda rank: rank > 0),
+    ("not found", "#b0b0b0", lambda rank: rank < 0),
+)
+
+
+def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
+    """The reports of a run that hold votes, by step; ConfigError if none does."""
+    folder = Path(workdir) / "eval"
+    paths = [p for p in folder.glob("step_*.json") if "-" not in p.name]
+    reports = [report for report in map(_read, paths) if "pass_at" in report]
+    if not reports:
+        raise ConfigError(
+            f"{folder} holds no step_*.json with votes; run eval.py first"
+        )
+    # A pooled report comes before that of its last step, which stays the last.
+    return sorted(reports, key=lambda r: (r["step"], -len(r["pooled_steps"])))
+
+
+def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
+    """Records of the evaluations during training that were voted: step, eval/pass@K."""
+    path = Path(workdir) / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    voted = [line for line in lines if "eval/pass@1" in line and line.endswith("}")]
+    return list(map(json.loads, voted))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not readable as JSON: {error}") from error
+
+
+def plot_votes(workdirs: Sequence[str | Path], out: str | Path) -> None:
+    """Write the figure; ConfigError where a run has no evaluation with votes."""
+    import matplotlib.pyplot as plt
+
+    runs = [(Path(workdir).name, read_reports(workdir)) for workdir in workdirs]
+    width = len(runs) + 1
+    figure, axes = plt.subplots(
+        2, width, figsize=(4.6 * width, 7.4), squeeze=False, layout="constrained"
+    )
+    for index, (name, reports) in enumerate(runs):
+        _draw_curves(axes[0, index], name, reports, read_logged(workdirs[index]))
+        _draw_selection(axes[1, index], reports[-1])
+        _draw_over_k(axes[0, -1], name, reports[-1], f"C{index}")
+    _draw_outcomes(axes[1, -1], [(name, reports[-1]) for name, reports in runs])
+    right = max(axis.get_xlim()[1] for axis in axes[1, :-1])
+    for axis in axes[1, :-1]:
+        axis.set_xlim(0.8, right)
+    top = max(axis.get_ylim()[1] for axis in axes[0])
+    for axis in axes[0]:
+        axis.set_ylim(0, min(top, 102))
+        axis.set_ylabel("pass@K, %")
+        axis.grid(alpha=0.3)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _draw_curves(
+    axis: Any,
+    name: str,
+    reports: Sequence[dict[str, Any]],
+    logged: Sequence[dict[str, Any]],
+) -> None:
+    """All pass@K of a run over its steps, the largest K on top.
+
+    Lines run through the evaluations during training, or through the others if there
+    are none; dots are those others.
+    """
+    import matplotlib.pyplot as plt
+
+    ks = sorted(reports[-1]["pass_at"], key=int)
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(ks)))
+    for k, color in reversed(list(zip(ks, colors, strict=True))):
+        had = [report for report in reports if k in report["pass_at"]]
+        steps = [report["step"] for report in had]
+        values = [100 * report["pass_at"][k]["value"] for report in had]
+        dots = "o" if logged else "o-"
+        axis.plot(steps, values, dots, color=color, markersize=4, label=f"pass@{k}")
+        axis.plot(
+            [record["step"] for record in logged],
+            [100 * record.get(f"eval/pass@{k}", np.nan) for record in logged],
+            color=color,
+        )
+        pooled = [len(report["pooled_steps"]) > 1 for report in had]
+        axis.plot(
+            np.compress(pooled, steps),
+            np.compress(pooled, values),
+            "o",
+            color=color,
+            markersize=4,
+            markerfacecolor="white",
+        )
+    if any(len(report["pooled_steps"]) > 1 for report in reports):
+        name += "\n(white: steps pooled)"
+    axis.set(title=name, xlabel="step")
+    axis.legend(fontsize="small")
+
+
+def _draw_over_k(axis: Any, name: str, report: dict[str, Any], color: str) -> None:
+    """pass@K over K with its interval."""
+    ks = sorted(report["pass_at"], key=int)
+    shares = [report["pass_at"][k] for k in ks]
+    places = [int(k) for k in ks]
+    pooled = ", steps pooled" if len(report["pooled_steps"]) > 1 else ""
+    values = [100 * share["value"] for share in shares]
+    axis.plot(places, values, "o-", color=color, markersize=4, label=name + pooled)
+    low, high = np.transpose([s["ci95"] for s in shares])
+    axis.fill_between(
+        places, 100 * low, 100 * high, color=color, alpha=0.15, linewidth=0
+    )
+    axis.set(title="last evaluation, with 95 % intervals", xlabel="K", xscale="log")
+    axis.set_xticks(places, ks)
+    axis.minorticks_off()
+    axis.legend(fontsize="small", loc="lower right")
+
+
+def _draw_selection(axis: Any, report: dict[str, Any]) -> None:
+    """Each test input: the share of its first candidate against the number of all."""
+    values = {name: np.array(rows) for name, rows in report["per_input"].items()}
+    # Equal inputs would hide each other: each is moved a little, always the same way.
+    move = (np.arange(len(values["unique"])) * [[0.618], [0.755]]) % 1 - 0.5
+    for label, color, belongs in reversed(OUTCOMES):
+        here = belongs(values["right_rank"])
+        axis.scatter(
+            # Without votes: at (1, 0), where no other input can be.
+            np.maximum(values["unique"], 1)[here] * (1 + 0.08 * move[0, here]),
+            values["top1_share"][here] + 0.03 * move[1, here],
+            s=14,
+            color=color,
+            alpha=0.7,
+            linewidths=0,
+            label=f"{label} ({here.sum()})",
+        )
+    axis.set(
+        title=report["coverage"]["label"],
+        xlabel="different candidates (coverage)",
+        ylabel="share of votes of the first (selection)",
+        xscale="log",
+        ylim=(-0.03, 1.03),
+    )
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+
+
+def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """One bar per run: test inputs by where their right answer ranks."""
+    for place, (name, report) in enumerate(reports):
+        axis.text(0.5, place - 0.25, name)
+        ranks = np.array(report["per_input"]["right_rank"])
+        start = 0.0
+        for label, color, belongs in OUTCOMES:
+            share = 100 * float(belongs(ranks).mean())
+            bar = axis.barh(place, share, left=start, color=color, height=0.4)
+            if place == 0:
+                bar.set_label(label)
+            if share >= 6:  # narrower ones have no room for the number
+                axis.bar_label(bar, [f"{share:.1f}"], label_type="center")
+            start += share
+    axis.set_yticks([])
+    axis.set(
+        title="where the right answer ranks",
+        xlabel="% of test inputs",
+        xlim=(0, 100),
+        ylim=(len(reports) - 0.5, -0.7),
+    )
+    axis.legend(
+        fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.vote_plots")
+    parser.add_argument("out")
+    parser.add_argument("workdir", nargs="+")
+    args = parser.parse_args()
+    try:
+        plot_votes(args.workdir, args.out)
+    except ConfigError as error:
+        parser.error(str(error))

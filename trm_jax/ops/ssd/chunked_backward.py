@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gradient of ssd_chunked, from the inputs: y is not computed again.
+
+Per head as in the kernels (ssd_pallas.py): states S at the starts of chunks, their
+cotangents G at the ends, then each chunk by itself. Gradients of B and C through the
+scores are summed over heads before their products.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from trm_jax.ops.ssd.chunked import (
+    UNROLL,
+    decays,
+    joined,
+    narrow_product,
+    scan_states,
+    split,
+)
+
+
+def ssd_chunked_backward(
+    x: Float[Array, "b l h p"],
+    dt: Float[Array, "b l h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "b l g n"],
+    C: Float[Array, "b l g n"],
+    initial_state: Float[Array, "b h p n"],
+    dy: Float[Array, "b l h p"],
+    dlast: Float[Array, "b h p n"],
+    *,
+    chunk_size: int,
+) -> tuple[Array, ...]:
+    """Cotangents of the first six arguments, which are those of `ssd_chunked`."""
+    (_, l, h, _), g = x.shape, B.shape[2]
+    wide, q = initial_state.dtype, min(chunk_size, l)
+    product = partial(narrow_product, x.dtype, wide)
+
+    def group(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, ...]]:
+        *per_head, B, C = of
+        scores = product("bcqn,bcsn->bcqs", C, B)
+        shared = scores, B, B.swapaxes(2, 3), C, C.swapaxes(2, 3)  # once for all heads
+
+        def head(
+            sums: tuple[Array, ...], of: tuple[Array, ...]
+        ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+            summed, own = _head(product, shared, of)
+            return tuple(a + b for a, b in zip(sums, summed, strict=True)), own
+
+        like = scores, B, C
+        zeros: tuple[Array, ...] = tuple(jnp.zeros(v.shape, wide) for v in like)
+        sums, (dX, da, dfirst) = lax.scan(head, zeros, tuple(per_head), unroll=UNROLL)
+        dscores, dB, dC = sums
+        dC = dC + product("bcqs,bcsn->bcqn", dscores, B)
+        dB = dB + product("bcqs,bcqn->bcsn", dscores, C)
+        return None, (dX, da, dfirst, dB, dC)
+
+    of_heads = (
+        split((x * dt[..., None]).astype(x.dtype), q),
+        split(dy, q),
+        split(dt, q),
+        A,
+        initial_state.transpose(1, 0, 3, 2),
+        dlast.transpose(1, 0, 3, 2),
+    )
+    by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
+    _, (*by_head, dB, dC) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
+    dX, da, dfirst = (v.reshape(h, *v.shape[2:]) for v in by_head)
+    dX, da = joined(dX, l), joined(da, l)  # of x dt, of dt A
+    return (
+        (dX * dt[..., None]).astype(x.dtype),
+        da * A[None, None] + (x * dX).sum(-1),
+        (da * dt).sum((0, 1)),
+        joined(dB, l).astype(B.dtype),
+        joined(dC, l).astype(C.dtype),
+        dfirst.transpose(1, 0, 3, 2),
+    )
+
+
+def _head(
+    product: Callable[..., Array], shared: tuple[Array, ...], of: tuple[Array, ...]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Of one head: what heads add up (of scores, B, C), its own (of x dt, dt A, h0)."""
+    scores, B, BT, C, CT = shared
+    X, Y, dt, A, first, dlast = of
+    s, decay = decays(dt, A)
+    through = jnp.exp(s[..., -1:])  # decay of a whole chunk
+    to_end = jnp.exp(s[..., -1:] - s)[..., None]
+    weighted = scores * decay
+
+    # The state at the start of each chunk; its cotangent at the end of each.
+    X_end, Y_start = X * to_end, Y * jnp.exp(s)[..., None]
+    updates = product("bcns,bcsp->bcnp", BT, X_end)[:, :-1]
+    S = scan_states(
+        jnp.pad(through[:, :-1], ((0, 0), (1, 0), (0, 0))),
+        jnp.concatenate([first[:, None], updates], axis=1),
+    )
+    outputs = product("bcnq,bcqp->bcnp", CT, Y_start)
+    G = scan_states(
+        jnp.pad(through[:, 1:], ((0, 0), (0, 1), (0, 0))),
+        jnp.concatenate([outputs[:, 1:], dlast[:, None]], axis=1),
+        reverse=True,
+    )
+    dfirst = outputs[:, 0] + through[:, 0, :, None] * G[:, 0]
+
+    # Each chunk by itself.
+    dweighted = product("bcqp,bcsp->bcqs", Y, X)
+    dX = product("bcqs,bcqp->bcsp", weighted, Y)
+    dX = dX + to_end * product("bcsn,bcnp->bcsp", B, G)
+    dB = product("bcsp,bcnp->bcsn", X_end, G)
+    dC = product("bcqp,bcnp->bcqn", Y_start, S)
+
+    # Through the decays: of pairs, from the start, to the end of the chunk.
+    pairs = dweighted * weighted
+    end = (dB * B).sum(-1)
+    ds = pairs.sum(-1) - pairs.sum(-2) + (dC * C).sum(-1) - end
+    at_end = end.sum(-1) + through[..., 0] * (S * G).sum((-1, -2))
+    ds = ds.at[..., -1].add(at_end)
+    later = jnp.tril(jnp.ones(decay.shape[-2:], dt.dtype))
+    da = jnp.einsum("bcq,qs->bcs", ds, later, precision="highest")
+    return (dweighted * decay, dB, dC), (dX, da, dfirst)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SSD as Pallas kernels for CUDA (Triton), forward and backward.
+
+The forward pass is one kernel: a program per row and head walks the chunks and carries
+the state. The backward pass is three launches of two kernels: the states at the chunk
+starts, their cotangents at the chunk ends (the same recurrence, right to left), and
+with both at hand every chunk by itself, a program per row, chunk and group that goes
+through the group's heads. So the gradients of B and C are summed over the heads in
+registers: no per-head copies, no atomics, the same bits every time.
+
+Letters as in ops.ssd; q and s positions in a chunk, s_q the running sum of dt A.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float
+
+from trm_jax.ops.ssd.tiles import (
+    Rows,
+    cumulative,
+    decay_matrix,
+    dot,
+    next_state,
+    num_warps_for,
+    per_group,
+    per_head,
+    read_or_zero,
+    rows_per_chunk,
+    run_kernel,
+)
+
+
+def forward(
+    x: Float[Array, "b l h p"],
+    dt: Float[Array, "b l h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "b l g n"],
+    C: Float[Array, "b l g n"],
+    initial_state: Float[Array, "b h p n"] | None,
+    *,
+    chunk_size: int,
+    interpret: bool = False,
+) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
+    """Y and the last state; arguments as in `ops.ssd.ssd`.
+
+    The state has a kernel of its own, which the compiler drops where nobody reads it:
+    at short lengths it is as large as x and y together.
+    """
+    size, of = rows_per_chunk(chunk_size, x), per_head(x, B)
+
+    def kernel(x, dt, A, B, C, *first_and_y):
+        *first, y = first_and_y
+
+        def chunk(k: Array, state: Array) -> Array:
+            rows = Rows(k, size, x.shape[0])
+            X, step, b, c = (rows.load(ref) for ref in (x, dt, B, C))
+            s, total = cumulative(step, A[...])
+            scores = dot(c, b, 1, 1) * decay_matrix(s) * step[None, :]
+            carried = dot(c, state.astype(c.dtype), 1, 1)
+            out = dot(scores.astype(X.dtype), X, 1, 0) + jnp.exp(s)[:, None] * carried
+            rows.store(y, out)
+            return next_state(state, X, jnp.exp(total - s) * step, b, total)
+
+        state = read_or_zero(first, x.shape[-1], B.shape[-1])
+        lax.fori_loop(0, pl.cdiv(x.shape[0], size), chunk, state)
+
+    args = (x, dt, A, B, C, *([] if initial_state is None else [initial_state]))
+    (y,) = run_kernel(
+        kernel,
+        args,
+        in_specs=[of[k] for k in ("x", "dt", "A", "B", "B", "state")[: len(args)]],
+        out_like=(x,),
+        out_specs=(of["x"],),
+        grid=(x.shape[0], x.shape[2]),
+        num_warps=num_warps_for(x),
+        interpret=interpret,
+    )
+    walk = partial(_walk, dt, A, x, B, initial_state, reverse=False, size=size)
+    return y, walk(results=("last",), interpret=interpret)[0]
+
+
+def backward(
+    x: Float[Array, "b l h p"],
+    dt: Float[Array, "b l h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "b l g n"],
+    C: Float[Array, "b l g n"],
+    initial_state: Float[Array, "b h p n"] | None,
+    dy: Float[Array, "b l h p"],
+    dlast: Float[Array, "b h p n"] | None,
+    *,
+    chunk_size: int,
+    interpret: bool = False,
+) -> tuple[Any, ...]:
+    """Cotangents of x, dt (but for its part in dt A), dt A, B, C and initial_state."""
+    size = rows_per_chunk(chunk_size, x)
+    walk = partial(_walk, dt, A, size=size, interpret=interpret)
+    (starts,) = walk(x, B, initial_state, reverse=False, results=("states",))
+    results = ("states",) if initial_state is None else ("states", "last")
+    ends, *dfirst = walk(dy, C, dlast, reverse=True, results=results)
+    of = per_group(x, B)
+    ins = (of["x"], of["dt"], of["A"], of["B"], of["B"], of["x"])
+    dx, ddt, da, dB, dC, kept = run_kernel(
+        partial(_chunk_backward, size=size),
+        (x, dt, A, B, C, dy, starts, ends),
+        in_specs=(*ins, of["states"], of["states"]),
+        out_like=(x, dt, dt, B, C, jax.ShapeDtypeStruct(starts.shape[:3], dt.dtype)),
+        out_specs=(of["x"], of["dt"], of["dt"], of["B"], of["B"], of["kept"]),
+        grid=(x.shape[0], B.shape[2], starts.shape[1]),
+        num_warps=8,
+        interpret=interpret,
+    )
+    # A chunk's decay of its starting state is the product of all its tokens' decays.
+    da += jnp.repeat(kept, size, axis=1)[:, : x.shape[1]]
+    return dx, ddt, da, dB, dC, dfirst[0] if dfirst else None
+
+
+def _walk(
+    dt: Array,
+    A: Array,
+    x: Array,
+    B: Array,
+    first: Array | None,
+    *,
+    reverse: bool,
+    results: tuple[str, ...],
+    size: int,
+    interpret: bool,
+) -> tuple[Array, ...]:
+    """From state to state along the chunks; None starts at zero.
+
+    Results: "states" before each chunk in the order of the walk, `b c h p n` in x's
+    dtype, and "last", after all, `b h p n` in dt's. Left to right these are states;
+    right to left, of (dy, C), their cotangents.
+    """
+    (b, l, h, p), n = x.shape, B.shape[-1]
+    num_chunks = pl.cdiv(l, size)
+    of = per_head(x, B, num_chunks) | {"last": per_head(x, B)["state"]}
+
+    def kernel(dt, A, x, B, *rest):
+        first, out = rest[: -len(results)], rest[-len(results) :]
+        out = dict(zip(results, out, strict=True))
+
+        def chunk(i: Array, state: Array) -> Array:
+            k = num_chunks - 1 - i if reverse else i
+            if "states" in out:
+                out["states"][k] = state.astype(x.dtype)
+            rows = Rows(k, size, l)
+            step = rows.load(dt)
+            s, total = cumulative(step, A[...])
+            weight = jnp.exp(s) if reverse else jnp.exp(total - s) * step
+            return next_state(state, rows.load(x), weight, rows.load(B), total)
+
+        last = lax.fori_loop(0, num_chunks, chunk, read_or_zero(first, p, n))
+        if "last" in out:
+            out["last"][...] = last
+
+    args = (dt, A, x, B, *([] if first is None else [first]))
+    like = {
+        "states": jax.ShapeDtypeStruct((b, num_chunks, h, p, n), x.dtype),
+        "last": jax.ShapeDtypeStruct((b, h, p, n), dt.dtype),
+    }
+    return run_kernel(
+        kernel,
+        args,
+        in_specs=[of[k] for k in ("dt", "A", "x", "B", "state")[: len(args)]],
+        out_like=tuple(like[name] for name in results),
+        out_specs=tuple(of[name] for name in results),
+        grid=(b, h),
+        num_warps=num_warps_for(x),
+        interpret=interpret,
+    )
+
+
+def _chunk_backward(
+    x, dt, A, B, C, dy, starts, ends, dx, ddt, da, dB, dC, kept, *, size
+):
+    """One chunk of one row and group: all gradients, head by head.
+
+    Two passes over the heads: with the sums for dB and dC in one with the rest, the
+    registers would not do.
+    """
+    # Of the loop's integer type: with 64-bit types on, two kinds of index do not mix.
+    rows = Rows(pl.program_id(2).astype(int), size, x.shape[0])
+    b, c = rows.load(B), rows.load(C)
+    scores, dtype = dot(c, b, 1, 1), b.dtype
+    last_row, later = rows.index == size - 1, rows.index[:, None] <= rows.index[None, :]
+
+    def head(i: Array, dscores: Array) -> Array:
+        X, dY, step = rows.load(x, i), rows.load(dy, i), rows.load(dt, i)
+        s, total = cumulative(step, A[i])
+
+        # Within the chunk: y = (scores * decay * step) x.
+        decay = decay_matrix(s)
+        within = scores * decay
+        dwithin = dot(dY, X, 1, 1)
+        by_token = dot((within * step[None, :]).astype(dtype), dY, 0, 0)
+        moved = dwithin * within
+        dstep = moved.sum(0)
+        ds = (moved * step[None, :]).sum(1) - dstep * step
+        dscores += dwithin * decay * step[None, :]
+
+        # Through the states: what the tokens read, and what they add.
+        read = (dY * jnp.exp(s)[:, None] * dot(c, starts[i], 1, 1)).sum(1)
+        dadded = dot(b, ends[i], 1, 1) * jnp.exp(total - s)[:, None]
+        added = (X * dadded).sum(1)
+        ds += read - added * step + jnp.where(last_row, (added * step).sum(), 0.0)
+
+        rows.store(dx, by_token + step[:, None] * dadded, i)
+        rows.store(ddt, dstep + added, i)
+        rows.store(da, jnp.where(later, ds[None, :], 0.0).sum(1), i)  # reverse cumsum
+        return dscores
+
+    def head_sums(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        X, dY, step = rows.load(x, i), rows.load(dy, i), rows.load(dt, i)
+        s, total = cumulative(step, A[i])
+        added = (X * (jnp.exp(total - s) * step)[:, None]).astype(dtype)
+        read = (dY * jnp.exp(s)[:, None]).astype(dtype)
+        start, end = starts[i], ends[i]
+        kept[i] = jnp.exp(total) * (start.astype(total.dtype) * end).sum()
+        db, dc = sums
+        return db + dot(added, end, 1, 0), dc + dot(read, start, 1, 0)
+
+    heads = x.shape[1]
+    dscores = lax.fori_loop(0, heads, head, jnp.zeros_like(scores)).astype(dtype)
+    sums = dot(dscores, c, 0, 0), dot(dscores, b, 1, 0)
+    db, dc = lax.fori_loop(0, heads, head_sums, sums)
+    rows.store(dB, db)
+    rows.store(dC, dc)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State-space duality: the selective scan of Mamba-2 (arXiv 2405.21060).
+
+Axes: b batch, l time, h heads of p channels, g groups of heads that share B and C of
+n state dimensions; head i belongs to group i // (h / g).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
+
+from trm_jax.ops.ssd import kernels as ssd_pallas
+from trm_jax.ops.ssd.chunked import ssd_chunked
+from trm_jax.ops.ssd.chunked_backward import ssd_chunked_backward
+from trm_jax.ops.ssd.recurrent import ssd_recurrent
+from trm_jax.ops.ssd.tiles import supports
+from trm_jax.types import BATCH_AXES
+
+IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
+
+Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
+Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
+
+
+def ssd(
+    x: Float[Array, "b l h p"],
+    dt: Float[Array, "b l h"],
+    A: Float[Array, " h"],
+    B: Float[Array, "b l g n"],
+    C: Float[Array, "b l g n"],
+    *,
+    initial_state: Float[Array, "b h p n"] | None = None,
+    chunk_size: int = 64,
+    implementation: str | None = None,
+) -> Results:
+    """state_t = exp(dt_t A) state_{t-1} + dt_t x_t B_t^T and y_t = state_t C_t.
+
+    Args:
+      x: inputs; any length l >= 1.
+      dt: step sizes, >= 0 (after softplus).
+      A: decay rates, < 0.
+      B: what enters the state.
+      C: what is read from it.
+      initial_state: zeros if None.
+      chunk_size: tokens per chunk; no result depends on it but by rounding.
+      implementation: "recurrent", token by token; "chunked", matrix products;
+        "pallas", GPU kernels (interpreted, slowly, elsewhere). None: pallas on CUDA
+        where it takes the shapes, else chunked. pallas wants p, n and chunk_size that
+        are powers of two, p n of at most 32 KiB, no float64, and a GPU with as much
+        shared memory as an A100 or H100.
+
+    Returns:
+      y in x's dtype; the last state in float32 (float64 for float64 x).
+
+    Differentiable in all arrays; all but recurrent keep only the inputs for the
+    backward pass and have no forward-mode derivative. Inputs sharded over the mesh axes
+    "data" and "fsdp", of type Auto, stay so; for pallas the mesh must be in context
+    (`jax.set_mesh`).
+
+    Raises:
+      ValueError: unknown implementation, or shapes that do not fit together.
+    """
+    _check(x, dt, A, B, C, initial_state, chunk_size)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    args = (x, dt.astype(wide), A.astype(wide), B.astype(x.dtype), C.astype(x.dtype))
+    state = None if initial_state is None else initial_state.astype(wide)
+    sizes = (x.shape[-1], B.shape[-1], chunk_size, x.dtype)
+    match implementation:
+        case "recurrent":
+            return ssd_recurrent(*args, _or_zeros(state, args))
+        case "pallas" if not supports(*sizes):
+            raise ValueError(
+                f"pallas takes p, n and chunk_size that are powers of two, p n of at "
+                f"most 32 KiB, and no float64; not {', '.join(map(str, sizes))}"
+            )
+        case "pallas":
+            return _scan(chunk_size, ("pallas", "interpret"), *args, state)
+        case None if supports(*sizes):
+            return _scan(chunk_size, ("pallas", "chunked"), *args, state)
+        case None | "chunked":
+            return _scan(chunk_size, ("chunked", "chunked"), *args, state)
+        case _:
+            raise ValueError(
+                f"unknown SSD implementation {implementation!r}; "
+                f"expected None or one of {', '.join(IMPLEMENTATIONS)}"
+            )
+
+
+def _check(
+    x: Array, dt: Array, A: Array, B: Array, C: Array, state: Array | None, chunk: int
+) -> None:
+    (b, l, h, p), (g, n) = x.shape, B.shape[2:]
+    expected = {"dt": (b, l, h), "A": (h,), "B": (b, l, g, n), "C": (b, l, g, n)}
+    found = {"dt": dt.shape, "A": A.shape, "B": B.shape, "C": C.shape}
+    if state is not None:
+        expected["initial_state"], found["initial_state"] = (b, h, p, n), state.shape
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(f"{name} has shape {found[name]}; expected {shape}")
+    if not l or h % g or chunk < 1:
+        raise ValueError(
+            f"length {l}, {h} heads in {g} groups, chunk_size {chunk}; expected a "
+            "length and a chunk_size >= 1 and groups that divide the heads"
+        )
+
+
+# One rule for all forms: keep the inputs, nothing else. It lies outside the choice of
+# platform: inside, each branch would keep the other's residuals too.
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
+    def kernels(*args: Any, interpret: bool) -> Results:
+        fn = partial(ssd_pallas.forward, chunk_size=chunk_size, interpret=interpret)
+        return _over_batch(fn, args)
+
+    def chunked(*args: Any) -> Results:
+        args = (*args[:5], _or_zeros(args[5], args))
+        return ssd_chunked(*args, chunk_size=chunk_size)
+
+    return _by_platform(forms, kernels, chunked, inputs)
+
+
+def _forward(chunk_size: int, forms: Forms, *inputs: Any) -> tuple[Results, Any]:
+    values = jax.tree.map(lambda primal: primal.value, inputs)
+    return _scan(chunk_size, forms, *values), values
+
+
+def _backward(
+    chunk_size: int, forms: Forms, inputs: tuple[Any, ...], cotangents: Any
+) -> tuple[Any, ...]:
+    def kernels(*args: Any, interpret: bool) -> tuple[Any, ...]:
+        fn = partial(ssd_pallas.backward, chunk_size=chunk_size, interpret=interpret)
+        dx, ddt, da, *rest = _over_batch(fn, args)  # a = dt A
+        _, dt, A, *_ = args
+        return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest
+
+    def chunked(*args: Any) -> tuple[Any, ...]:
+        *inputs, state, dy, dlast = args
+        full = (*inputs, _or_zeros(state, args), dy, _or_zeros(dlast, args))
+        grads = ssd_chunked_backward(*full, chunk_size=chunk_size)
+        return *grads[:5], None if state is None else grads[5]
+
+    dy, dlast = cotangents
+    if isinstance(dy, SymbolicZero):
+        dy = jnp.zeros(dy.shape, dy.dtype)
+    unused = isinstance(dlast, SymbolicZero)
+    args = (*inputs, dy, None if unused else dlast)
+    return _by_platform(forms, kernels, chunked, args)
+
+
+_scan.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _or_zeros(state: Array | None, args: tuple[Any, ...]) -> Array:
+    """The state, or one of zeros for the arguments of `ssd`."""
+    if state is not None:
+        return state
+    x, dt, _, B, *_ = args
+    return jnp.zeros((x.shape[0], *x.shape[2:], B.shape[-1]), dt.dtype)
+
+
+def _by_platform(
+    forms: Forms,
+    kernels: Callable[..., Any],
+    chunked: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> Any:
+    choices: dict[str, Callable[..., Any]] = {
+        "pallas": partial(kernels, interpret=False),
+        "interpret": partial(kernels, interpret=True),
+        "chunked": chunked,
+    }
+    on_cuda, elsewhere = (choices[form] for form in forms)
+    if on_cuda is elsewhere:
+        return on_cuda(*args)
+    return lax.platform_dependent(*args, cuda=on_cuda, default=elsewhere)
+
+
+def _over_batch(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """`fn(*args)` with each device working on its rows of the batch.
+
+    XLA cannot partition a kernel: left alone, it would gather all rows everywhere.
+    All results have a batch axis; of the arguments, all but A.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(a for a in BATCH_AXES if a not in mesh.manual_axes and a in mesh.shape)
+    ways = math.prod(mesh.shape[axis] for axis in axes)
+    if ways == 1 or args[0].shape[0] % ways:
+        return fn(*args)
+    rows, all_of_it = PartitionSpec(axes), PartitionSpec()
+    specs = tuple(all_of_it if i == 2 else rows for i in range(len(args)))
+    return jax.shard_map(fn, in_specs=specs, out_specs=rows, check_vma=False)(*args)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""workdir/metrics.jsonl: one JSON object per logged step, each step once.
+
+Beside it, TensorBoard events of the same numbers where tensorboardX is installed.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trm_jax.errors import CheckpointError, SaveError
+from trm_jax.files import read_bytes, write_whole
+from trm_jax.runtime import processes
+
+log = logging.getLogger(__name__)
+
+
+class MetricWriter:
+    """Appends records; after a restore at `step`, drops those of later steps.
+
+    A last line without its newline is the trace of a kill and is dropped as well: its
+    step has not been saved, so the run will write it again. Of several processes all
+    read and the first writes.
+
+    Raises CheckpointError where the file is damaged or cannot be written at the start,
+    SaveError where it cannot later: what is missing is written by the next call.
+    """
+
+    def __init__(self, workdir: str | Path, *, step: int) -> None:
+        self._path = Path(workdir) / "metrics.jsonl"
+        self.last_step = -1
+        self._pending = b""
+        kept = b""
+        *lines, _ = read_bytes(self._path, CheckpointError).split(b"\n")
+        steps = [self._step_of(line, i) for i, line in enumerate(lines, start=1)]
+        for i, (line, line_step) in enumerate(zip(lines, steps, strict=True)):
+            if i and line_step <= steps[i - 1]:
+                raise CheckpointError(
+                    f"{self._path} line {i + 1}: step {line_step} after {steps[i - 1]}"
+                )
+            if line_step <= step:
+                kept += line + b"\n"
+                self.last_step = line_step
+        if step > 0 and not kept:
+            log.warning("warning: %s: no lines up to step %d", self._path, step)
+        what = f"last line in {self._path} up to step {step}"
+        processes.check_same(str(self.last_step), what)  # all have read it
+        if processes.is_first():
+            write_whole(self._path, kept, CheckpointError)
+            self._events = _event_writer(self._path.parent / "events", step)
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; it has a `step` greater than all before."""
+        self.last_step = record["step"]
+        if processes.is_first():
+            self._pending += json.dumps(record).encode() + b"\n"
+            self._flush()
+            with self._without_events_on_error():
+                self._add_events(record)
+
+    def sync(self) -> None:
+        """Force the lines to disk: done before their step is saved."""
+        if processes.is_first():
+            self._flush()
+            with self._save_errors():
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the files."""
+        if processes.is_first():
+            self._file.close()
+            with self._without_events_on_error():
+                if self._events:
+                    self._events.close()
+
+    def _flush(self) -> None:
+        with self._save_errors():
+            while self._pending:  # a line may be cut by a full disk
+                self._pending = self._pending[self._file.write(self._pending) :]
+
+    @contextlib.contextmanager
+    def _save_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = f"{self._path} cannot be written: {error.strerror}"
+            raise SaveError(reason) from error
+
+    def _add_events(self, record: dict[str, Any]) -> None:
+        if self._events:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._events.add_scalar(name, value, record["step"])
+            self._events.flush()
+
+    @contextlib.contextmanager
+    def _without_events_on_error(self) -> Iterator[None]:
+        """Their writer does not recover: its thread ends, and its queue fills up."""
+        try:
+            yield
+        except OSError as error:
+            self._events = None
+            log.warning("no more TensorBoard events: %s", error)
+
+    def _step_of(self, line: bytes, number: int) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self._path} line {number}: expected a JSON object with a step, "
+                f"found {line[:60].decode(errors='replace')!r}"
+            ) from error
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    """A TensorBoard writer that hides events after `step`; None without the package."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        log.info("tensorboardX is not installed: no TensorBoard events")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)

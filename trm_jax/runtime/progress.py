@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A progress bar on a terminal; elsewhere the log lines alone tell."""
+
+import io
+import logging
+import math
+import sys
+import time
+from typing import Any
+
+from trm_jax.runtime.clock import clock_time
+
+WIDTH = 30
+REDRAW_S = 0.2
+LINE_S = 5.0  # seconds between progress lines where there is no terminal
+log = logging.getLogger(__name__)
+
+
+class ProgressBar:
+    """One line that is redrawn in place and makes way for log lines.
+
+    Attach it to the loggers with `handler`; it draws only if `stream` is a terminal.
+    """
+
+    def __init__(self, stream: io.TextIOBase | None = None) -> None:
+        self._stream: Any = stream or sys.stdout
+        self.live = self._stream.isatty()
+        self._drawn = False
+        self._last = -REDRAW_S
+        self._start: tuple[float, int] | None = None
+
+    def update(self, done: int, total: int, unit: str) -> None:
+        """Show `done` of `total`; the rate counts from the first call."""
+        now = time.monotonic()
+        if self._start is None or done < self._start[1]:
+            self._start = now, done
+        if not self.live or (now - self._last < REDRAW_S and done < total):
+            return
+        self._last = now
+        start, first = self._start
+        rate = (done - first) / max(now - start, 1e-9)
+        filled = WIDTH * done // max(total, 1)
+        left = clock_time((total - done) / rate) if rate else "?"
+        bar = "#" * filled + "." * (WIDTH - filled)
+        text = f"[{bar}] {done}/{total} {unit}  {rate:.1f}/s  ETA {left}"
+        self._drawn = True
+        self._write(f"\r\033[K{text}")
+
+    def clear(self) -> None:
+        """Remove the line and forget the rate; the next update starts anew."""
+        self.make_way()
+        self._start = None
+
+    def make_way(self) -> None:
+        """Remove the line for a moment."""
+        if self._drawn:
+            self._drawn = False
+            self._write("\r\033[K")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:  # the terminal has gone; the run need not
+            self.live = self._drawn = False
+
+    def handler(self) -> logging.Handler:
+        """A handler that writes log lines above the bar."""
+        return _AboveBar(self, self._stream)
+
+
+class RowProgress:
+    """Rows done, their rate and the time left: a bar, or a line now and then."""
+
+    def __init__(self, bar: ProgressBar, done: int, total: int) -> None:
+        self._bar, self._start, self._total = bar, done, total
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Show it."""
+        self._bar.update(done, self._total, "rows")
+        now, finished = time.monotonic(), done == self._total
+        if not self._bar.live and (now - self._last_line > LINE_S or finished):
+            self._last_line = now
+            rate = self.rate(done) or math.inf
+            left = clock_time((self._total - done) / rate)
+            log.info("%d/%d rows  %.1f/s  ETA %s", done, self._total, rate, left)
+
+    def rate(self, done: int) -> float | None:
+        """Rows per second of this process; None where nothing was left to do."""
+        passed = max(time.monotonic() - self._started, 1e-9)
+        return (done - self._start) / passed if done > self._start else None
+
+
+class _AboveBar(logging.StreamHandler):
+    def __init__(self, bar: ProgressBar, stream: io.TextIOBase) -> None:
+        super().__init__(stream)
+        self._bar = bar
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._bar.make_way()
+        super().emit(record)

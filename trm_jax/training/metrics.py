@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics are (sum, count) pairs until they are written: merging them is addition."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from trm_jax.rules.losses import RowLosses
+from trm_jax.types import Metrics
+
+OVER_ALL_ROWS = ("loss", "cell_loss", "halt_loss")
+OVER_STEPS = ("grad_norm", "skipped")  # the latter as a share
+OVER_HALTED_ROWS = ("cell_accuracy", "exact_accuracy", "halt_accuracy", "num_steps")
+
+
+def zero_metrics() -> Metrics:
+    """Nothing counted yet."""
+    names = OVER_ALL_ROWS + OVER_HALTED_ROWS + OVER_STEPS
+    # A buffer each: a donated state may not hold one buffer twice.
+    zeros = iter(jnp.zeros((2 * len(names), 1), jnp.float32))
+    return {name: (next(zeros)[0], next(zeros)[0]) for name in names}
+
+
+def step_metrics(
+    rows: RowLosses,
+    q_halt: Float[Array, " b"],
+    steps: Int[Array, " b"],
+    halted: Bool[Array, " b"],
+    weight: Float[Array, " b"],
+) -> Metrics:
+    """Losses over every real row, scores over the labelled rows that just halted."""
+    scored = jnp.where(halted & rows.has_labels, weight, 0)
+    values = {
+        "loss": rows.total,
+        "cell_loss": rows.cell_loss,
+        "halt_loss": rows.halt_loss,
+        "cell_accuracy": rows.cells_right,
+        "exact_accuracy": rows.all_right,
+        "halt_accuracy": (q_halt >= 0) == rows.all_right,
+        "num_steps": steps,
+    }
+
+    def total(name: str) -> tuple[Array, Array]:
+        counted = weight if name in OVER_ALL_ROWS else scored
+        pair = (counted * values[name]).sum(), counted.sum()
+        return jax.tree.map(lambda s: s.astype(jnp.float32), pair)
+
+    return {name: total(name) for name in values}
+
+
+def add_metrics(a: Metrics, b: Metrics) -> Metrics:
+    """Merge the counts of two steps, micro-batches or hosts."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def mean_metrics(metrics: Metrics) -> dict[str, float | None]:
+    """Fetch and divide; None where nothing was counted."""
+    host = jax.device_get(metrics)
+    return {k: float(s / n) if n else None for k, (s, n) in host.items()}
+
+
+def all_finite(metrics: Metrics) -> Bool[Array, ""]:
+    """Whether no sum is NaN or infinite."""
+    return jnp.isfinite(jnp.stack([total for total, _ in metrics.values()])).all()
+
+
+def unless_skipped(ok: Bool[Array, ""], metrics: Metrics) -> Metrics:
+    """The metrics of a step, or nothing but that it was skipped."""
+    counted = jax.tree.map(lambda s: jnp.where(ok, s, 0), metrics)
+    skipped = (~ok).astype(jnp.float32), jnp.ones((), jnp.float32)
+    return counted | {"skipped": skipped}
