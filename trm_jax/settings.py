@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sections of a config: frozen dataclasses whose fields state their meaning and range.
+
+Whoever reads a setting declares it: an operator, a rule, an optimiser, a task. A field
+is made by `knob`; its metadata alone counts, so a section may be declared without this
+module. `read` is the one place where values are checked.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from trm_jax.errors import ConfigError
+
+T = TypeVar("T")
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+}
+
+
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with its default, meaning and range.
+
+    `low` and `high` are part of the range, `below` is not. Of a tuple, every element
+    must lie in the range.
+    """
+    metadata = {"doc": doc, "low": low, "high": high, "below": below}
+    metadata["choices"] = choices
+    known = {name: value for name, value in metadata.items() if value is not None}
+    return dataclasses.field(default=default, metadata=known)
+
+
+def defaults(section: type) -> dict[str, Any]:
+    """The default of every field of a section."""
+    return {field.name: field.default for field in dataclasses.fields(section)}
+
+
+def read(section: type[T], values: Mapping[str, Any], where: str) -> T:
+    """The section with these values; `where` is its place in the config.
+
+    Lists become tuples and, for a `float` field, whole numbers become floats.
+
+    Raises:
+      ConfigError: a key is unknown or absent, or a value is None, of another type, not
+        finite, or out of range; the message names key, value and range.
+    """
+    fields: dict[str, Any] = {f.name: f for f in dataclasses.fields(section)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            raise unknown_key(f"{where}.{name}" if where else name, fields)
+    for name in fields:
+        if name not in values:
+            raise ConfigError(
+                f"{where}.{name} is absent; expected {describe(fields[name])}"
+            )
+    hints = get_type_hints(section)
+    checked = {
+        name: _checked(values[name], hints[name], field, f"{where}.{name}")
+        for name, field in fields.items()
+    }
+    return section(**checked)
+
+
+def unknown_key(key: str, expected: Mapping[str, Any] | list[str]) -> ConfigError:
+    """The error for a key that nothing reads, with the nearest one that exists."""
+    section, _, name = key.rpartition(".")
+    near = difflib.get_close_matches(name, list(expected), n=1)
+    hint = f"did you mean {section}.{near[0]}?" if near else ""
+    names = ", ".join(expected)
+    return ConfigError(f"{key}: unknown key; {hint or f'expected one of {names}'}")
+
+
+def describe(field: Any) -> str:
+    """The range of a field, in words: "a whole number >= 1"."""
+    hint, meta = field.type, field.metadata
+    if "choices" in meta:
+        return f"one of {', '.join(meta['choices'])}"
+    if get_origin(hint) is tuple:
+        inner, count = get_args(hint)[0], len(get_args(hint))
+        many = "a tuple" if get_args(hint)[-1] is Ellipsis else f"a tuple of {count}"
+        return f"{many}, each {_KINDS[inner]}{_bounds(meta)}"
+    return f"{_KINDS[hint]}{_bounds(meta)}"
+
+
+def _bounds(meta: Mapping[str, Any]) -> str:
+    signs = {"low": ">=", "high": "<=", "below": "<"}
+    parts = [f"{sign} {meta[name]}" for name, sign in signs.items() if name in meta]
+    return f" {' and '.join(parts)}" if parts else ""
+
+
+def _checked(value: Any, hint: Any, field: Any, key: str) -> Any:
+    def wrong() -> ConfigError:
+        return ConfigError(f"{key} = {value!r}; expected {describe(field)}")
+
+    def element(value: Any, kind: type) -> Any:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise wrong()
+        if kind in (int, float):
+            meta = field.metadata
+            inside = math.isfinite(value) and (
+                meta.get("low", -math.inf) <= value <= meta.get("high", math.inf)
+            )
+            if not inside or not value < meta.get("below", math.inf):
+                raise wrong()
+        return value
+
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, tuple | list):
+            raise wrong()
+        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+            raise wrong()
+        return tuple(element(v, kinds[0]) for v in value)
+    value = element(value, hint)
+    if value not in field.metadata.get("choices", (value,)):
+        raise wrong()
+    return value
