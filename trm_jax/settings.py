@@ -37,8 +37,8 @@ def knob(
     `low` and `high` are part of the range, `below` is not. Of a tuple, every element
     must lie in the range.
     """
-    metadata = {"doc": doc, "low": low, "high": high, "below": below}
-    metadata["choices"] = choices
+    metadata: dict[str, Any] = {"doc": doc, "low": low, "high": high}
+    metadata |= {"below": below, "choices": choices}
     known = {name: value for name, value in metadata.items() if value is not None}
     return dataclasses.field(default=default, metadata=known)
 
@@ -105,7 +105,7 @@ def _checked(value: Any, hint: Any, field: Any, key: str) -> Any:
     def wrong() -> ConfigError:
         return ConfigError(f"{key} = {value!r}; expected {describe(field)}")
 
-    def element(value: Any, kind: type) -> Any:
+    def element(value: Any, kind: Any) -> Any:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
