@@ -165,10 +165,12 @@ def answers_by_step(
     numbers = jnp.arange(batch.weight.shape[0])
 
     @jax.jit
+    @jax.threefry_partitionable(True)
     def first(weights: Weights, batch: Batch) -> Carry:
         return stepper(recipe, weights, batch, numbers, num_steps, seed)[0]
 
     @jax.jit
+    @jax.threefry_partitionable(True)
     def step(weights: Weights, carry: Carry) -> tuple[Carry, Array, Array]:
         args = (recipe, weights, carry.batch, numbers, num_steps, seed)
         carry, outputs = stepper(*args)[1](carry)

@@ -23,6 +23,7 @@ from trm_jax.training.metrics import (
     unless_skipped,
     zero_metrics,
 )
+from trm_jax.training.micro_batches import micro_batched
 from trm_jax.training.optim import Optim, ema_update
 from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 from trm_jax.training.sharding import (
@@ -118,35 +119,6 @@ def loss_and_grads(
     grad_fn = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
     (_, (next_carry, metrics)), (grads, vector_grads) = grad_fn(params, vectors)
     return (grads, metrics), (vector_grads, next_carry)
-
-
-def micro_batched(
-    grad_fn: Callable[..., tuple[Sums, Rows]],
-    micro_batches: int,
-    weights: Weights,
-    *rows: Any,
-) -> tuple[Sums, Rows]:
-    """`grad_fn(weights, *rows)` in `micro_batches` parts of the rows, in turn.
-
-    Part i takes rows i, i + n, ...
-    """
-
-    def split(a: Array) -> Array:
-        return a.reshape(-1, micro_batches, *a.shape[1:]).swapaxes(0, 1)
-
-    def join(a: Array) -> Array:
-        return a.swapaxes(0, 1).reshape(-1, *a.shape[2:])
-
-    def part(total: Sums, rows: Any) -> tuple[Sums, Rows]:
-        sums, by_row = grad_fn(weights, *rows)
-        return jax.tree.map(jnp.add, total, sums), by_row
-
-    parts = jax.tree.map(split, rows)
-    first = jax.tree.map(lambda a: a[0], parts)
-    shapes, _ = jax.eval_shape(grad_fn, weights, *first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    sums, by_part = jax.lax.scan(part, zeros, parts)
-    return sums, jax.tree.map(join, by_part)
 
 
 def make_train_step(
