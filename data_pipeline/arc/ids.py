@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from .augmentations import sample_codes
-from .json_tasks import Pair, Task
+from .json_tasks import ArcTask, Pair
 from .variants import ArcVariants
 
 
 class Tasks(NamedTuple):
     """The chosen ones: of `test`, the demonstrations alone are trained on."""
 
-    train: list[Task]
-    test: list[Task]
+    train: list[ArcTask]
+    test: list[ArcTask]
     warnings: list[str]
 
 

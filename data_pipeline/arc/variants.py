@@ -5,12 +5,12 @@ import numpy as np
 
 from ..dihedral import INVERSE
 from ..hashing import random_below
-from ..variants import Visit
+from ..variants import Variants, Visit
 from .augmentations import decode_augmentation
 from .grids import decode_sizes, redraw, turned_sizes
 
 
-class ArcVariants:
+class ArcVariants(Variants):
     """Augmented forms, as `Variants`: form i of puzzle p is codes[starts[p] + i].
 
     The stored tokens are those of the original tasks, every grid in the corner of the

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ..arc.ids import make_ids
-from ..arc.task import read_tasks
-from ..errors import DataError
-from ..prepared import PreparedSet
-from ..tfds_builder import ColumnsBuilder, Contents, Split
+from ...arc.ids import make_ids
+from ...arc.task import read_tasks
+from ...errors import DataError
+from ..builder import ColumnsBuilder, Contents, Split
+from ..reading import PreparedSet
 from .columns import COLUMNS, pack
-from .reader import (
+from .names import (
     CUSTOM,
     NAME,
     SPLIT,
