@@ -177,7 +177,7 @@ def test_same_seed_gives_the_same_bytes_everywhere():
             (5, 5),
             {"min_moves": 90},
             r"data.maze.min_moves = 90: only 0 mazes with data.maze.side = 10, "
-            r"maze.wall_share = \(0.2, 0.5\) found in 69,\d* draws",
+            r"data.maze.wall_share = \(0.2, 0.5\) found in 69,\d* draws",
         ),
         ((5, 5), {"min_moves": 19, "wall_share": (0, 0)}, "min_moves = 19: only 0"),
     ],
