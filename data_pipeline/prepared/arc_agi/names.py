@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens ARC tasks that `data_pipeline.arc_agi.prepare` has stored."""
+"""The names of the prepared data set arc_agi; opens it."""
 
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.arc.ids import IdTable, Tasks
-from data_pipeline.arc_agi.columns import COLUMNS, unpack
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedSet
+from ...arc.ids import IdTable, Tasks
+from ...errors import DataError
+from ..reading import PreparedSet
+from .columns import COLUMNS, unpack
 
 NAME = "arc_agi"
 VERSION = "1.0.0"

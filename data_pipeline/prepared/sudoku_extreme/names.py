@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens Sudoku puzzles that `data_pipeline.sudoku_extreme.prepare` has stored."""
+"""The configs, splits and columns of the prepared data set sudoku_extreme."""
 
-import pathlib
-
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedSet, open_puzzles, puzzle_columns
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku.grid import SudokuShape
+from ...errors import DataError
+from ...sudoku.grid import SudokuShape
+from ..reading import PreparedSet, puzzle_columns
 
 NAME = "sudoku_extreme"
 VERSION = "1.0.0"
@@ -24,10 +21,3 @@ def prepared_set(shape: SudokuShape = DEFAULT_SHAPE) -> PreparedSet:
         raise DataError(f"{shape} cannot be prepared; expected {', '.join(SHAPES)}")
     columns = puzzle_columns(shape.num_cells, "rating", "clues")
     return PreparedSet(NAME, VERSION, config, ("train", "test"), columns)
-
-
-def open_prepared(
-    data_dir: str | pathlib.Path, split: str, shape: SudokuShape = DEFAULT_SHAPE
-) -> PuzzleSet:
-    """All puzzles of a split, in the order of their source, mapped into memory."""
-    return open_puzzles(prepared_set(shape), data_dir, split)

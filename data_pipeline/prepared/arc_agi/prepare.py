@@ -1,46 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepares a set of ARC tasks: `python -m data_pipeline.arc_agi.prepare --help`.
+"""Prepares ARC tasks: `python -m data_pipeline.prepared.arc_agi.prepare --help`.
 
 Exit code 0: prepared and read back; facts on stdout, warnings on stderr. 2: not.
 """
 
 import argparse
-import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from data_pipeline import preparing
-from data_pipeline.arc_agi.reader import CUSTOM, NAME, SPLIT, SUBSETS, prepared_set
-from data_pipeline.prepared import PreparedSet
+from .. import writing
+from ..reading import PreparedSet
+from .names import CUSTOM, NAME, SPLIT, SUBSETS, prepared_set
 
 
 def main(argv: list[str]) -> int:
     """Prepares by command line; returns the exit code."""
-    return preparing.run(_parser(), argv, _choose, _facts)
-
-
-def prepare(
-    data_dir: str | pathlib.Path,
-    *,
-    train_subsets: Sequence[str],
-    test_subset: str,
-    **source: Any,
-) -> list[str]:
-    """Stores the tasks under `data_dir`, see preparing.prepare; returns warnings."""
-    return preparing.prepare(
-        prepared_set(train_subsets, test_subset),
-        data_dir,
-        train_subsets=train_subsets,
-        test_subset=test_subset,
-        **source,
-    )
+    return writing.run(_parser(), argv, _choose, _facts)
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = preparing.data_dir_parser(NAME)
+    common = writing.data_dir_parser(NAME)
     common.add_argument("--source", required=True, help="folder of the JSON files")
     common.add_argument("--num_augmentations", type=int, default=1_000)
     common.add_argument("--seed", type=int, default=0)
@@ -49,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train on tasks that hold answers to test inputs",
     )
-    parser = argparse.ArgumentParser(prog=f"python -m data_pipeline.{NAME}.prepare")
+    parser = writing.parser_of(NAME)
     configs = parser.add_subparsers(dest="config", required=True)
     for config, (train, test) in SUBSETS.items():
         about = f"train on {', '.join(train)}; test on {test}"

@@ -2,26 +2,22 @@
 """What the TFDS builders have in common; they prepare and read without TensorFlow."""
 
 import abc
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import Column, PreparedSet, column_digests, puzzle_arrays
-from data_pipeline.sources import load
+from ..errors import DataError
+from ..settings import DataSettings
+from ..tasks import load
+from .reading import Column, PreparedSet, column_digests, puzzle_arrays
 
 SOURCES = ("hub", "csv", "generator")  # of puzzles
 BLOCK_ROWS = 4096  # puzzles per record: a record of one puzzle is read 10x slower
-_DEFAULTS: dict[str, Any] = {
-    "source": "hub",
-    "train": "",
-    "test": "",
-    "train_puzzles": 0,
-    "test_puzzles": 0,
-    "seed": 0,
-}
+_COMMON = {f.name for f in dataclasses.fields(DataSettings)}
+_COMMON -= {"task", "num_augmentations"}
 
 Arrays = dict[str, np.ndarray]
 
@@ -106,22 +102,23 @@ class PuzzleBuilder(ColumnsBuilder):
     """Blocks of puzzles from the hub, of CSV files or new."""
 
     TASK: str
-    GENERATOR: dict[str, Any]  # keys of config.data that its generator reads alone
 
     @abc.abstractmethod
     def sizes(self) -> dict[str, Any]:
-        """Keys of config.data that follow from the chosen config."""
+        """Keys of the task's section that follow from the chosen config."""
 
     def read(self, **source: Any) -> Contents:
-        """Keys of config.data, by default those of the hub. Raises DataError."""
-        keys = _DEFAULTS | self.GENERATOR
-        if unknown := source.keys() - keys.keys():
-            raise TypeError(f"{unknown = }; expected some of {', '.join(keys)}")
-        keys |= source
+        """Keys of config.data and of the generator; from the hub without a source.
+
+        Raises DataError.
+        """
+        keys = {"source": "hub", **source}
         if keys["source"] not in SOURCES:
             expected = f"expected one of {', '.join(SOURCES)}"
             raise DataError(f"source = {keys['source']!r}; {expected}")
-        data = load(task=self.TASK, num_augmentations=0, **self.sizes(), **keys)
+        common = {key: keys.pop(key) for key in _COMMON & keys.keys()}
+        section = keys | self.sizes()
+        data = load({"task": self.TASK, **common, self.TASK: section})
         splits = {}
         for name, puzzles in (("train", data.train), ("test", data.test.puzzles)):
             columns = puzzle_arrays(puzzles)

@@ -5,11 +5,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipeline.maze.grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
-from data_pipeline.maze.task import HUB_REPOSITORY
-from data_pipeline.maze_hard.reader import DEFAULT_SHAPE, VERSION, prepared_set
-from data_pipeline.prepared import PreparedSet
-from data_pipeline.tfds_builder import PuzzleBuilder
+from ...maze.grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
+from ...maze.task import Task
+from ..builder import PuzzleBuilder
+from ..reading import PreparedSet
+from .names import DEFAULT_SHAPE, VERSION, prepared_set
 
 _SHAPES = {
     prepared_set(shape).config: shape
@@ -23,9 +23,8 @@ class Builder(PuzzleBuilder):
     VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in _SHAPES]
     DEFAULT_BUILDER_CONFIG_NAME = prepared_set(DEFAULT_SHAPE).config
-    HOMEPAGE = f"https://huggingface.co/datasets/{HUB_REPOSITORY}"
+    HOMEPAGE = f"https://huggingface.co/datasets/{Task.HUB}"
     TASK = "maze"
-    GENERATOR = {"min_moves": 109, "wall_share": (0.2, 0.5)}
 
     def prepared_set(self) -> PreparedSet:
         """What the chosen size stores."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.ids import IdTable, Tasks
-from data_pipeline.arc.json_tasks import Pair, Task
-from data_pipeline.prepared import Column
+from ...arc.ids import IdTable, Tasks
+from ...arc.json_tasks import ArcTask, Pair
+from ..reading import Column
 
 COLUMNS = {
     "name": Column(np.uint8),  # bytes of UTF-8, task after task
@@ -49,7 +49,7 @@ def unpack(
     tasks, start = [], 0
     for name, (middle, stop) in zip(names, ends, strict=True):
         train, test = tuple(pairs[start:middle]), tuple(pairs[middle:stop])
-        tasks.append(Task(name, train, test))
+        tasks.append(ArcTask(name, train, test))
         start = stop
     num_train = int((columns["is_test"] == 0).sum())
     starts = np.concatenate([[0], columns["num_codes"].cumsum()])
@@ -59,7 +59,9 @@ def unpack(
     )
 
 
-def _record(task: Task, codes: np.ndarray, *, is_test: bool) -> dict[str, np.ndarray]:
+def _record(
+    task: ArcTask, codes: np.ndarray, *, is_test: bool
+) -> dict[str, np.ndarray]:
     grids = [grid for pair in (*task.train, *task.test) for grid in pair]
     name = task.name.encode()
     parts: dict[str, Any] = {

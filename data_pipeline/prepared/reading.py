@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens data sets that `data_pipeline.preparing` has stored.
+"""PreparedSet: opens data sets that `writing` has stored.
 
 A prepared folder is a TFDS one (array_record) and holds the SHA-256 of every column in
 its metadata.json. The first opening stacks the records into .npy files under cache/;
@@ -8,7 +8,6 @@ differs is built anew from the records, records that differ are refused.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import tempfile
@@ -17,11 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.arrays import read_npy
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSet, array_digest
+from ..arrays import read_npy
+from ..errors import DataError
+from ..json_files import as_object, item, read_json
+from ..spec import PuzzleSet, array_digest
 
 NEEDS_TFDS = "takes more packages (pip install 'trm-jax[data]')"
+_ORIGIN = "not prepared by this project, or damaged"
 _ANEW = "remove the folder and prepare it anew"
 
 
@@ -36,7 +37,7 @@ class Column(NamedTuple):
 class PreparedSet:
     """A data set by the names that TFDS gives its folders, and what it stores."""
 
-    name: str  # data_pipeline.<name>.prepare prepares it
+    name: str  # prepared.<name>.prepare prepares it
     version: str
     config: str
     splits: tuple[str, ...]
@@ -60,7 +61,9 @@ class PreparedSet:
         folder = self.folder(data_dir)
         digests = self.recorded(data_dir, "sha256", split)
         if not isinstance(digests, dict) or digests.keys() != self.columns.keys():
-            raise _damaged(folder, f"sha256.{split} does not name the columns")
+            problem = f"sha256: {split}: does not name the columns"
+            path = folder / "metadata.json"
+            raise DataError(f"{path}: {problem}; {_ORIGIN}: {_ANEW}")
         arrays = self._read_cache(folder, split, digests)
         if arrays is None:
             stacked = _stack_records(folder, split)
@@ -76,6 +79,10 @@ class PreparedSet:
             raise DataError(f"{written}: just written, but reads back differently")
         return arrays
 
+    def open_puzzles(self, data_dir: str | pathlib.Path, split: str) -> PuzzleSet:
+        """All puzzles of a split whose columns are those of `puzzle_columns`."""
+        return PuzzleSet.of_single_examples(**self.open(data_dir, split))
+
     def recorded(self, data_dir: str | pathlib.Path, *keys: str) -> Any:
         """An entry of metadata.json. Raises DataError."""
         folder = self.folder(data_dir)
@@ -85,15 +92,16 @@ class PreparedSet:
             )
             raise DataError(
                 f"{folder}: no such folder{unfinished}; "
-                f"run python -m data_pipeline.{self.name}.prepare"
+                f"run python -m {__package__}.{self.name}.prepare"
             )
+        path = folder / "metadata.json"
         try:
-            entry = json.loads((folder / "metadata.json").read_text())
-            for key in keys:
-                entry = entry[key]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise _damaged(folder, f"no entry {'.'.join(keys)} ({reason})") from None
+            entry = read_json(path)
+            for place, key in enumerate(keys):
+                where = ": ".join([str(path), *keys[:place]])
+                entry = item(as_object(entry, where, "object"), key, where)
+        except DataError as error:
+            raise DataError(f"{error}; {_ORIGIN}: {_ANEW}") from None
         return entry
 
     def _read_cache(
@@ -125,21 +133,9 @@ def puzzle_arrays(puzzles: PuzzleSet) -> dict[str, np.ndarray]:
     return {"inputs": puzzles.inputs, "labels": puzzles.labels, **puzzles.attributes}
 
 
-def open_puzzles(
-    prepared: PreparedSet, data_dir: str | pathlib.Path, split: str
-) -> PuzzleSet:
-    """All puzzles of a split, in the order of their source, mapped into memory."""
-    return PuzzleSet.of_single_examples(**prepared.open(data_dir, split))
-
-
 def column_digests(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     """SHA-256 of every array, as recorded in metadata.json."""
     return {name: array_digest(array) for name, array in arrays.items()}
-
-
-def _damaged(folder: pathlib.Path, problem: str) -> DataError:
-    origin = "not prepared by this project, or damaged"
-    return DataError(f"{folder / 'metadata.json'}: {problem}; {origin}: {_ANEW}")
 
 
 def _cache_file(folder: pathlib.Path, split: str, name: str) -> pathlib.Path:

@@ -5,16 +5,18 @@ Exit code 0: prepared and read back; facts on stdout, warnings on stderr. 2: not
 """
 
 import argparse
+import dataclasses
 import importlib
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import NEEDS_TFDS, PreparedSet
+from ..errors import DataError
+from ..settings import task_module
+from .reading import NEEDS_TFDS, PreparedSet
 
 Facts = Callable[[dict[str, dict[str, np.ndarray]]], str]  # columns by split -> a line
 
@@ -36,7 +38,7 @@ def prepare(
     except ImportError as error:
         raise DataError(f"{folder}: to prepare it {NEEDS_TFDS}: {error}") from error
     name = prepared.name
-    module = importlib.import_module(f"data_pipeline.{name}.{name}_dataset_builder")
+    module = importlib.import_module(f".{name}.{name}_dataset_builder", __package__)
     warnings = [
         f"{path}: left by a preparation that was killed or still runs"
         for path in prepared.unfinished(data_dir)
@@ -78,6 +80,11 @@ def run(
     return 0
 
 
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of the command of a data set."""
+    return argparse.ArgumentParser(prog=f"python -m {__package__}.{name}.prepare")
+
+
 def data_dir_parser(name: str) -> argparse.ArgumentParser:
     """The option that all the commands have, as a parent of their parsers."""
     parser = argparse.ArgumentParser(add_help=False)
@@ -86,19 +93,31 @@ def data_dir_parser(name: str) -> argparse.ArgumentParser:
 
 
 def puzzle_parser(
-    name: str, common: argparse.ArgumentParser, made: argparse.ArgumentParser
+    name: str, common: argparse.ArgumentParser, task: str
 ) -> argparse.ArgumentParser:
-    """Puzzles from the hub, of CSV files or new: `common` options, `made` for new."""
-    parser = argparse.ArgumentParser(prog=f"python -m data_pipeline.{name}.prepare")
+    """Puzzles from the hub, of CSV files or new, with the generator's knobs of a task.
+
+    `common` has the options that choose the config.
+    """
+    parser = parser_of(name)
     sources = parser.add_subparsers(dest="source", required=True)
     parents = [data_dir_parser(name), common]
     sources.add_parser("hub", parents=parents, help="download the public files")
     csv = sources.add_parser("csv", parents=parents, help="read files of your own")
     csv.add_argument("--train", required=True, help="path of a .csv or .csv.gz file")
     csv.add_argument("--test", required=True, help="likewise")
-    new = sources.add_parser(
-        "generator", parents=[*parents, made], help="make new puzzles"
-    )
+    new = sources.add_parser("generator", parents=parents, help="make new puzzles")
+    fields = dataclasses.fields(task_module(task).Settings)
+    for field in fields:
+        if "sources" in field.metadata:  # the generator alone reads it
+            kind = (get_args(field.type) or (field.type,))[0]
+            new.add_argument(
+                f"--{field.name}",
+                type=kind,
+                nargs=len(get_args(field.type)) or None,
+                default=field.default,
+                help=field.metadata["doc"],
+            )
     new.add_argument("--train_puzzles", type=int, required=True)
     new.add_argument("--test_puzzles", type=int, required=True)
     new.add_argument("--seed", type=int, default=0)

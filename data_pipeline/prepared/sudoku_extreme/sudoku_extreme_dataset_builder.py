@@ -5,10 +5,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipeline.prepared import PreparedSet
-from data_pipeline.sudoku.task import HUB_REPOSITORY
-from data_pipeline.sudoku_extreme.reader import SHAPES, VERSION, prepared_set
-from data_pipeline.tfds_builder import PuzzleBuilder
+from ...sudoku.task import Task
+from ..builder import PuzzleBuilder
+from ..reading import PreparedSet
+from .names import SHAPES, VERSION, prepared_set
 
 
 class Builder(PuzzleBuilder):
@@ -16,9 +16,8 @@ class Builder(PuzzleBuilder):
 
     VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in SHAPES]
-    HOMEPAGE = f"https://huggingface.co/datasets/{HUB_REPOSITORY}"
+    HOMEPAGE = f"https://huggingface.co/datasets/{Task.HUB}"
     TASK = "sudoku"
-    GENERATOR = {"clues": (0, 0)}
 
     def prepared_set(self) -> PreparedSet:
         """What the chosen shape stores."""
