@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
-from data_pipeline.errors import DataError
-from data_pipeline.spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet, PuzzleSpec
-from data_pipeline.text_files import read_text, shorten
+from .errors import DataError
+from .spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet, PuzzleSpec
+from .text_files import read_text, shorten
 
 # Tokens are kept as uint8, puzzle ids as int32.
 _LARGEST = {"vocab_size": 256, "seq_len": 2**31, "num_puzzle_identifiers": 2**31}

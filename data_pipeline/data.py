@@ -5,33 +5,18 @@ A task is a folder with a module `task` of three functions, which take the keys 
 config.data that they read: `spec_of`, `load` (Data) and `load_test` (an EvalSet).
 """
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.arrays import read_arrays
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_bits
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
-from data_pipeline.variants import Variants
+from .arrays import read_arrays
+from .errors import DataError
+from .hashing import random_bits
+from .questions import EvalSet
+from .spec import PuzzleSet, PuzzleSpec
+from .variants import Variants
 
 _SUBSET, _TEST_SUBSET = range(2)
-
-
-class EvalSet(NamedTuple):
-    """Puzzles to be solved, and how answers to them are judged."""
-
-    puzzles: PuzzleSet
-    variants: Variants  # forms to vote over
-    id_map: str | None = (
-        None  # SHA-256 of what each puzzle id names; None: one blank id
-    )
-    # (questions `n m`, answers `n m`) -> `n`: right by the rules, not by the label
-    is_valid: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    # (path, first and second answers `n 2 m`): writes a file of attempts
-    write_submission: Callable[[Path, np.ndarray], None] | None = None
 
 
 class Data(NamedTuple):

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet
-from data_pipeline.variants import Variants, Visit
+from .errors import DataError
+from .hashing import random_below, random_bits
+from .spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet
+from .variants import Variants, Visit
 
 Batch = dict[str, np.ndarray]  # the fields of trm_jax.types.Batch
 PUZZLE_IDS = ("own", "blank", "random")  # what an evaluation shows as puzzle id
@@ -73,7 +73,7 @@ class TrainLoader:
         if self._variants is not None:
             inputs, labels = self._variants.visit(rows, inputs, labels)
             ids = ids + rows.form * self._variants.has_ids
-        return _batch(inputs, labels, ids)
+        return as_batch(inputs, labels, ids)
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, ...]:
         """The first four fields of Visit at every position of one epoch."""
@@ -149,7 +149,7 @@ def eval_batches(
             ids = np.full_like(ids, BLANK_PUZZLE_ID)
         elif puzzle_ids == "random" and num_puzzles > 1:
             ids = 1 + random_below(num_puzzles - 1, _RANDOM_ID, example, form)
-        batch = _batch(inputs, labels, ids)
+        batch = as_batch(inputs, labels, ids)
         missing = batch_size - len(ids)
         yield {
             name: np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1))
@@ -171,7 +171,8 @@ def prefetched(
             yield waiting.popleft().result()
 
 
-def _batch(inputs: np.ndarray, labels: np.ndarray, puzzle_id: np.ndarray) -> Batch:
+def as_batch(inputs: np.ndarray, labels: np.ndarray, puzzle_id: np.ndarray) -> Batch:
+    """Tokens `b m` and ids `b` as the fields of a Batch, all of weight 1."""
     return {
         "inputs": inputs.astype(np.int32),
         "labels": labels.astype(np.int32),

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.arrays import read_npy
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSet, array_digest
+from .arrays import read_npy
+from .errors import DataError
+from .spec import PuzzleSet, array_digest
 
 NEEDS_TFDS = "takes more packages (pip install 'trm-jax[data]')"
 _ANEW = "remove the folder and prepare it anew"

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import NEEDS_TFDS, PreparedSet
+from .errors import DataError
+from .prepared import NEEDS_TFDS, PreparedSet
 
 Facts = Callable[[dict[str, dict[str, np.ndarray]]], str]  # columns by split -> a line
 
@@ -36,7 +36,7 @@ def prepare(
     except ImportError as error:
         raise DataError(f"{folder}: to prepare it {NEEDS_TFDS}: {error}") from error
     name = prepared.name
-    module = importlib.import_module(f"data_pipeline.{name}.{name}_dataset_builder")
+    module = importlib.import_module(f".{name}.{name}_dataset_builder", __package__)
     warnings = [
         f"{path}: left by a preparation that was killed or still runs"
         for path in prepared.unfinished(data_dir)

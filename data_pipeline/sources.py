@@ -5,9 +5,9 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from data_pipeline.data import Data, EvalSet
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSpec
+from .data import Data, EvalSet
+from .errors import DataError
+from .spec import PuzzleSpec
 
 TASKS = ("sudoku", "maze", "arc")  # folders with a module `task`, see data.py
 
@@ -37,4 +37,4 @@ def load_test(path: str, *, task: str, **data: Any) -> EvalSet:
 def _task(name: str) -> ModuleType:
     if name not in TASKS:
         raise DataError(f"data.task = {name!r}; expected one of {', '.join(TASKS)}")
-    return importlib.import_module(f"data_pipeline.{name}.task")
+    return importlib.import_module(f".{name}.task", __package__)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import Column, PreparedSet, column_digests, puzzle_arrays
-from data_pipeline.sources import load
+from .errors import DataError
+from .prepared import Column, PreparedSet, column_digests, puzzle_arrays
+from .sources import load
 
 SOURCES = ("hub", "csv", "generator")  # of puzzles
 BLOCK_ROWS = 4096  # puzzles per record: a record of one puzzle is read 10x slower

@@ -10,15 +10,15 @@ import re
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, read_json
-from data_pipeline.arc.json_tasks import (
+from ..errors import DataError
+from .json_grids import as_grid, as_list, read_json
+from .json_tasks import (
     Pair,
     Task,
     as_task,
     as_tasks_object,
     check_names,
 )
-from data_pipeline.errors import DataError
 
 
 def find_subsets(folder: str | pathlib.Path) -> list[str]:

@@ -6,16 +6,16 @@ import pathlib
 import re
 from collections import defaultdict
 
-from data_pipeline.arc.bundles import (
+from ..errors import DataError
+from .bundles import (
     bundle_file,
     find_subset,
     find_subsets,
     read_bundle,
     read_folder,
 )
-from data_pipeline.arc.json_tasks import Task, digest, listed
-from data_pipeline.arc.leaks import find_leaks
-from data_pipeline.errors import DataError
+from .json_tasks import Task, digest, listed
+from .leaks import find_leaks
 
 
 def check(path: pathlib.Path) -> tuple[list[str], list[str]]:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.arc.augmentations import sample_codes
-from data_pipeline.arc.json_tasks import Pair, Task
-from data_pipeline.arc.variants import ArcVariants
+from .augmentations import sample_codes
+from .json_tasks import Pair, Task
+from .variants import ArcVariants
 
 
 class Tasks(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.arc.grids import NUM_COLOURS
-from data_pipeline.errors import DataError
-from data_pipeline.text_files import read_text
+from ..errors import DataError
+from ..text_files import read_text
+from .grids import NUM_COLOURS
 
 MAX_SIDE = 30
 MAX_SHOWN = 40  # characters of a number in a message

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, as_object, item, named
-from data_pipeline.errors import DataError
+from ..errors import DataError
+from .json_grids import as_grid, as_list, as_object, item, named
 
 MAX_NAME = 100  # characters of a task's name
 MAX_NAMED = 5  # tasks that a message names

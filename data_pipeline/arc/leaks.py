@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from data_pipeline.arc.json_tasks import Task, pair_key
+from .json_tasks import Task, pair_key
 
 SAME_NAME = "same name"
 SAME_TRAIN = "same train pairs"  # in any order

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, as_object, item, read_json
-from data_pipeline.arc.json_tasks import Task, check_names
-from data_pipeline.errors import DataError
+from ..errors import DataError
+from .json_grids import as_grid, as_list, as_object, item, read_json
+from .json_tasks import Task, check_names
 
 ATTEMPTS = ("attempt_1", "attempt_2")
 

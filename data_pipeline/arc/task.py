@@ -8,14 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.bundles import find_subsets, read_subset
-from data_pipeline.arc.grids import VOCAB_SIZE, decode, encode
-from data_pipeline.arc.ids import IdTable, Tasks, make_ids
-from data_pipeline.arc.json_tasks import Pair, Task
-from data_pipeline.arc.leaks import SAME_TRAIN, find_leaks
-from data_pipeline.arc.submission import write_submission
-from data_pipeline.arc_agi.reader import open_prepared
-from data_pipeline.data import (
+from ..arc_agi.reader import open_prepared
+from ..data import (
     Data,
     EvalSet,
     chosen,
@@ -23,8 +17,14 @@ from data_pipeline.data import (
     require,
     unknown_source,
 )
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
+from ..errors import DataError
+from ..spec import PuzzleSet, PuzzleSpec
+from .bundles import find_subsets, read_subset
+from .grids import VOCAB_SIZE, decode, encode
+from .ids import IdTable, Tasks, make_ids
+from .json_tasks import Pair, Task
+from .leaks import SAME_TRAIN, find_leaks
+from .submission import write_submission
 
 SOURCES = ("json", "prepared")
 MAX_NAMED = 5  # tasks that a message names

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipeline.arc.ids import make_ids
-from data_pipeline.arc.task import read_tasks
-from data_pipeline.arc_agi.columns import COLUMNS, pack
-from data_pipeline.arc_agi.reader import (
+from ..arc.ids import make_ids
+from ..arc.task import read_tasks
+from ..errors import DataError
+from ..prepared import PreparedSet
+from ..tfds_builder import ColumnsBuilder, Contents, Split
+from .columns import COLUMNS, pack
+from .reader import (
     CUSTOM,
     NAME,
     SPLIT,
@@ -17,9 +20,6 @@ from data_pipeline.arc_agi.reader import (
     VERSION,
     request,
 )
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedSet
-from data_pipeline.tfds_builder import ColumnsBuilder, Contents, Split
 
 
 class Builder(ColumnsBuilder):

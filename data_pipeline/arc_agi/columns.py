@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.ids import IdTable, Tasks
-from data_pipeline.arc.json_tasks import Pair, Task
-from data_pipeline.prepared import Column
+from ..arc.ids import IdTable, Tasks
+from ..arc.json_tasks import Pair, Task
+from ..prepared import Column
 
 COLUMNS = {
     "name": Column(np.uint8),  # bytes of UTF-8, task after task

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import preparing
-from data_pipeline.arc_agi.reader import CUSTOM, NAME, SPLIT, SUBSETS, prepared_set
-from data_pipeline.prepared import PreparedSet
+from .. import preparing
+from ..prepared import PreparedSet
+from .reader import CUSTOM, NAME, SPLIT, SUBSETS, prepared_set
 
 
 def main(argv: list[str]) -> int:

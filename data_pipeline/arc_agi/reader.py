@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline.arc.ids import IdTable, Tasks
-from data_pipeline.arc_agi.columns import COLUMNS, unpack
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedSet
+from ..arc.ids import IdTable, Tasks
+from ..errors import DataError
+from ..prepared import PreparedSet
+from .columns import COLUMNS, unpack
 
 NAME = "arc_agi"
 VERSION = "1.0.0"

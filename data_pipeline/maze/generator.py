@@ -15,13 +15,13 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.dihedral import cell_sources
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.maze import boards
-from data_pipeline.maze.grid import CHARACTERS, FREE, GOAL, START, WALL, MazeShape
-from data_pipeline.maze.solver import distances, solve
-from data_pipeline.spec import PuzzleSet
+from ..dihedral import cell_sources
+from ..errors import DataError
+from ..hashing import random_below, random_bits
+from ..spec import PuzzleSet
+from . import boards
+from .grid import CHARACTERS, FREE, GOAL, START, WALL, MazeShape
+from .solver import distances, solve
 
 CHUNK = 4096  # draws at once, for speed; the result does not depend on it
 MAX_DRAWS = 1 << 20  # per maze on average, before a request counts as impossible

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PAD_ID, PuzzleSpec
+from ..errors import DataError
+from ..spec import PAD_ID, PuzzleSpec
 
 CHARACTERS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(1, 6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.data import (
+from ..data import (
     Data,
     EvalSet,
     choose,
@@ -16,17 +16,17 @@ from data_pipeline.data import (
     require,
     unknown_source,
 )
-from data_pipeline.dihedral import COUNT
-from data_pipeline.errors import DataError
-from data_pipeline.hub import hub_file
-from data_pipeline.maze.csv_file import read_maze_csv
-from data_pipeline.maze.generator import generate
-from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze.solver import is_shortest_path, solve
-from data_pipeline.maze.variants import MazeVariants
-from data_pipeline.maze_hard.reader import open_prepared
-from data_pipeline.repeats import find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
+from ..dihedral import COUNT
+from ..errors import DataError
+from ..hub import hub_file
+from ..maze_hard.reader import open_prepared
+from ..repeats import find_duplicates, find_overlap
+from ..spec import PuzzleSet, PuzzleSpec
+from .csv_file import read_maze_csv
+from .generator import generate
+from .grid import MazeShape
+from .solver import is_shortest_path, solve
+from .variants import MazeVariants
 
 SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
 HUB_REPOSITORY = "sapientinc/maze-30x30-hard-1k"

@@ -3,12 +3,12 @@
 
 import numpy as np
 
-from data_pipeline.dihedral import COUNT, INVERSE, cell_sources
-from data_pipeline.errors import DataError
-from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze.solver import solve
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.variants import Visit
+from ..dihedral import COUNT, INVERSE, cell_sources
+from ..errors import DataError
+from ..spec import PuzzleSet
+from ..variants import Visit
+from .grid import MazeShape
+from .solver import solve
 
 
 class MazeVariants:

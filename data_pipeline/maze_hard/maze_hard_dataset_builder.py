@@ -5,11 +5,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipeline.maze.grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
-from data_pipeline.maze.task import HUB_REPOSITORY
-from data_pipeline.maze_hard.reader import DEFAULT_SHAPE, VERSION, prepared_set
-from data_pipeline.prepared import PreparedSet
-from data_pipeline.tfds_builder import PuzzleBuilder
+from ..maze.grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
+from ..maze.task import HUB_REPOSITORY
+from ..prepared import PreparedSet
+from ..tfds_builder import PuzzleBuilder
+from .reader import DEFAULT_SHAPE, VERSION, prepared_set
 
 _SHAPES = {
     prepared_set(shape).config: shape

@@ -9,9 +9,9 @@ import pathlib
 import sys
 from typing import Any
 
-from data_pipeline import preparing
-from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze_hard.reader import DEFAULT_SHAPE, NAME, prepared_set
+from .. import preparing
+from ..maze.grid import MazeShape
+from .reader import DEFAULT_SHAPE, NAME, prepared_set
 
 
 def main(argv: list[str]) -> int:

@@ -3,9 +3,9 @@
 
 import pathlib
 
-from data_pipeline.maze.grid import MazeShape
-from data_pipeline.prepared import PreparedSet, open_puzzles, puzzle_columns
-from data_pipeline.spec import PuzzleSet
+from ..maze.grid import MazeShape
+from ..prepared import PreparedSet, open_puzzles, puzzle_columns
+from ..spec import PuzzleSet
 
 NAME = "maze_hard"
 VERSION = "1.0.0"

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_permutations
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku.canonical import grid_classes, puzzle_classes
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku.solver import all_digits, solve, tokens_of
+from ..errors import DataError
+from ..hashing import random_below, random_permutations
+from ..spec import PuzzleSet
+from .canonical import grid_classes, puzzle_classes
+from .grid import SudokuShape
+from .solver import all_digits, solve, tokens_of
 
 DIGS = 2
 CHUNK = 1024  # draws at once, for speed; the result does not depend on it

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.spec import PuzzleSpec
+from ..spec import PuzzleSpec
 
 BLANK_TOKEN = 1
 

@@ -5,9 +5,9 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.hashing import random_below, random_permutations
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.variants import Visit
+from ..hashing import random_below, random_permutations
+from ..variants import Visit
+from .grid import SudokuShape
 
 # Keys of the independent draws that make one symmetry.
 _BANDS, _ROWS, _STACKS, _COLS, _DIGITS, _TRANSPOSE = range(6)

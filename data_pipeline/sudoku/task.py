@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.data import (
+from ..data import (
     Data,
     EvalSet,
     choose,
@@ -14,15 +14,15 @@ from data_pipeline.data import (
     require,
     unknown_source,
 )
-from data_pipeline.errors import DataError
-from data_pipeline.hub import hub_file
-from data_pipeline.repeats import find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
-from data_pipeline.sudoku.csv_file import read_sudoku_csv
-from data_pipeline.sudoku.generator import generate
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku.symmetries import SudokuVariants
-from data_pipeline.sudoku_extreme.reader import open_prepared
+from ..errors import DataError
+from ..hub import hub_file
+from ..repeats import find_duplicates, find_overlap
+from ..spec import PuzzleSet, PuzzleSpec
+from ..sudoku_extreme.reader import open_prepared
+from .csv_file import read_sudoku_csv
+from .generator import generate
+from .grid import SudokuShape
+from .symmetries import SudokuVariants
 
 SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
 TEST_FORMS = 1_001  # of each test puzzle, itself among them, for votes

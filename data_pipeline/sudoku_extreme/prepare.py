@@ -9,9 +9,9 @@ import pathlib
 import sys
 from typing import Any
 
-from data_pipeline import preparing
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku_extreme.reader import (
+from .. import preparing
+from ..sudoku.grid import SudokuShape
+from .reader import (
     DEFAULT_SHAPE,
     NAME,
     SHAPES,

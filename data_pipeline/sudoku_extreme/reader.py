@@ -3,10 +3,10 @@
 
 import pathlib
 
-from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedSet, open_puzzles, puzzle_columns
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku.grid import SudokuShape
+from ..errors import DataError
+from ..prepared import PreparedSet, open_puzzles, puzzle_columns
+from ..spec import PuzzleSet
+from ..sudoku.grid import SudokuShape
 
 NAME = "sudoku_extreme"
 VERSION = "1.0.0"

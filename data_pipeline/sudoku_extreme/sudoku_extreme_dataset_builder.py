@@ -5,10 +5,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipeline.prepared import PreparedSet
-from data_pipeline.sudoku.task import HUB_REPOSITORY
-from data_pipeline.sudoku_extreme.reader import SHAPES, VERSION, prepared_set
-from data_pipeline.tfds_builder import PuzzleBuilder
+from ..prepared import PreparedSet
+from ..sudoku.task import HUB_REPOSITORY
+from ..tfds_builder import PuzzleBuilder
+from .reader import SHAPES, VERSION, prepared_set
 
 
 class Builder(PuzzleBuilder):
