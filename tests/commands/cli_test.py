@@ -11,7 +11,19 @@ import time
 
 import pytest
 
-from tests.helpers.runs import ROOT, as_flags, call, command, metric_lines
+from tests.helpers.runs import (
+    ROOT,
+    as_flags,
+    call,
+    call_here,
+    command,
+    metric_lines,
+)
+from trm_jax.commands import eval as eval_command
+from trm_jax.commands import solve, train
+
+# By ml_collections, of the interpreter's own module.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 SMOKE = "--config=configs/smoke.py"
 SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 5})]
@@ -34,7 +46,7 @@ def run(tmp_path_factory):
     return folder, result
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
 def test_help_answers_in_3_seconds(script):
     started = time.monotonic()
     result = call(script, "--help")
@@ -61,7 +73,6 @@ def test_help_answers_in_3_seconds(script):
         ([SMOKE, "--config.eval.batch_size=0"], ["eval.batch_size = 0"]),
         ([SMOKE, "--config.mesh.data=2", "--config.eval.batch_size=63"], ["= 63 is"]),
         ([SMOKE, "--config.seed=4294967296"], ["seed = 4294967296"]),
-        ([SMOKE, "--config.model.dtype=float64"], ["JAX_ENABLE_X64"]),
         (
             [SMOKE, "--config.seed=1", "--config.model.d_modl=3"],
             ["--config.model.d_modl"],
@@ -75,13 +86,22 @@ def test_help_answers_in_3_seconds(script):
 )
 def test_wrong_flags_end_in_one_clear_message(tmp_path, flags, named):
     folder = tmp_path / "w"
-    refused(call("train.py", f"--workdir={folder}", *flags), *named)
+    refused(call_here(train.main, f"--workdir={folder}", *flags), *named)
     assert not folder.exists()
 
 
 def test_a_workdir_is_needed():
-    refused(call("train.py", SMOKE), "--workdir")
-    refused(call("eval.py"), "--workdir")
+    refused(call_here(train.main, SMOKE), "--workdir")
+    refused(call_here(eval_command.main), "--workdir")
+    refused(call_here(solve.main), "--workdir")
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
+def test_a_process_ends_with_the_message_and_code_of_its_command(script):
+    result = call(script, "--wrokdir=x")
+    refused(result, "wrokdir", "Did you mean: workdir")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
 
 
 def test_data_that_cannot_be_had_names_the_keys_to_set(tmp_path):
@@ -91,18 +111,17 @@ def test_data_that_cannot_be_had_names_the_keys_to_set(tmp_path):
     keys = ("data.source=csv", "data.train=PATH", "data.test=PATH")
     refused(call("train.py", where, paper, env=env), *keys)
     csv = "--config.data.source=csv"
-    refused(call("train.py", where, paper, csv), "data.train")
+    refused(call_here(train.main, where, paper, csv), "data.train")
     missing = tmp_path / "missing.csv"
     flags = [csv, f"--config.data.train={missing}", f"--config.data.test={missing}"]
-    refused(call("train.py", where, paper, *flags), f"{missing}: not found")
+    refused(call_here(train.main, where, paper, *flags), f"{missing}: not found")
 
 
 def test_a_malformed_row_is_refused_with_its_place(tmp_path):
     bad = ROOT / "tests/data_pipeline/bad/sudoku_illegal_char.csv"
     flags = [f"--config.data.train={bad}", f"--config.data.test={bad}"]
-    result = call(
-        "train.py", f"--workdir={tmp_path}", "--config=configs/sudoku_cpu.py", *flags
-    )
+    config = "--config=configs/sudoku_cpu.py"
+    result = call_here(train.main, f"--workdir={tmp_path}", config, *flags)
     refused(result, "sudoku_illegal_char.csv", "row 4 (line 5)", "'x'")
 
 
@@ -179,7 +198,7 @@ def test_eval_by_default_repeats_the_runs_own_last_evaluation(run):
     ],
 )
 def test_wrong_eval_flags_end_in_one_clear_message(run, flags, named):
-    refused(call("eval.py", f"--workdir={run[0]}", *flags), *named)
+    refused(call_here(eval_command.main, f"--workdir={run[0]}", *flags), *named)
 
 
 def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
@@ -192,7 +211,8 @@ def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
 
 
 def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
-    refused(call("eval.py", f"--workdir={tmp_path}"), "config.json", "not found")
+    result = call_here(eval_command.main, f"--workdir={tmp_path}")
+    refused(result, "config.json", "not found")
 
 
 @pytest.mark.parametrize(
@@ -202,16 +222,16 @@ def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
         ("dataset.json", "sizes", "num_puzzles"),
     ],
 )
-@pytest.mark.parametrize("script", ["eval.py", "solve.py"])
+@pytest.mark.parametrize("command", [eval_command, solve])
 def test_workdirs_of_other_versions_are_named(
-    run, tmp_path, script, name, section, key
+    run, tmp_path, command, name, section, key
 ):
     for file in ("config.json", "dataset.json"):
         shutil.copy(run[0] / file, tmp_path)
     tree = json.loads((tmp_path / name).read_text())
     del tree[section][key]
     (tmp_path / name).write_text(json.dumps(tree))
-    refused(call(script, f"--workdir={tmp_path}"), name, f"{section}.{key}")
+    refused(call_here(command.main, f"--workdir={tmp_path}"), name, f"{section}.{key}")
 
 
 def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):

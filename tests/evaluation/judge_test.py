@@ -3,10 +3,10 @@
 
 import numpy as np
 import pytest
+from judge import Judge
 
 from data_pipeline.data import EvalSet
 from data_pipeline.spec import PuzzleSet
-from judge import Judge
 from trm_jax.evaluation.evaluate import EvalOutput
 
 

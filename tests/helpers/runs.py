@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short runs of the smoke config, in this process and in others."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -43,6 +45,15 @@ def call(script, *flags, **kwargs):
         "cwd": ROOT,
     } | kwargs
     return subprocess.run(command(script, *flags), check=False, **kwargs)
+
+
+def call_here(main, *flags):
+    """A command in this process: `main` of its module, with what it would print."""
+    out, err = io.StringIO(), io.StringIO()
+    line = [main.__module__, *map(str, flags)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(line)
+    return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
 
 
 def metric_lines(workdir):

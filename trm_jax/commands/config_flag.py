@@ -84,9 +84,11 @@ def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> None:
         if key in MOVED:
             raise ConfigError(f"--config.{key}: the key has moved to {MOVED[key]}")
         for name in key.split("."):
+            if not isinstance(tree, Mapping):
+                raise ConfigError(f"--config.{key}: unknown key; {place} is a value")
             place += f".{name}"
-            if not isinstance(tree, Mapping) or name not in tree:
-                raise unknown_key(place, tree if isinstance(tree, Mapping) else [])
+            if name not in tree:
+                raise unknown_key(place, tree)
             tree = tree[name]
 
 

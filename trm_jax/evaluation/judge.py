@@ -1,23 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judge: what train.py and eval.py share to pose test puzzles and to score answers."""
+"""Judge: scores answers to test puzzles, which may be shown in several forms."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from data_pipeline import loader
-from data_pipeline.data import EvalSet
-from data_pipeline.errors import DataError
-from data_pipeline.variants import undone
 from trm_jax.evaluation import coverage, report, voting
 from trm_jax.evaluation.evaluate import EvalOutput, joined, take_rows
 
 
+class Questions(Protocol):
+    """The rows that an evaluation shows. The data pipeline makes them.
+
+    `r` rows in all: every one of `n` examples in one or more forms, form 0 first.
+    """
+
+    @property
+    def num_rows(self) -> int:
+        """The number r."""
+
+    @property
+    def example(self) -> np.ndarray:
+        """The example of each row, `r`."""
+
+    @property
+    def form(self) -> np.ndarray:
+        """The form in which a row shows its example, `r`."""
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """The tokens of form 0 of every example, uint8 `n m`."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The answers to them, uint8 `n m`."""
+
+    @property
+    def has_solutions(self) -> bool:
+        """Whether every example has labels: otherwise nothing can be scored."""
+
+    @property
+    def is_valid(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+        """(questions `n m`, answers `n m`) -> `n`: correct by the rules of the task."""
+
+    @property
+    def write_submission(self) -> Callable[[Path, np.ndarray], None] | None:
+        """(path, first and second answers `n 2 m`): writes a file of attempts."""
+
+    @property
+    def id_map(self) -> str | None:
+        """SHA-256 of what each puzzle id names, if puzzles have ids."""
+
+    @property
+    def attributes(self) -> Mapping[str, np.ndarray]:
+        """Facts about every example to report by, `n` each."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        puzzle_ids: str = "own",
+        num_puzzles: int = 1,
+    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """The fields of Batch, padded with rows of weight 0, and the rows' numbers."""
+
+    def turned_back(self, predictions: np.ndarray) -> np.ndarray:
+        """Predicted tokens `r m` of all rows -> answers to form 0 of their example."""
+
+    def group_of_example(self) -> np.ndarray:
+        """The task that each example belongs to, `n`."""
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every array."""
+
+
 class Count(NamedTuple):
-    """Counted votes: the answers they were given to, turned back, and the ranking."""
+    """Counted votes: the answers, turned back, and the ranking of the candidates."""
 
     answers: np.ndarray  # uint8 `r m`
     ballots: voting.Ballots
@@ -25,65 +86,32 @@ class Count(NamedTuple):
 
 
 class Judge:
-    """Every puzzle in `votes` forms (0: all it has), form 0 first."""
+    """Scores of the rows of `questions`, which show each example in `votes` forms."""
 
-    def __init__(
-        self,
-        test: EvalSet,
-        *,
-        votes: int,
-        num_puzzles: int,
-        max_puzzles: int = 0,
-        puzzle_ids: str = "own",
-    ) -> None:
-        most = int(test.variants.num_forms.max())
-        if votes > most:
-            raise DataError(f"votes = {votes}, but a test puzzle has {most} form(s)")
-        self.test, self.votes = test, votes
-        self.puzzles = test.puzzles.first(max_puzzles)
-        self.rows = loader.EvalRows.of(self.puzzles, test.variants, votes)
-        self._num_puzzles, self._puzzle_ids = num_puzzles, puzzle_ids
-
-    @property
-    def num_rows(self) -> int:
-        """Rows that one pass over all forms takes."""
-        return len(self.rows.example)
-
-    @property
-    def has_solutions(self) -> bool:
-        """Whether every puzzle has labels: else nothing can be scored."""
-        return bool(self.puzzles.labels.any(-1).all())
-
-    def batches(self, batch_size: int, *, start: int = 0) -> Iterator[loader.Batch]:
-        """The rows from `start` on."""
-        return loader.eval_batches(
-            self.puzzles,
-            batch_size,
-            self.rows.part(slice(start, None)),
-            self.test.variants,
-            puzzle_ids=self._puzzle_ids,
-            num_puzzles=self._num_puzzles,
-        )
+    def __init__(self, questions: Questions, *, votes: int) -> None:
+        self.questions, self.votes = questions, votes
 
     def single_pass(self, output: EvalOutput) -> tuple[EvalOutput, dict[str, Any]]:
         """The rows of form 0, and their scores."""
-        single = take_rows(output, self.rows.form == 0)
+        questions = self.questions
+        single = take_rows(output, questions.form == 0)
         scores = report.summary(single)
-        if self.test.is_valid:
+        if questions.is_valid:
             tokens = np.asarray(single.predictions)
-            valid = self.test.is_valid(self.puzzles.inputs, tokens)
+            valid = questions.is_valid(questions.inputs, tokens)
             scores |= report.share("valid_accuracy", valid)
         return single, scores
 
     def count(self, outputs: Sequence[EvalOutput]) -> Count:
-        """The votes of one pass, or those of several pooled."""
-        rows = self.rows
-        back = partial(undone, self.test.variants, rows.puzzle, rows.form)
-        answers = np.concatenate([back(np.asarray(o.predictions)) for o in outputs])
-        question = np.tile(rows.example, len(outputs))
+        """The votes of one pass over all rows, or those of several passes pooled."""
+        questions = self.questions
+        answers = np.concatenate(
+            [questions.turned_back(np.asarray(o.predictions)) for o in outputs]
+        )
+        example = np.tile(questions.example, len(outputs))
         q_halt = np.concatenate([output.q_halt[-1] for output in outputs])
-        ballots = voting.count_votes(question, answers, q_halt)
-        is_right = voting.right_candidates(ballots, answers, self.puzzles.labels)
+        ballots = voting.count_votes(example, answers, q_halt)
+        is_right = voting.right_candidates(ballots, answers, questions.labels)
         return Count(answers, ballots, is_right)
 
     def scores(
@@ -91,9 +119,9 @@ class Judge:
     ) -> dict[str, Any]:
         """Scores for the log of a run: of a single pass, and pass@K of the votes.
 
-        `on_rows` is told the number of rows done and may raise to stop.
+        After each part, `on_rows` gets the number of rows done; it may raise to stop.
         """
-        if not self.has_solutions:
+        if not self.questions.has_solutions:
             return {}
         kept, done = [], 0
         for part in parts:
@@ -105,7 +133,7 @@ class Judge:
         if self.votes == 1:
             return scores
         _, ballots, is_right = self.count([output])
-        shares = voting.pass_at_k(ballots, is_right, self.puzzles.group_of_example())
+        shares = voting.pass_at_k(ballots, is_right, self.questions.group_of_example())
         return scores | {f"pass@{k}": value for k, value in shares.items()}
 
     def vote_report(
@@ -113,30 +141,32 @@ class Judge:
     ) -> dict[str, Any]:
         """pass@K, coverage, and what the votes add to a single pass."""
         answers, ballots, is_right = count
+        questions = self.questions
         result = coverage.vote_report(
             ballots,
             is_right,
-            self.puzzles.group_of_example(),
+            questions.group_of_example(),
             weights=weights,
             votes=self.votes,
             pooled_steps=steps,
         )
-        last = answers[-self.num_rows :][self.rows.form == 0]
-        single = (last == self.puzzles.labels).all(-1)
+        last = answers[-questions.num_rows :][questions.form == 0]
+        single = (last == questions.labels).all(-1)
         result["vote_gain"] = voting.vote_gain(ballots, is_right, single)
         majority = voting.right_ranks(ballots, is_right, len(single)) == 0
         result |= report.share("voted_accuracy", majority)
-        if self.test.is_valid:
-            first = answers[voting.top_answers(ballots, len(self.puzzles), k=1)[:, 0]]
-            valid = self.test.is_valid(self.puzzles.inputs, first)
+        if questions.is_valid:
+            first = answers[voting.top_answers(ballots, len(single), k=1)[:, 0]]
+            valid = questions.is_valid(questions.inputs, first)
             result |= report.share("voted_valid_accuracy", valid)
         return result
 
     def write_submission(self, path: Path, count: Count) -> bool:
-        """The two best answers to every test input, if the task has submissions."""
-        if not self.test.write_submission:
+        """Write the two best answers to every example, if the task has submissions."""
+        if not self.questions.write_submission:
             return False
-        top = voting.top_answers(count.ballots, len(self.puzzles), k=2)
+        num_examples = len(self.questions.labels)
+        top = voting.top_answers(count.ballots, num_examples, k=2)
         attempts = np.where(top[..., None] >= 0, count.answers[top], 0)
-        self.test.write_submission(path, attempts.astype(np.uint8))
+        self.questions.write_submission(path, attempts.astype(np.uint8))
         return True

@@ -26,7 +26,7 @@ _HELP = {"--help", "-h", "-help", "--helpfull"}
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Prepare this process, call `main` with its arguments, leave with its exit code."""
+    """Prepare this process, call `main` with its arguments, exit with its code."""
     _share_compilations()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("trm_jax").setLevel(logging.INFO)
@@ -160,7 +160,7 @@ def _share_compilations() -> None:
     if "jax" in sys.modules:  # it has read the environment already
         import jax
 
-        if not jax.config.jax_compilation_cache_dir:
+        if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
             jax.config.update("jax_compilation_cache_dir", cache)
 
 
