@@ -21,12 +21,19 @@ from tests.helpers.runs import (
 )
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import solve, train
+from trm_jax.runtime import cli
 
 # By ml_collections, of the interpreter's own module.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 SMOKE = "--config=configs/smoke.py"
 SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 5})]
+
+
+@pytest.fixture(autouse=True)
+def no_handlers(monkeypatch):
+    """Commands called in this process leave its signals alone."""
+    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
 
 
 def refused(result, *named):
@@ -222,16 +229,16 @@ def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
         ("dataset.json", "sizes", "num_puzzles"),
     ],
 )
-@pytest.mark.parametrize("command", [eval_command, solve])
+@pytest.mark.parametrize("module", [eval_command, solve])
 def test_workdirs_of_other_versions_are_named(
-    run, tmp_path, command, name, section, key
+    run, tmp_path, module, name, section, key
 ):
     for file in ("config.json", "dataset.json"):
         shutil.copy(run[0] / file, tmp_path)
     tree = json.loads((tmp_path / name).read_text())
     del tree[section][key]
     (tmp_path / name).write_text(json.dumps(tree))
-    refused(call_here(command.main, f"--workdir={tmp_path}"), name, f"{section}.{key}")
+    refused(call_here(module.main, f"--workdir={tmp_path}"), name, f"{section}.{key}")
 
 
 def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
