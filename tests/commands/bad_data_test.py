@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-import train
 from configs import sudoku_cpu
 from data_pipeline.errors import DataError
 from tests.helpers.runs import ROOT
+from trm_jax.commands import train
 from trm_jax.runtime import cli
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"

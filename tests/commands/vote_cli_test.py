@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.helpers.runs import ROOT, as_flags, call, metric_lines
+from tests.helpers.runs import ROOT, as_flags, call, call_here, metric_lines
+from trm_jax.commands import eval as eval_command
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
 SMALL = {
@@ -153,7 +154,7 @@ def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path)
     ],
 )
 def test_wrong_flags_end_in_one_clear_message(arc_run, flags, named):
-    refused(call("eval.py", f"--workdir={arc_run}", *flags), *named)
+    refused(call_here(eval_command.main, f"--workdir={arc_run}", *flags), *named)
 
 
 def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):

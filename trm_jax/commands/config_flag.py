@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from trm_jax.errors import ConfigError
-from trm_jax.runtime.cli import parse_flags
+from trm_jax.runtime import cli
 from trm_jax.runtime.nested import flatten
 from trm_jax.settings import unknown_key
 
@@ -66,7 +66,7 @@ def read(
     # ml_collections would mix the file with the one that it loaded before.
     sys.modules.pop("config_config", None)
     try:
-        parse_flags(values, argv)
+        cli.parse_flags(values, argv)
     except ConfigError:
         raise
     except Exception as error:  # whatever the code of the config file raises
@@ -77,16 +77,16 @@ def read(
 def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> None:
     """Raise ConfigError for an override of a key that `like` does not have."""
     for argument in argv[1:]:
-        found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if not found:
             continue
         key, tree, place = found[1], like, "--config"
-        if key in MOVED:
-            raise ConfigError(f"--config.{key}: the key has moved to {MOVED[key]}")
         for name in key.split("."):
             if not isinstance(tree, Mapping):
                 raise ConfigError(f"--config.{key}: unknown key; {place} is a value")
             place += f".{name}"
+            if name not in tree and key in MOVED:
+                raise ConfigError(f"--config.{key}: the key has moved to {MOVED[key]}")
             if name not in tree:
                 raise unknown_key(place, tree)
             tree = tree[name]
@@ -122,13 +122,12 @@ def _config_problem(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"--config: {error.filename} line {error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
-    others = ("<", os.path.dirname(os.__file__), os.path.dirname(__file__))
+    others = ("<", os.path.dirname(os.__file__), __file__, cli.__file__)
     own = [
         f"{frame.filename} line {frame.lineno}: "
         for frame in frames
         if not frame.filename.startswith(others)
         and "site-packages" not in frame.filename
-        and frame.filename != parse_flags.__code__.co_filename
     ]
     text = _one_line(error)
     return f"--config: {''.join(own[-1:])}{type(error).__name__}: {text}"

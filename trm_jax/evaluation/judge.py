@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from trm_jax.evaluation import coverage, report, voting
 from trm_jax.evaluation.evaluate import EvalOutput, joined, take_rows
 
 
+@runtime_checkable
 class Questions(Protocol):
     """The rows that an evaluation shows. The data pipeline makes them.
 
