@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators a network is made of: each maps `b l d` to `b l d`.
+"""The Mamba-2 mixer (arXiv 2405.21060, section 7), in both directions."""
 
-A new operator is one class here and one entry in SUBLAYERS.
-"""
-
+import dataclasses
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,89 +13,66 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
-from trm_jax.model.config import ModelConfig
-from trm_jax.model.layers import (
-    Linear,
-    lecun_init,
-    matmul,
-    rms_norm,
-    rotary_tables,
-    rotate,
-    swiglu,
-)
+from trm_jax.model.layers import Linear, rms_norm
+from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.ops.conv import causal_conv
-from trm_jax.ops.ssd.ssd import ssd
+from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd, supports
+from trm_jax.settings import knob
 from trm_jax.types import Params
 
 
-class Attention(nn.Module):
-    """Multi-head attention over all positions (no mask), with RoPE if asked for."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mamba2Settings:
+    """config.model.mamba2."""
 
-    config: ModelConfig
-    norm_axis: ClassVar[int] = -1
+    expand: int = knob(2, "Inner width / d_model.", low=1)
+    head_dim: int = knob(64, "Channels per head.", low=1)
+    d_state: int = knob(128, "State dimensions per channel.", low=1)
+    num_groups: int = knob(1, "Groups of heads that share B and C.", low=1)
+    d_conv: int = knob(4, "Window of the convolution.", low=1)
+    chunk_size: int = knob(
+        64, "Tokens per chunk of the scan; changes speed only.", low=1
+    )
+    implementation: str = knob(
+        "auto",
+        "Form of the scan; auto: GPU kernels where they fit, else chunked.",
+        choices=("auto", *IMPLEMENTATIONS),
+    )
 
-    @nn.compact
-    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        c, (b, l, d) = self.config, hidden.shape
-        head_dim = d // c.num_heads
-        qkv = Linear(3 * d, name="qkv")(hidden)
-        q, k, v = jnp.split(qkv.reshape(b, l, 3 * c.num_heads, head_dim), 3, axis=2)
-        if c.positions == "rope":
-            tables = rotary_tables(l, head_dim, c.rope_theta)
-            q, k = rotate(q, *tables), rotate(k, *tables)
-        out = jax.nn.dot_product_attention(q, k, v)
-        return Linear(d, name="out")(out.reshape(b, l, d))
-
-
-class SwiGlu(nn.Module):
-    """Gated feed-forward over the channels (arXiv 2002.05202)."""
-
-    config: ModelConfig
-    norm_axis: ClassVar[int] = -1
-
-    @nn.compact
-    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        d = hidden.shape[-1]
-        width = self.config.inner_width(d, self.config.swiglu_width)
-        gate_up = Linear(2 * width, name="gate_up")(hidden)
-        return Linear(d, name="down")(swiglu(gate_up))
-
-
-class TokenMlp(nn.Module):
-    """TRM's MLP-t: a SwiGLU over the positions, the same for every channel.
-
-    Its norm runs over the positions too. The product is written `f l @ l (b d)`:
-    moving whole rows of d costs far less than transposing `b l d` to `b d l`.
-    """
-
-    config: ModelConfig
-    norm_axis: ClassVar[int] = 1
-
-    @nn.compact
-    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        b, l, d = hidden.shape
-        width = self.config.inner_width(l, self.config.token_mlp_width)
-        up = self.param("gate_up", lecun_init, (l, 2 * width), jnp.float32)
-        down = self.param("down", lecun_init, (width, l), jnp.float32)
-        tokens = hidden.swapaxes(0, 1).reshape(l, b * d)
-        inner = swiglu(matmul(up.T.astype(hidden.dtype), tokens), axis=0)
-        out = matmul(down.T.astype(hidden.dtype), inner)
-        return out.reshape(l, b, d).swapaxes(0, 1)
+    def check(self, d_model: int, dtype: Any) -> None:
+        """Raise ConfigError where heads or kernels do not fit the width."""
+        inner, group = self.expand * d_model, self.head_dim * self.num_groups
+        if inner % group:
+            raise ConfigError(
+                f"model.mamba2.expand * model.d_model = {inner} is not divisible by "
+                f"head_dim * num_groups = {group}"
+            )
+        sizes = (self.head_dim, self.d_state, self.chunk_size)
+        if self.implementation == "pallas" and not supports(*sizes, dtype):
+            raise ConfigError(
+                f"model.mamba2.head_dim, d_state and chunk_size = {sizes} in {dtype}; "
+                "implementation = 'pallas' wants powers of two, head_dim x d_state of "
+                "at most 32 KiB and no float64"
+            )
 
 
-class Mamba2(nn.Module):
-    """Mamba-2 mixer (arXiv 2405.21060, section 7), left to right unless told else.
+class Mamba2(Sublayer):
+    """Mamba-2, left to right.
 
     "both" adds the outputs of the two directions, computed with the same weights.
     """
 
-    config: ModelConfig
-    direction: str = "forward"
-    norm_axis: ClassVar[int] = -1
+    section: ClassVar[str] = "mamba2"
+    Settings: ClassVar[type] = Mamba2Settings
+    no_decay: ClassVar[tuple[str, ...]] = (
+        *("A_log", "D", "dt_bias", "norm_weight", "conv_bias"),
+    )
+    plain: ClassVar[dict[str, Any]] = {"implementation": "chunked"}
+    direction: ClassVar[str] = "forward"
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        c, (b, l, d) = self.config, hidden.shape
+        c, (b, l, d) = self.settings, hidden.shape
         inner, bc = c.expand * d, 2 * c.num_groups * c.d_state
         heads = inner // c.head_dim
         projected = Linear(2 * inner + bc + heads, name="in_proj")(hidden)
@@ -116,7 +90,7 @@ class Mamba2(nn.Module):
             x, B, C = jnp.split(mixed, [inner, inner + bc // 2], axis=-1)
             x = x.reshape(b, l, heads, c.head_dim)
             B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
-            chosen = None if c.ssd_implementation == "auto" else c.ssd_implementation
+            chosen = None if c.implementation == "auto" else c.implementation
             y, _ = ssd(
                 *(x, flip(dt), -jnp.exp(A_log), B, C),
                 chunk_size=c.chunk_size,
@@ -131,7 +105,7 @@ class Mamba2(nn.Module):
         return Linear(d, name="out_proj")(out.astype(hidden.dtype))
 
     def _conv_params(self, width: int) -> tuple[Params, Params]:
-        window = self.config.d_conv
+        window = self.settings.d_conv
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
             limit = 1 / math.sqrt(window)
@@ -162,6 +136,18 @@ class Mamba2(nn.Module):
         return A_log, D, self.param("dt_bias", inverse_softplus_dt, (heads,))
 
 
+class Mamba2Backward(Mamba2):
+    """Mamba-2, right to left."""
+
+    direction: ClassVar[str] = "backward"
+
+
+class Mamba2Both(Mamba2):
+    """The sum of both directions."""
+
+    direction: ClassVar[str] = "both"
+
+
 def _as_is(v: Array) -> Array:
     return v
 
@@ -171,22 +157,3 @@ def _reversed(v: Array) -> Array:
 
 
 FLIPS = {"forward": (_as_is,), "backward": (_reversed,), "both": (_as_is, _reversed)}
-
-SUBLAYERS: dict[str, Callable[..., nn.Module]] = {
-    "attention": Attention,
-    "swiglu": SwiGlu,
-    "token_mlp": TokenMlp,
-    "mamba2": Mamba2,
-    "mamba2_backward": partial(Mamba2, direction="backward"),
-    "mamba2_both": partial(Mamba2, direction="both"),
-}
-
-
-def sublayer_class(name: str) -> Callable[..., nn.Module]:
-    """The operator called `name`. Raises ConfigError for a name nobody knows."""
-    if name not in SUBLAYERS:
-        raise ConfigError(
-            f"model.layers: unknown sublayer {name!r}; "
-            f"expected one of {', '.join(SUBLAYERS)}"
-        )
-    return SUBLAYERS[name]
