@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trm_jax.evaluation.judge import Questions
     from trm_jax.runtime.trainer import OnBatch
     from trm_jax.training.build import Built
+    from trm_jax.training.config import RunSettings
     from trm_jax.types import Batch, TrainState
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,12 @@ def _beside(package: str, module: str) -> Any:
 
 def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes that config.data determines; only for ARC is a file read."""
-    return pipeline("sources").spec_of(**config["data"]).sizes
+    return pipeline("tasks").spec_of(config["data"]).sizes
 
 
-def num_eval_steps(config: Mapping[str, Any]) -> int:
+def num_eval_steps(run: "RunSettings") -> int:
     """The supervision steps that an evaluation gives each puzzle."""
-    steps = config["eval"]["supervision_steps"]
-    return steps or config["model"]["max_supervision_steps"]
+    return run.eval.supervision_steps or run.halting.max_supervision_steps
 
 
 def train(
@@ -70,7 +70,6 @@ def train(
       CheckpointError: no intact checkpoint, or (SaveError) a save failed.
     """
     with WorkdirLock(workdir) as lock:  # before the imports: it refuses at once
-        processes.before_end(lock.release)
         return _train(config, workdir, stop_requested, bar or ProgressBar(), lock)
 
 
@@ -86,10 +85,10 @@ def _train(
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.runtime.checkpoint import Checkpoints
     from trm_jax.runtime.metric_writer import MetricWriter
-    from trm_jax.runtime.non_finite import Guard, Rollbacks
+    from trm_jax.runtime.non_finite import Guard
     from trm_jax.training.build import build
 
-    data, settings = pipeline("sources").load(**config["data"]), config["train"]
+    data, settings = pipeline("tasks").load(config["data"]), config["train"]
     for warning in data.warnings:
         log.warning("warning: %s", warning)
     built = build(config, data.spec.sizes)
@@ -97,15 +96,7 @@ def _train(
     score = _evaluation(config, data, built, bar)
     processes.check_same(json.dumps(data.identity, indent=1), "data")
     workdirs.claim(workdir, config, data.identity)
-    rollbacks = Rollbacks(workdir)
-    guard = Guard(
-        workdir,
-        policy=settings["on_non_finite"],
-        seed=config["seed"],
-        rollbacks=rollbacks,
-    )
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
-        processes.enter("restore")
         state = saved.restore_newest(built.state_like) or built.init()
         step = int(state.step)
         workdirs.record_run(workdir, step)
@@ -115,11 +106,10 @@ def _train(
             batches=batches,
             evaluate=score,
             checkpoints=saved,
-            restore=lambda: saved.restore_newest(built.state_like),
-            open_writer=lambda step: MetricWriter(workdir, step=step),
-            guard=guard,
+            writer=MetricWriter(workdir, step=step),
+            guard=Guard(workdir, seed=config["seed"]),
             cadence=trainer.Cadence.from_section(settings),
-            schedule=built.optim.schedule,
+            schedule=built.recipe.optim.schedule,
             on_save_error=settings["on_save_error"],
             before_save=lock.check,
             stop_requested=processes.agreed(stop_requested),
@@ -159,10 +149,10 @@ def _evaluation(
 
     asked = config["eval"]
     eval_step = evaluate.make_eval_step(
-        built.model,
+        built.recipe,
         built.mesh,
-        num_steps=num_eval_steps(config),
-        loss=config["train"]["loss"],
+        num_steps=num_eval_steps(built.run),
+        seed=built.run.eval.seed,
     )
     questions: Questions = data.test.questions(
         votes=asked["votes"], max_puzzles=asked["max_puzzles"]
@@ -176,7 +166,7 @@ def _evaluation(
 
         bar.clear()
         weights = state.ema_params, state.constants, state.puzzle_table
-        rows = (rows for rows, _ in questions.batches(asked["batch_size"]))
+        rows = questions.batches(asked["batch_size"])
         parts = evaluate.evaluate(eval_step, weights, rows, built.mesh)
         scores = judge.scores(parts, show)
         bar.clear()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from tests.helpers.runs import (
@@ -66,12 +67,25 @@ def test_help_answers_in_3_seconds(script):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ([SMOKE, "--config.model.l_cycle=4"], ["--config.model.l_cycle", "l_cycles"]),
-        ([SMOKE, "--config.modle.l_cycles=4"], ["--config.modle", "model"]),
-        ([SMOKE, "--config.model.l_cycles=abc"], ["--config.model.l_cycles=abc"]),
-        ([SMOKE, "--config.model.l_cycles=0"], ["model.l_cycles = 0", ">= 1"]),
+        (
+            [SMOKE, "--config.rule.trm.l_cycle=4"],
+            ["--config.rule.trm.l_cycle:", "did you mean --config.rule.trm.l_cycles?"],
+        ),
+        ([SMOKE, "--config.modle.d_model=4"], ["--config.modle", "--config.model?"]),
+        ([SMOKE, "--config.rule.trm.l_cycles=abc"], ["--config.rule.trm.l_cycles=abc"]),
+        ([SMOKE, "--config.rule.trm.l_cycles=0"], ["trm.l_cycles = 0", ">= 1"]),
+        ([SMOKE, "--config.model.l_cycles=4"], ["has moved to rule.trm.l_cycles"]),
         ([SMOKE, "--config.model.layers=('attn',)"], ["'attn'", "attention, swiglu"]),
-        ([SMOKE, "--config.train.loss=hinge"], ["train.loss = 'hinge'", "stablemax"]),
+        (
+            [SMOKE, "--config.rule.trm.cell_loss=hinge"],
+            ["rule.trm.cell_loss = 'hinge'", "stablemax"],
+        ),
+        ([SMOKE, "--config.rule.name=hrn"], ["rule.name = 'hrn'", "trm"]),
+        ([SMOKE, "--config.data.maze.side=7"], ["data.maze.side = 7", "'sudoku'"]),
+        (
+            [SMOKE, "--config.model.attention.num_heads=4"],
+            ["model.attention.num_heads = 4", "nothing in this run reads"],
+        ),
         ([SMOKE, "--config.train.micro_batches=5"], ["train.micro_batches = 5"]),
         ([SMOKE, "--config.data.source=cvs"], ["data.source = 'cvs'", "csv"]),
         ([SMOKE, "--config.mesh.data=99"], ["mesh.data = 99"]),
@@ -141,8 +155,44 @@ def test_dry_run_reports_costs_and_writes_nothing(tmp_path):
     assert report["puzzle_table"] == {"rows": 1, "width": 512, "bytes": 2048}
     assert 0.33e12 < report["flops_per_step"] < 0.35e12
     assert report["memory_bytes"]["temporaries_per_device"] > 1e8
-    assert report["config"]["model"]["l_cycles"] == 6
+    assert report["config"]["rule"]["trm"]["l_cycles"] == 6
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_config_decides_the_precision_whatever_was_set(dtype, monkeypatch):
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", dtype == "float32")
+    try:
+        flags = [SMOKE, f"--config.model.dtype={dtype}", "--dry_run"]
+        result = call_here(train.main, *flags)
+    finally:
+        jax.config.update("jax_enable_x64", before)
+    assert result.returncode == 0, result.stderr
+    bits = {"float32": 4, "float64": 8}[dtype]
+    # y and z, 32 rows of 17 positions of width 32.
+    carried = json.loads(result.stdout)["memory_bytes"]["carry"]
+    assert 0 < carried - 2 * 32 * 17 * 32 * bits < 32 * 17 * 32
+
+
+@pytest.mark.parametrize("imported", ["", "import jax\n"])
+def test_compilations_are_kept_also_where_jax_is_imported_already(tmp_path, imported):
+    program = (
+        f"{imported}from trm_jax.runtime import cli\n"
+        "def main(argv):\n"
+        "    import jax\n"
+        "    print(jax.config.jax_compilation_cache_dir)\n"
+        "    return 0\n"
+        "cli.run(main)"
+    )
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for kept in (str(tmp_path / "trm_jax"), "elsewhere"):
+        env.pop("JAX_COMPILATION_CACHE_DIR", None)
+        if kept == "elsewhere":  # an own choice stays
+            env["JAX_COMPILATION_CACHE_DIR"] = kept
+        line = [sys.executable, "-c", program]
+        out = subprocess.check_output(line, env=env, cwd=ROOT, text=True)
+        assert out.strip() == kept
 
 
 def test_a_run_leaves_config_data_identity_and_one_line_per_logged_step(run):
@@ -248,8 +298,8 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     again = call("train.py", where, *SHORT)
     assert again.returncode == 0
     assert "step 20 of 20" in again.stdout
-    other = call("train.py", where, *SHORT, "--config.model.l_cycles=3")
-    refused(other, "config.json", "model.l_cycles: 2 -> 3")
+    other = call("train.py", where, *SHORT, "--config.rule.trm.l_cycles=3")
+    refused(other, "config.json", "rule.trm.l_cycles: 2 -> 3")
     other = call("train.py", where, *SHORT, "--config.data.seed=1")
     refused(other, "data.seed: 0 -> 1")
     # Refused for its data, a run leaves nothing of its config behind.

@@ -9,6 +9,7 @@ from absl import flags
 from configs import default
 from trm_jax.commands import config_flag
 from trm_jax.errors import ConfigError
+from trm_jax.runtime.workdir import flatten
 
 # By ml_collections, of the interpreter's own module.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -62,7 +63,12 @@ def test_a_config_is_taken_with_its_overrides_and_locked():
         "few keys": (
             "from ml_collections import ConfigDict\n"
             "def get_config():\n    return ConfigDict({'seed': 1})\n",
-            r"it has no data.allow_leaks, .* and \d+ more; expected: .*default.py",
+            r"it has no data.arc.allow_leaks, .* and \d+ more; expected: .*default.py",
+        ),
+        "of format 1": (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'optim': {'b1': 1.0}})\n",
+            r"its key optim.b1 has moved to optim.adam_atan2.b1",
         ),
         "one too many": (
             f"{HEAD}    c.model.depth = 3\n    return c\n",
@@ -112,3 +118,23 @@ def test_wrong_arguments_are_told(arguments, told):
         resolved(*arguments)
     assert str(error.value).startswith(told)
     assert "\n" not in str(error.value)
+
+
+FLAT = set(flatten(default.get_config().to_dict()))
+
+
+@pytest.mark.parametrize(("old", "new"), config_flag.MOVED.items())
+def test_a_key_that_has_moved_names_its_new_place(old, new):
+    assert old not in FLAT
+    assert set(new.replace(" and ", " or ").split(" or ")) <= FLAT
+    with pytest.raises(ConfigError) as error:
+        resolved("--config=configs/smoke.py", f"--config.{old}=1")
+    assert str(error.value) == f"--config.{old}: the key has moved to {new}"
+
+
+def test_two_commands_share_no_flag():
+    smoke = resolved("--config=configs/smoke.py", "--config.train.steps=7")
+    other = resolved("--config=configs/sudoku_cpu.py", "--config.train.batch_size=5")
+    assert (smoke.train.steps, other.train.batch_size) == (7, 5)
+    assert other.train.steps == 6_000
+    assert "config" not in flags.FLAGS

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from configs import smoke
-from data_pipeline import sources
+from data_pipeline import tasks
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import state_digest
 from trm_jax.training.build import build
@@ -66,7 +66,7 @@ def metric_lines(workdir):
 def digest(workdir, step=None):
     """Digest of the whole state of one saved step, the newest if None."""
     config = json.loads((Path(workdir) / "config.json").read_text())
-    built = build(config, sources.spec_of(**config["data"]).sizes)
+    built = build(config, tasks.spec_of(config["data"]).sizes)
     checkpoints = Checkpoints(workdir)
     state = checkpoints.restore_step(built.state_like, step)
     checkpoints.close()

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from trm_jax.errors import ConfigError
 from trm_jax.runtime import cli
-from trm_jax.runtime.nested import flatten
+from trm_jax.runtime.workdir import flatten
 from trm_jax.settings import unknown_key
 
 # Where the keys of format 1 are now.
@@ -33,7 +33,7 @@ MOVED = {
     "model.ssd_implementation": "model.mamba2.implementation",
     **{f"model.{k}": f"halting.{k}" for k in ("max_supervision_steps", "explore_rate")},
     **{f"optim.{k}": f"optim.adam_atan2.{k}" for k in ("b1", "b2")},
-    "train.loss": "rule.trm.loss",
+    "train.loss": "rule.trm.cell_loss",
     **{f"data.{k}": f"data.sudoku.{k}" for k in ("box_rows", "box_cols", "clues")},
     **{f"data.{k}": f"data.maze.{k}" for k in ("min_moves", "wall_share")},
     "data.side": "data.maze.side or data.arc.side",

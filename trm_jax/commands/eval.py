@@ -24,7 +24,7 @@ from absl import flags
 
 from trm_jax import api
 from trm_jax.commands.evaluated_run import EvaluatedRun
-from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax.errors import EXIT_OK, CheckpointError, ConfigError
 from trm_jax.files import write_whole
 from trm_jax.runtime import cli, processes
 
@@ -103,7 +103,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     if "pass_at" in result:
         log.info("\n%s", coverage.as_text(result))
     log.info("written to %s", path)
-    return cli.EXIT_OK
+    return EXIT_OK
 
 
 def _steps_to_pool(values: flags.FlagValues) -> Sequence[int | None]:

@@ -38,7 +38,6 @@ class EvaluatedRun:
         test = _test_set(values, config, identity)
         self.questions: Questions = test.questions(votes=votes)
         self.judge = Judge(self.questions, votes=votes)
-        self.num_steps = values.supervision_steps or api.num_eval_steps(config)
         # Its own mesh: the devices that the run was trained on need not be here.
         mesh = {"data": values.devices, "fsdp": 1}
         settings = config["train"] | {"micro_batches": 1}
@@ -48,12 +47,14 @@ class EvaluatedRun:
         except ConfigError as error:
             hint = " (--devices=N sets it)" if "mesh.data" in str(error) else ""
             raise ConfigError(f"{error}{hint}") from error
+        asked = values.supervision_steps
+        self.num_steps = asked or api.num_eval_steps(self.built.run)
         self.checkpoints = Checkpoints(self.workdir)
         self.eval_step = make_eval_step(
-            self.built.model,
+            self.built.recipe,
             self.built.mesh,
             num_steps=self.num_steps,
-            loss=config["train"]["loss"],
+            seed=self.built.run.eval.seed,
         )
 
     def about(self) -> dict[str, Any]:
@@ -86,7 +87,8 @@ class EvaluatedRun:
             "format": PARTS_FORMAT,
             "step": step,
             "weights_sha256": state_digest(weights),
-            "model": self.config["model"],
+            **{part: self.config[part] for part in ("model", "rule", "halting")},
+            "seed": self.config["eval"]["seed"],
             "batch_size": self.config["eval"]["batch_size"],
             "backend": self.built.mesh.devices.flat[0].device_kind,
             "devices": self.built.mesh.size,
@@ -107,8 +109,7 @@ class EvaluatedRun:
             puzzle_ids=self.values.puzzle_ids,
             num_puzzles=self.num_puzzles,
         )
-        rows = (rows for rows, _ in batches)
-        for output in evaluate(self.eval_step, weights, rows, self.built.mesh):
+        for output in evaluate(self.eval_step, weights, batches, self.built.mesh):
             parts.add(output)
             progress(parts.num_rows)
         return step, parts.finish(), progress.rate(parts.num_rows)
@@ -119,11 +120,11 @@ def _test_set(
 ) -> Any:
     """The EvalSet of --data, or that of the run, which must not have changed."""
     data, folder = config["data"], values.workdir
-    sources, error = api.pipeline("sources"), api.pipeline("errors").DataError
+    tasks, error = api.pipeline("tasks"), api.pipeline("errors").DataError
     if values.data:
-        test = sources.load_test(values.data, **data)
+        test = tasks.load_test(values.data, data)
     else:
-        loaded = sources.load(**data)
+        loaded = tasks.load(data)
         test = loaded.test
         if loaded.identity["test"] != identity["test"]:
             raise error(

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from trm_jax import api
-from trm_jax.errors import ConfigError
+from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from trm_jax.runtime import cli
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
             f"{values.workdir}: a run of task {data['task']!r}; expected sudoku"
         )
     cli.set_precision(config["model"]["dtype"])
-    shape = api.pipeline("sudoku.grid").SudokuShape(data["box_rows"], data["box_cols"])
+    box = data["sudoku"]["box_rows"], data["sudoku"]["box_cols"]
+    shape = api.pipeline("sudoku.grid").SudokuShape(*box)
     question, solution, name = _chosen_puzzle(values, data, shape)
     answers = _answers(values, config, identity, question)
     show, answer = partial(_show, question, solution, shape), question
@@ -75,9 +76,9 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         show(answer, before)
         if api.pipeline("sudoku.text").is_solution(answer, question, shape):
             log.info("solved in %d supervision step(s): no rule is broken", step)
-            return cli.EXIT_OK
+            return EXIT_OK
     log.info("not solved: the answer breaks a rule or leaves a blank")
-    return cli.EXIT_FAILED
+    return EXIT_FAILED
 
 
 def _chosen_puzzle(
@@ -87,7 +88,7 @@ def _chosen_puzzle(
     if values.puzzle:
         parse = api.pipeline("sudoku.text").parse_puzzle
         return parse(values.puzzle, shape), None, "the puzzle"
-    test = api.pipeline("sources").load(**data).test.puzzles
+    test = api.pipeline("tasks").load(data).test.puzzles
     row = values.row
     if not 1 <= row <= len(test):
         error = api.pipeline("errors").DataError
@@ -118,10 +119,11 @@ def _answers(
         "weight": np.ones(1, np.float32),
     }
     return answers_by_step(
-        built.model,
+        built.recipe,
         (params, state.constants, state.puzzle_table),
         put_batch(rows, built.mesh),
-        num_steps=config["model"]["max_supervision_steps"],
+        num_steps=built.run.halting.max_supervision_steps,
+        seed=built.run.eval.seed,
     )
 
 

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from trm_jax import api
 from trm_jax.commands import config_flag
-from trm_jax.errors import ConfigError
+from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
 from trm_jax.runtime import cli
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _dry_run(config: dict[str, Any]) -> int:
     built = build(config, api.sizes_of(config))
     report = dry_run_report(built) | {"config": config}
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
-    return cli.EXIT_OK
+    return EXIT_OK
 
 
 def train(
@@ -98,5 +98,5 @@ def train(
         api.train(config.to_dict(), workdir, stop_requested=stop, bar=cli.BAR)
     except Stopped as stopped:
         log.info("%s", stopped)
-        return cli.EXIT_STOPPED
-    return cli.EXIT_OK
+        return EXIT_STOPPED
+    return EXIT_OK

@@ -15,13 +15,20 @@ from typing import Any, NoReturn, cast
 
 from absl import flags
 
-from trm_jax.errors import CheckpointError, ConfigError, SaveError
+from trm_jax.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_WRONG_INPUT,
+    CheckpointError,
+    ConfigError,
+    SaveError,
+)
 from trm_jax.runtime import processes
 from trm_jax.runtime.progress import ProgressBar
 
 BAR = ProgressBar()
 SAME_SIGNAL_S = 0.3  # `timeout` and terminals may deliver one signal twice
-EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
 _HELP = {"--help", "-h", "-help", "--helpfull"}
 
 
@@ -41,7 +48,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         sys.stdout.flush()
     except OSError:  # nobody reads the pipe that is stdout: Python would exit with 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    processes.leave(code)
 
 
 def call(
@@ -63,21 +70,22 @@ def call(
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
     try:
         code = act()
-        processes.finish(code)
+        processes.finish()
         return code
     except SaveError as error:
-        return _failed(EXIT_FAILED, f"error: {error}", error)
+        return _failed(EXIT_FAILED, f"error: {error}")
     except mendable as error:
-        return _failed(EXIT_WRONG_INPUT, f"error: {error}", error)
+        return _failed(EXIT_WRONG_INPUT, f"error: {error}")
     except FloatingPointError as error:
         kept = "the last good checkpoint is untouched"
-        return _failed(EXIT_FAILED, f"error: {error}; {kept}", error)
+        return _failed(EXIT_FAILED, f"error: {error}; {kept}")
     except processes.ProcessError as error:
-        return _failed(EXIT_STOPPED, f"error: {error}", error)
-    except Exception as error:
+        return _failed(EXIT_STOPPED, f"error: {error}")
+    except Exception:
+        BAR.clear()
         if processes.name() is None:
             raise
-        processes.crash(error)  # with a traceback; the others end as well
+        processes.crash()  # with a traceback; the others end as well
 
 
 def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -182,13 +190,12 @@ def _quieten_failed_reads() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
-def _failed(code: int, message: str, error: Exception) -> int:
-    """Report an error; of several processes, all end here with `code`."""
+def _failed(code: int, message: str) -> int:
+    """Report an error; the exit code."""
     BAR.clear()
-    if processes.name() is not None:
-        processes.fail(code, message, error)
+    prefix = f"{processes.name()}: " if processes.name() else ""
     with contextlib.suppress(OSError):  # a closed pipe
-        sys.stderr.write(message + "\n")
+        sys.stderr.write(f"{prefix}{message}\n")
     return code
 
 
