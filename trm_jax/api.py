@@ -69,33 +69,41 @@ def train(
       FloatingPointError: a metric is not finite; see config.train.on_non_finite.
       CheckpointError: no intact checkpoint, or (SaveError) a save failed.
     """
-    with WorkdirLock(workdir) as lock:  # before the imports: it refuses at once
-        return _train(config, workdir, stop_requested, bar or ProgressBar(), lock)
+    from trm_jax.runtime import workdir as workdirs
+    from trm_jax.training.build import build
+
+    bar = bar or ProgressBar()
+    data = pipeline("tasks").load(config["data"])
+    for warning in data.warnings:
+        log.warning("warning: %s", warning)
+    built = build(config, data.spec.sizes)
+    hooks: dict[str, Any] = {
+        "batches": _training(config, data, built),
+        "evaluate": _evaluation(config, data, built, bar),
+        "on_step": lambda k: bar.update(k, config["train"]["steps"], "steps"),
+        "stop_requested": processes.agreed(stop_requested),
+    }
+    processes.check_same(json.dumps(data.identity, indent=1), "data")
+    # Files are written from here on: wrong settings or data leave none behind.
+    with WorkdirLock(workdir) as lock:
+        workdirs.claim(workdir, config, data.identity)
+        return _run(config, workdir, built, hooks | {"before_save": lock.check})
 
 
-def _train(
+def _run(
     config: Mapping[str, Any],
     workdir: str | Path,
-    stop_requested: Callable[[], bool],
-    bar: ProgressBar,
-    lock: WorkdirLock,
+    built: "Built",
+    hooks: dict[str, Any],
 ) -> "TrainState":
-    """Build everything and run the loop."""
+    """Restore the newest state or begin, and run the loop with these `hooks`."""
     from trm_jax.runtime import trainer
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.runtime.checkpoint import Checkpoints
     from trm_jax.runtime.metric_writer import MetricWriter
     from trm_jax.runtime.non_finite import Guard
-    from trm_jax.training.build import build
 
-    data, settings = pipeline("tasks").load(config["data"]), config["train"]
-    for warning in data.warnings:
-        log.warning("warning: %s", warning)
-    built = build(config, data.spec.sizes)
-    batches = _training(config, data, built)
-    score = _evaluation(config, data, built, bar)
-    processes.check_same(json.dumps(data.identity, indent=1), "data")
-    workdirs.claim(workdir, config, data.identity)
+    settings = config["train"]
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
         state = saved.restore_newest(built.state_like) or built.init()
         step = int(state.step)
@@ -103,17 +111,13 @@ def _train(
         log.info("%s: step %d of %d", workdir, step, settings["steps"])
         loop = trainer.Trainer(
             train_step=built.train_step,
-            batches=batches,
-            evaluate=score,
             checkpoints=saved,
             writer=MetricWriter(workdir, step=step),
             guard=Guard(workdir, seed=config["seed"]),
             cadence=trainer.Cadence.from_section(settings),
             schedule=built.recipe.optim.schedule,
             on_save_error=settings["on_save_error"],
-            before_save=lock.check,
-            stop_requested=processes.agreed(stop_requested),
-            on_step=lambda k: bar.update(k, settings["steps"], "steps"),
+            **hooks,
         )
         return loop.run(state)
 

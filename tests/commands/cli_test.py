@@ -80,7 +80,6 @@ def test_help_answers_in_3_seconds(script):
             [SMOKE, "--config.rule.trm.cell_loss=hinge"],
             ["rule.trm.cell_loss = 'hinge'", "stablemax"],
         ),
-        ([SMOKE, "--config.rule.name=hrn"], ["rule.name = 'hrn'", "trm"]),
         ([SMOKE, "--config.data.maze.side=7"], ["data.maze.side = 7", "'sudoku'"]),
         (
             [SMOKE, "--config.model.attention.num_heads=4"],
@@ -272,23 +271,15 @@ def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
     refused(result, "config.json", "not found")
 
 
-@pytest.mark.parametrize(
-    ("name", "section", "key"),
-    [
-        ("config.json", "train", "on_non_finite"),
-        ("dataset.json", "sizes", "num_puzzles"),
-    ],
-)
 @pytest.mark.parametrize("module", [eval_command, solve])
-def test_workdirs_of_other_versions_are_named(
-    run, tmp_path, module, name, section, key
-):
+def test_workdirs_of_format_1_are_refused(run, tmp_path, module):
     for file in ("config.json", "dataset.json"):
         shutil.copy(run[0] / file, tmp_path)
-    tree = json.loads((tmp_path / name).read_text())
-    del tree[section][key]
-    (tmp_path / name).write_text(json.dumps(tree))
-    refused(call_here(module.main, f"--workdir={tmp_path}"), name, f"{section}.{key}")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["rule"]  # it has come with format 2
+    path.write_text(json.dumps(config))
+    refused(call_here(module.main, f"--workdir={tmp_path}"), str(path), "has no rule")
 
 
 def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
