@@ -79,7 +79,9 @@ def measure(
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
     flops = step_flops(built.recipe, batch)
-    product = matmul_rate(dtype, min(batch * built.recipe.model.config.seq_len, MAX_ROWS))
+    product = matmul_rate(
+        dtype, min(batch * built.recipe.model.config.seq_len, MAX_ROWS)
+    )
     memory = compiled.memory_analysis()
     return {
         "config": name,

@@ -9,12 +9,32 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
-from tests.helpers.runs import ROOT, as_flags, call, command, metric_lines
+from tests.helpers.runs import (
+    ROOT,
+    as_flags,
+    call,
+    call_here,
+    command,
+    metric_lines,
+)
+from trm_jax.commands import eval as eval_command
+from trm_jax.commands import solve, train
+from trm_jax.runtime import cli
+
+# By ml_collections, of the interpreter's own module.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 SMOKE = "--config=configs/smoke.py"
 SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 5})]
+
+
+@pytest.fixture(autouse=True)
+def no_handlers(monkeypatch):
+    """Commands called in this process leave its signals alone."""
+    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
 
 
 def refused(result, *named):
@@ -34,7 +54,7 @@ def run(tmp_path_factory):
     return folder, result
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
 def test_help_answers_in_3_seconds(script):
     started = time.monotonic()
     result = call(script, "--help")
@@ -47,12 +67,24 @@ def test_help_answers_in_3_seconds(script):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ([SMOKE, "--config.model.l_cycle=4"], ["--config.model.l_cycle", "l_cycles"]),
-        ([SMOKE, "--config.modle.l_cycles=4"], ["--config.modle", "model"]),
-        ([SMOKE, "--config.model.l_cycles=abc"], ["--config.model.l_cycles=abc"]),
-        ([SMOKE, "--config.model.l_cycles=0"], ["model.l_cycles = 0", ">= 1"]),
+        (
+            [SMOKE, "--config.rule.trm.l_cycle=4"],
+            ["--config.rule.trm.l_cycle:", "did you mean --config.rule.trm.l_cycles?"],
+        ),
+        ([SMOKE, "--config.modle.d_model=4"], ["--config.modle", "--config.model?"]),
+        ([SMOKE, "--config.rule.trm.l_cycles=abc"], ["--config.rule.trm.l_cycles=abc"]),
+        ([SMOKE, "--config.rule.trm.l_cycles=0"], ["trm.l_cycles = 0", ">= 1"]),
+        ([SMOKE, "--config.model.l_cycles=4"], ["has moved to rule.trm.l_cycles"]),
         ([SMOKE, "--config.model.layers=('attn',)"], ["'attn'", "attention, swiglu"]),
-        ([SMOKE, "--config.train.loss=hinge"], ["train.loss = 'hinge'", "stablemax"]),
+        (
+            [SMOKE, "--config.rule.trm.cell_loss=hinge"],
+            ["rule.trm.cell_loss = 'hinge'", "stablemax"],
+        ),
+        ([SMOKE, "--config.data.maze.side=7"], ["data.maze.side = 7", "'sudoku'"]),
+        (
+            [SMOKE, "--config.model.attention.num_heads=4"],
+            ["model.attention.num_heads = 4", "nothing in this run reads"],
+        ),
         ([SMOKE, "--config.train.micro_batches=5"], ["train.micro_batches = 5"]),
         ([SMOKE, "--config.data.source=cvs"], ["data.source = 'cvs'", "csv"]),
         ([SMOKE, "--config.mesh.data=99"], ["mesh.data = 99"]),
@@ -61,7 +93,6 @@ def test_help_answers_in_3_seconds(script):
         ([SMOKE, "--config.eval.batch_size=0"], ["eval.batch_size = 0"]),
         ([SMOKE, "--config.mesh.data=2", "--config.eval.batch_size=63"], ["= 63 is"]),
         ([SMOKE, "--config.seed=4294967296"], ["seed = 4294967296"]),
-        ([SMOKE, "--config.model.dtype=float64"], ["JAX_ENABLE_X64"]),
         (
             [SMOKE, "--config.seed=1", "--config.model.d_modl=3"],
             ["--config.model.d_modl"],
@@ -75,13 +106,22 @@ def test_help_answers_in_3_seconds(script):
 )
 def test_wrong_flags_end_in_one_clear_message(tmp_path, flags, named):
     folder = tmp_path / "w"
-    refused(call("train.py", f"--workdir={folder}", *flags), *named)
+    refused(call_here(train.main, f"--workdir={folder}", *flags), *named)
     assert not folder.exists()
 
 
 def test_a_workdir_is_needed():
-    refused(call("train.py", SMOKE), "--workdir")
-    refused(call("eval.py"), "--workdir")
+    refused(call_here(train.main, SMOKE), "--workdir")
+    refused(call_here(eval_command.main), "--workdir")
+    refused(call_here(solve.main), "--workdir")
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
+def test_a_process_ends_with_the_message_and_code_of_its_command(script):
+    result = call(script, "--wrokdir=x")
+    refused(result, "wrokdir", "Did you mean: workdir")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
 
 
 def test_data_that_cannot_be_had_names_the_keys_to_set(tmp_path):
@@ -91,18 +131,17 @@ def test_data_that_cannot_be_had_names_the_keys_to_set(tmp_path):
     keys = ("data.source=csv", "data.train=PATH", "data.test=PATH")
     refused(call("train.py", where, paper, env=env), *keys)
     csv = "--config.data.source=csv"
-    refused(call("train.py", where, paper, csv), "data.train")
+    refused(call_here(train.main, where, paper, csv), "data.train")
     missing = tmp_path / "missing.csv"
     flags = [csv, f"--config.data.train={missing}", f"--config.data.test={missing}"]
-    refused(call("train.py", where, paper, *flags), f"{missing}: not found")
+    refused(call_here(train.main, where, paper, *flags), f"{missing}: not found")
 
 
 def test_a_malformed_row_is_refused_with_its_place(tmp_path):
     bad = ROOT / "tests/data_pipeline/bad/sudoku_illegal_char.csv"
     flags = [f"--config.data.train={bad}", f"--config.data.test={bad}"]
-    result = call(
-        "train.py", f"--workdir={tmp_path}", "--config=configs/sudoku_cpu.py", *flags
-    )
+    config = "--config=configs/sudoku_cpu.py"
+    result = call_here(train.main, f"--workdir={tmp_path}", config, *flags)
     refused(result, "sudoku_illegal_char.csv", "row 4 (line 5)", "'x'")
 
 
@@ -115,8 +154,44 @@ def test_dry_run_reports_costs_and_writes_nothing(tmp_path):
     assert report["puzzle_table"] == {"rows": 1, "width": 512, "bytes": 2048}
     assert 0.33e12 < report["flops_per_step"] < 0.35e12
     assert report["memory_bytes"]["temporaries_per_device"] > 1e8
-    assert report["config"]["model"]["l_cycles"] == 6
+    assert report["config"]["rule"]["trm"]["l_cycles"] == 6
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_config_decides_the_precision_whatever_was_set(dtype, monkeypatch):
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", dtype == "float32")
+    try:
+        flags = [SMOKE, f"--config.model.dtype={dtype}", "--dry_run"]
+        result = call_here(train.main, *flags)
+    finally:
+        jax.config.update("jax_enable_x64", before)
+    assert result.returncode == 0, result.stderr
+    bits = {"float32": 4, "float64": 8}[dtype]
+    # y and z, 32 rows of 17 positions of width 32.
+    carried = json.loads(result.stdout)["memory_bytes"]["carry"]
+    assert 0 < carried - 2 * 32 * 17 * 32 * bits < 32 * 17 * 32
+
+
+@pytest.mark.parametrize("imported", ["", "import jax\n"])
+def test_compilations_are_kept_also_where_jax_is_imported_already(tmp_path, imported):
+    program = (
+        f"{imported}from trm_jax.runtime import cli\n"
+        "def main(argv):\n"
+        "    import jax\n"
+        "    print(jax.config.jax_compilation_cache_dir)\n"
+        "    return 0\n"
+        "cli.run(main)"
+    )
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for kept in (str(tmp_path / "trm_jax"), "elsewhere"):
+        env.pop("JAX_COMPILATION_CACHE_DIR", None)
+        if kept == "elsewhere":  # an own choice stays
+            env["JAX_COMPILATION_CACHE_DIR"] = kept
+        line = [sys.executable, "-c", program]
+        out = subprocess.check_output(line, env=env, cwd=ROOT, text=True)
+        assert out.strip() == kept
 
 
 def test_a_run_leaves_config_data_identity_and_one_line_per_logged_step(run):
@@ -179,7 +254,7 @@ def test_eval_by_default_repeats_the_runs_own_last_evaluation(run):
     ],
 )
 def test_wrong_eval_flags_end_in_one_clear_message(run, flags, named):
-    refused(call("eval.py", f"--workdir={run[0]}", *flags), *named)
+    refused(call_here(eval_command.main, f"--workdir={run[0]}", *flags), *named)
 
 
 def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
@@ -192,26 +267,19 @@ def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
 
 
 def test_eval_of_a_folder_that_is_no_workdir(tmp_path):
-    refused(call("eval.py", f"--workdir={tmp_path}"), "config.json", "not found")
+    result = call_here(eval_command.main, f"--workdir={tmp_path}")
+    refused(result, "config.json", "not found")
 
 
-@pytest.mark.parametrize(
-    ("name", "section", "key"),
-    [
-        ("config.json", "train", "on_non_finite"),
-        ("dataset.json", "sizes", "num_puzzles"),
-    ],
-)
-@pytest.mark.parametrize("script", ["eval.py", "solve.py"])
-def test_workdirs_of_other_versions_are_named(
-    run, tmp_path, script, name, section, key
-):
+@pytest.mark.parametrize("module", [eval_command, solve])
+def test_workdirs_of_format_1_are_refused(run, tmp_path, module):
     for file in ("config.json", "dataset.json"):
         shutil.copy(run[0] / file, tmp_path)
-    tree = json.loads((tmp_path / name).read_text())
-    del tree[section][key]
-    (tmp_path / name).write_text(json.dumps(tree))
-    refused(call(script, f"--workdir={tmp_path}"), name, f"{section}.{key}")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["rule"]  # it has come with format 2
+    path.write_text(json.dumps(config))
+    refused(call_here(module.main, f"--workdir={tmp_path}"), str(path), "has no rule")
 
 
 def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
@@ -221,8 +289,8 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     again = call("train.py", where, *SHORT)
     assert again.returncode == 0
     assert "step 20 of 20" in again.stdout
-    other = call("train.py", where, *SHORT, "--config.model.l_cycles=3")
-    refused(other, "config.json", "model.l_cycles: 2 -> 3")
+    other = call("train.py", where, *SHORT, "--config.rule.trm.l_cycles=3")
+    refused(other, "config.json", "rule.trm.l_cycles: 2 -> 3")
     other = call("train.py", where, *SHORT, "--config.data.seed=1")
     refused(other, "data.seed: 0 -> 1")
     # Refused for its data, a run leaves nothing of its config behind.

@@ -2,38 +2,29 @@
 """Config files and flags that are wrong: one line that says what and where."""
 
 import re
-import sys
 
 import pytest
 from absl import flags
-from ml_collections import config_flags
 
 from configs import default
+from trm_jax.commands import config_flag
 from trm_jax.errors import ConfigError
-from trm_jax.runtime import command_line
+from trm_jax.runtime.workdir import flatten
 
 # By ml_collections, of the interpreter's own module.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 HEAD = "from configs import smoke\ndef get_config():\n    c = smoke.get_config()\n"
 
 
-@pytest.fixture
-def resolved(monkeypatch):
-    """What train.py does with such arguments, by flags of its own."""
-
-    def resolve(*arguments):
-        own = flags.FlagValues()
-        sys.modules.pop("config_config", None)  # another file's, for ml_collections
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        monkeypatch.setattr(command_line.flags, "FLAGS", own)
-        holder = config_flags.DEFINE_config_file("config", flag_values=own)
-        command_line.parse_flags()
-        return command_line.resolved_config(holder, like=default.get_config())
-
-    return resolve
+def resolved(*arguments):
+    """What train.py makes of such arguments."""
+    argv = ["train.py", *arguments]
+    values = flags.FlagValues()
+    config_flag.define(values, argv)
+    return config_flag.read(values, argv, like=default.get_config().to_dict())
 
 
-def test_a_right_one_is_taken_with_its_overrides_and_locked(resolved):
+def test_a_config_is_taken_with_its_overrides_and_locked():
     config = resolved("--config=configs/smoke.py", "--config.train.steps=7")
     assert config.train.steps == 7
     with pytest.raises(AttributeError):
@@ -72,7 +63,12 @@ def test_a_right_one_is_taken_with_its_overrides_and_locked(resolved):
         "few keys": (
             "from ml_collections import ConfigDict\n"
             "def get_config():\n    return ConfigDict({'seed': 1})\n",
-            r"it has no data.allow_leaks, .* and \d+ more; expected: .*default.py",
+            r"it has no data.arc.allow_leaks, .* and \d+ more; expected: .*default.py",
+        ),
+        "of format 1": (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'optim': {'b1': 1.0}})\n",
+            r"its key optim.b1 has moved to optim.adam_atan2.b1",
         ),
         "one too many": (
             f"{HEAD}    c.model.depth = 3\n    return c\n",
@@ -80,7 +76,7 @@ def test_a_right_one_is_taken_with_its_overrides_and_locked(resolved):
         ),
     }.values(),
 )
-def test_a_wrong_file_is_told_with_its_place(resolved, tmp_path, text, told):
+def test_a_wrong_file_is_told_with_its_place(tmp_path, text, told):
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -100,17 +96,45 @@ def test_a_wrong_file_is_told_with_its_place(resolved, tmp_path, text, told):
         (["--config=configs/smoke.py", "more"], "unexpected argument 'more'"),
         (
             ["--config=configs/smoke.py", "--config.train.stesp=1"],
-            "--config.train.stesp: unknown key 'stesp' Did you mean \"steps\"",
+            "--config.train.stesp: unknown key; did you mean --config.train.steps?",
         ),
         (
             ["--config=configs/smoke.py", "--config.trian.steps=1"],
-            "--config.trian.steps: unknown key 'trian' Did you mean \"train\"",
+            "--config.trian: unknown key; did you mean --config.train?",
         ),
-        (["--config=configs/smoke.py", "--config.=1"], "--config: ValueError: "),
+        (["--config=configs/smoke.py", "--config.=1"], "--config.: unknown key"),
+        (
+            ["--config=configs/smoke.py", "--config.seed.a=1"],
+            "--config.seed.a: unknown key; --config.seed is a value",
+        ),
+        (
+            ["--config=configs/smoke.py", "--noconfig.train.stesp"],
+            "--config.train.stesp: unknown key",
+        ),
     ],
 )
-def test_wrong_arguments_are_told(resolved, arguments, told):
+def test_wrong_arguments_are_told(arguments, told):
     with pytest.raises(ConfigError) as error:
         resolved(*arguments)
     assert str(error.value).startswith(told)
     assert "\n" not in str(error.value)
+
+
+FLAT = set(flatten(default.get_config().to_dict()))
+
+
+@pytest.mark.parametrize(("old", "new"), config_flag.MOVED.items())
+def test_a_key_that_has_moved_names_its_new_place(old, new):
+    assert old not in FLAT
+    assert set(new.replace(" and ", " or ").split(" or ")) <= FLAT
+    with pytest.raises(ConfigError) as error:
+        resolved("--config=configs/smoke.py", f"--config.{old}=1")
+    assert str(error.value) == f"--config.{old}: the key has moved to {new}"
+
+
+def test_two_commands_share_no_flag():
+    smoke = resolved("--config=configs/smoke.py", "--config.train.steps=7")
+    other = resolved("--config=configs/sudoku_cpu.py", "--config.train.batch_size=5")
+    assert (smoke.train.steps, other.train.batch_size) == (7, 5)
+    assert other.train.steps == 6_000
+    assert "config" not in flags.FLAGS
