@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short runs with batches that make a step not finite."""
 
-import json
-
 import numpy as np
 
 import train
@@ -25,14 +23,14 @@ TRAIN_LOADER = loader.TrainLoader
 
 
 def runner(monkeypatch):
-    """Train in a folder with some batches spoilt, or with others in their place."""
+    """Train in a folder with some batches spoilt."""
     share_compilations(monkeypatch)
 
-    def start(folder, config, *, bad=(), number=lambda k: k, stop=lambda: False):
+    def start(folder, config, *, bad=(), stop=lambda: False):
         class Loader(TRAIN_LOADER):
             def __call__(self, k):
-                batch = super().__call__(number(k))
-                if number(k) in bad:
+                batch = super().__call__(k)
+                if k in bad:
                     batch["puzzle_id"][:] = NOWHERE
                 return batch
 
@@ -41,11 +39,6 @@ def runner(monkeypatch):
         return train.train(config, str(folder))
 
     return start
-
-
-def rollbacks(folder):
-    path = folder / "rollbacks.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def assert_same_run(folder, other):

@@ -14,6 +14,7 @@ import pytest
 from tests.helpers.tiny import tiny_config, tiny_optim
 from trm_jax.errors import CheckpointError
 from trm_jax.model.model import TRM
+from trm_jax.runtime import manifest
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import leaf_digests, state_digest
 from trm_jax.training.sharding import make_mesh, state_shardings
@@ -119,7 +120,7 @@ def test_nothing_saved_is_no_error_but_a_step_asked_for_is(tmp_path):
 
 def test_what_a_kill_left_of_a_save_is_removed_by_the_next_run_alone(tmp_path):
     save(tmp_path, 1)
-    cut = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    cut = tmp_path / "checkpoints" / "2.tmp-1"
     cut.mkdir()
     Checkpoints(tmp_path).close()
     assert cut.exists()  # reading touches nothing: a run may be saving just now
@@ -137,6 +138,21 @@ def test_trouble_of_the_machine_sets_nothing_aside(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints._handler, "restore", restore)
     with pytest.raises(jax.errors.JaxRuntimeError):
         checkpoints.restore_newest(like(make_state()))
+    assert (tmp_path / "checkpoints" / "1").exists()
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "a*?", "50 % of #1"])
+def test_any_folder_name_will_do(tmp_path, name):
+    save(tmp_path / name, 1, 2)
+    chex.assert_trees_all_equal(restore(tmp_path / name), make_state(2))
+
+
+def test_a_checkpoint_of_another_format_is_refused_not_aside(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "FORMAT", 1)
+        save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="format 1, expected 2"):
+        restore(tmp_path)
     assert (tmp_path / "checkpoints" / "1").exists()
 
 

@@ -10,6 +10,7 @@ import sys
 import chex
 import jax.numpy as jnp
 import pytest
+from trm_jax.runtime.step_folders import StepFolders
 
 import train
 from data_pipeline import sources
@@ -20,7 +21,6 @@ from trm_jax.runtime import cli, processes, trainer
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
 from trm_jax.runtime.non_finite import NonFiniteError, check_finite
-from trm_jax.runtime.step_folders import StepFolders
 from trm_jax.runtime.trainer import Cadence
 from trm_jax.training.build import build
 

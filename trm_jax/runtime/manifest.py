@@ -17,7 +17,7 @@ from trm_jax.errors import CheckpointError
 from trm_jax.training.sharding import path_string
 from trm_jax.types import TrainState
 
-FORMAT = 1
+FORMAT = 2  # 1: the versions before rules
 
 
 class DamagedError(Exception):

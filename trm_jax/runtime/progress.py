@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A progress bar on a terminal; elsewhere the log lines alone tell."""
+"""How far a run is: a bar on a terminal, lines elsewhere."""
 
 import io
 import logging
@@ -8,12 +8,18 @@ import sys
 import time
 from typing import Any
 
-from trm_jax.runtime.clock import clock_time
-
 WIDTH = 30
 REDRAW_S = 0.2
 LINE_S = 5.0  # seconds between progress lines where there is no terminal
 log = logging.getLogger(__name__)
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as h:mm:ss; `?` for a number that is not finite."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class ProgressBar:

@@ -13,11 +13,10 @@ from typing import Any
 import optax
 
 from trm_jax.errors import SaveError
-from trm_jax.runtime import processes
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.clock import clock_time
 from trm_jax.runtime.metric_writer import MetricWriter
-from trm_jax.runtime.non_finite import Guard, NonFiniteError, Seen
+from trm_jax.runtime.non_finite import Guard, Seen
+from trm_jax.runtime.progress import clock_time
 from trm_jax.training.metrics import mean_metrics
 from trm_jax.types import Batch, TrainState
 
@@ -57,48 +56,36 @@ class Trainer:
     batches: Callable[[int, int], Iterator[Batch]]  # for steps first + 1 to last
     evaluate: Callable[[TrainState, OnBatch], dict[str, Any]]
     checkpoints: Checkpoints
-    restore: Callable[[], TrainState | None]  # the newest checkpoint
-    open_writer: Callable[[int], MetricWriter]  # after a restore at that step
+    writer: MetricWriter
     guard: Guard
     cadence: Cadence
     schedule: optax.Schedule
     on_save_error: str = "stop"
     before_save: Callable[[], None] = lambda: None
-    # Several processes must ask equally often. Whether this loop asks hangs on the step
-    # and on earlier answers alone, and an evaluation asks after each of its batches.
+    # All processes must call this equally often. The loop does: its calls depend only
+    # on the step and on earlier answers, and an evaluation calls it once a batch.
     stop_requested: Callable[[], bool] = lambda: False
     on_step: Callable[[int], None] = lambda step: None
-    _writer: MetricWriter = dataclasses.field(init=False)
     _clock: tuple[float, int] = (0.0, 0)
 
     def run(self, state: TrainState) -> TrainState:
-        """Train to the last step. What a step calls for is done when it is reached.
+        """Train to the last step; log, evaluate and save at the steps that call for it.
 
-        A resumed run therefore writes the line that a kill cut off, and no other twice.
+        A resumed run first does what is still to do after the step it starts from, so
+        that it writes the line that a kill cut off, and no other line twice.
 
         Raises:
           Stopped: a stop was requested; the state has been saved.
           NonFiniteError: a loss or gradient sum is not finite; nothing was saved.
           SaveError: a save failed, and it was the last or on_save_error is "stop".
         """
-        while True:
-            try:
-                return self._run_from(state)
-            except NonFiniteError as error:
-                # A new one: frames of the old one, and of its context, hold the state.
-                fault = NonFiniteError(str(error), error.step)
-            del state
-            state = self._rolled_back(fault)
-
-    def _run_from(self, state: TrainState) -> TrainState:
         first, last = int(state.step), self.cadence.steps
         self._restart_clock(first)
         self.guard.start(state)
-        with closing(self.open_writer(first)) as self._writer:
+        with closing(self.writer):
             self._after_step(first, state)
             seen = Seen.of(first, state)
             for step, batch in enumerate(self.batches(first, last), start=first + 1):
-                processes.enter(f"step {step}")
                 state = self.train_step(state, batch)
                 self.guard.check(seen)  # a step late: the device is not kept waiting
                 seen = Seen.of(step, state)
@@ -106,19 +93,7 @@ class Trainer:
                 if self._anything_due(step) or self.stop_requested():
                     self.guard.check(seen)
                     self._after_step(step, state)
-            self._writer.sync()
-        return state
-
-    def _rolled_back(self, fault: NonFiniteError) -> TrainState:
-        """The state to go on from; raises `fault` where there is none."""
-        if self.guard.policy != "rollback":
-            raise fault
-        self.before_save()  # another may write here by now
-        self._tolerate(self.checkpoints.wait)
-        state = self.restore()
-        if state is None:
-            raise fault
-        self.guard.roll_back(int(state.step), fault)
+            self.writer.sync()
         return state
 
     def _anything_due(self, step: int) -> bool:
@@ -129,28 +104,27 @@ class Trainer:
     def _after_step(self, step: int, state: TrainState) -> None:
         """Log, evaluate and save as far as they are due; stop if asked to."""
         self._tolerate(self.checkpoints.poll)
-        if step > self._writer.last_step:
+        if step > self.writer.last_step:
             record = self._record(step, state)
             if record:
                 line = {"step": step} | record
-                self._tolerate(lambda: self._writer.write(line))
+                self._tolerate(lambda: self.writer.write(line))
         stop, last = self.stop_requested(), self.cadence.steps
         if stop or self.cadence.due(step, self.cadence.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
         # The last step is always logged: no line means that its evaluation was cut.
-        if stop and (step < last or self._writer.last_step < step):
+        if stop and (step < last or self.writer.last_step < step):
             raise Stopped(f"stopped after step {step}; saved, run again to resume")
 
     def _save(self, step: int, state: TrainState, *, is_last: bool) -> None:
-        processes.enter(f"save of step {step}")
         self.before_save()
-        save = partial(self.checkpoints.save, state, before=self._writer.sync)
-        if not is_last:
+        self._tolerate(self.checkpoints.wait)  # for the save before
+        save = partial(self.checkpoints.save, state, before=self.writer.sync)
+        if is_last:
+            save()
+            self.checkpoints.wait()
+        else:
             self._tolerate(save)
-            return
-        self._tolerate(self.checkpoints.wait)  # for the one before
-        save()
-        self.checkpoints.wait()
 
     def _tolerate(self, act: Callable[[], None]) -> None:
         """Go on where a save failed, if the config says so."""
@@ -199,7 +173,6 @@ class Trainer:
         return record | {"lr": learning_rate, "steps_per_s": known_rate}
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
-        processes.enter(f"evaluation after step {step}")
         scores = self.evaluate(state, self._raise_if_stopped)
         floats = {k: v for k, v in scores.items() if isinstance(v, float)}
         shown = "  ".join(f"{k} {v:.4f}" for k, v in floats.items())
