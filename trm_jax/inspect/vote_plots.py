@@ -8,7 +8,6 @@ pass@K over training steps, and selection against coverage at the last step; the
 column compares the runs.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from trm_jax.errors import ConfigError
+from trm_jax.inspect.plots import draw, figure_parser, read_metrics
 
 OUTCOMES = (  # of a test input, by the rank of its right answer
     ("right answer first", "#2a9d8f", lambda rank: rank == 0),
@@ -40,10 +40,9 @@ def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
 
 def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
     """Records of the evaluations during training that were voted: step, eval/pass@K."""
-    path = Path(workdir) / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    voted = [line for line in lines if "eval/pass@1" in line and line.endswith("}")]
-    return list(map(json.loads, voted))
+    if not (Path(workdir) / "metrics.jsonl").exists():
+        return []
+    return [record for record in read_metrics(workdir) if "eval/pass@1" in record]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -195,11 +194,4 @@ def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.vote_plots")
-    parser.add_argument("out")
-    parser.add_argument("workdir", nargs="+")
-    args = parser.parse_args()
-    try:
-        plot_votes(args.workdir, args.out)
-    except ConfigError as error:
-        parser.error(str(error))
+    draw(plot_votes, figure_parser("vote_plots"))
