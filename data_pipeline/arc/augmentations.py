@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline import dihedral
-from data_pipeline.arc.grids import NUM_COLOURS
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.text_files import shorten
+from .. import dihedral
+from ..errors import DataError
+from ..hashing import random_below, random_bits
+from ..text_files import shorten
+from .grids import NUM_COLOURS
 
 NUM_PERMUTATIONS = math.factorial(NUM_COLOURS - 1)
 NUM_CODES = dihedral.COUNT * NUM_PERMUTATIONS

@@ -9,8 +9,8 @@ import hashlib
 
 import numpy as np
 
-from data_pipeline.dihedral import cell_sources
-from data_pipeline.spec import PAD_ID
+from ..dihedral import cell_sources
+from ..spec import PAD_ID
 
 END_ID = 1
 FIRST_COLOUR = 2

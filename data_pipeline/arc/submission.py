@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, as_object, item, read_json
-from data_pipeline.arc.json_tasks import Task, check_names
-from data_pipeline.errors import DataError
+from ..errors import DataError
+from ..json_files import as_list, as_object, item, read_json
+from .json_grids import as_grid
+from .json_tasks import ArcTask, check_names
 
 ATTEMPTS = ("attempt_1", "attempt_2")
 
@@ -25,7 +26,7 @@ _NO_ANSWER = np.zeros((0, 0), np.uint8)
 def write_submission(
     path: str | pathlib.Path,
     attempts: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
-    tasks: list[Task],
+    tasks: list[ArcTask],
 ) -> None:
     """Write the attempts, grids `r c`, one tuple per test input, at once or not at all.
 
@@ -49,7 +50,7 @@ def write_submission(
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def check_submission(path: str | pathlib.Path, tasks: list[Task]) -> None:
+def check_submission(path: str | pathlib.Path, tasks: list[ArcTask]) -> None:
     """Raise DataError unless the file holds two valid attempts for every test input."""
     path = pathlib.Path(path)
     _check(read_json(path), tasks, path)
@@ -59,7 +60,7 @@ def _rows(grid: np.ndarray) -> list:
     return grid.tolist() if grid.size else [[0]]
 
 
-def _check(value: Any, tasks: list[Task], path: pathlib.Path) -> None:
+def _check(value: Any, tasks: list[ArcTask], path: pathlib.Path) -> None:
     content = as_object(value, str(path), "object of task ids", "task")
     check_names(content, tasks, path)
     for task in tasks:

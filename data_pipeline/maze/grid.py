@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PAD_ID, PuzzleSpec
+from ..errors import DataError
+from ..spec import PAD_ID, PuzzleSpec
 
 CHARACTERS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(1, 6)
@@ -28,7 +28,7 @@ class MazeShape:
     def __post_init__(self) -> None:
         if not SMALLEST_SIDE <= self.side <= LARGEST_SIDE:
             expected = f"expected {SMALLEST_SIDE} to {LARGEST_SIDE}"
-            raise DataError(f"data.side = {self.side}; {expected}")
+            raise DataError(f"data.maze.side = {self.side}; {expected}")
 
     @property
     def num_cells(self) -> int:
@@ -37,9 +37,12 @@ class MazeShape:
 
     @property
     def spec(self) -> PuzzleSpec:
-        """Sizes for the model: PAD and the characters; only the blank puzzle id."""
+        """Sizes for the model: PAD and the characters; only the blank puzzle id.
+
+        A free cell is one to be filled in: it stays free or is on the path.
+        """
         grid_shape = (self.side, self.side)
-        return PuzzleSpec(1 + len(CHARACTERS), self.num_cells, 1, grid_shape)
+        return PuzzleSpec(1 + len(CHARACTERS), grid_shape, blank=FREE)
 
 
 def encode(text: str) -> np.ndarray:

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-import train
 from configs import sudoku_cpu
 from data_pipeline.errors import DataError
 from tests.helpers.runs import ROOT
+from trm_jax.commands import train
 from trm_jax.runtime import cli
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
@@ -27,7 +27,7 @@ def as_data(path, kind, tmp_path):
             data |= {"task": "maze"}
         case "arc":
             subsets = {"train_subsets": ("training",), "test_subset": "training"}
-            data |= {"task": "arc", "source": "json", **subsets}
+            data |= {"task": "arc", "source": "json", "arc": subsets}
         case "built":
             folder = tmp_path / "test"
             if (path / "train").exists():
@@ -41,8 +41,9 @@ def run_on(path, kind, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
     config = sudoku_cpu.get_config()
     config.data.update(as_data(path, kind, tmp_path))
-    config.model.update(d_model=8, swiglu_width=8, token_mlp_width=8, prefix_len=1)
-    config.model.max_supervision_steps = 1
+    config.model.update(d_model=8, prefix_len=1)
+    config.model.swiglu.width = config.model.token_mlp.width = 8
+    config.halting.max_supervision_steps = 1
     config.train.update(steps=1, batch_size=2)
     config.eval.batch_size = 4
     return train.train(config.lock(), str(tmp_path / "run"))

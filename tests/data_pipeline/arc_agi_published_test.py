@@ -3,14 +3,15 @@ import pathlib
 
 import pytest
 
-from data_pipeline.arc_agi.prepare import main, prepare
-from data_pipeline.arc_agi.reader import SUBSETS
 from data_pipeline.errors import DataError
+from data_pipeline.prepared.arc_agi.names import SUBSETS
+from data_pipeline.prepared.arc_agi.prepare import main
 from tests.data_pipeline.arc_agi_oracle import (
     assert_equal,
     command,
     from_json,
     from_prepared,
+    prepare,
 )
 
 ARC = pathlib.Path(__file__).parents[3] / "shared" / "data" / "arc"

@@ -1,2 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recurs: one file a rule. Read `recursion.py`, then `trm.py`."""
+"""What recurs: one file a rule. Read `recursion.py`, then `trm.py`.
+
+A new rule is one file here, and one entry in `RULES`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trm_jax.errors import ConfigError
+from trm_jax.rules.base import Rule
+from trm_jax.rules.trm import TRM
+from trm_jax.settings import read
+
+RULES: dict[str, type[Any]] = {"trm": TRM}
+
+
+def make_rule(section: Mapping[str, Any]) -> Rule:
+    """The rule that config.rule names, with its own section. Raises ConfigError."""
+    name = section["name"]
+    if name not in RULES:
+        names = ", ".join(RULES)
+        raise ConfigError(f"rule.name = {name!r}; expected one of {names}")
+    return read(RULES[name], section[name], f"rule.{name}")

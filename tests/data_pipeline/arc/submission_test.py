@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from data_pipeline.arc.bundles import Pair, Task, read_subset
+from data_pipeline.arc.bundles import Pair, read_subset
+from data_pipeline.arc.json_tasks import ArcTask
 from data_pipeline.arc.submission import check_submission, write_submission
 from data_pipeline.errors import DataError
 from tests.data_pipeline.arc.files import BAD, write_json
@@ -30,7 +31,9 @@ def test_format_is_that_of_the_published_scorer(tmp_path):
         )
         written = bytes(file["submission"])
     tasks = [
-        Task(name, (), tuple(Pair(np.array(p["input"]), None) for p in puzzle["test"]))
+        ArcTask(
+            name, (), tuple(Pair(np.array(p["input"]), None) for p in puzzle["test"])
+        )
         for name, puzzle in puzzles.items()
     ]
     attempts = {

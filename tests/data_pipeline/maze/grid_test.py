@@ -24,10 +24,10 @@ def test_grid_is_shown_row_by_row_and_padding_too():
 
 def test_sizes():
     assert MazeShape(30).num_cells == 900
-    assert MazeShape(30).spec == PuzzleSpec(6, 900, 1, (30, 30))
+    assert MazeShape(30).spec == PuzzleSpec(6, (30, 30), blank=2)
 
 
 @pytest.mark.parametrize("side", [-1, 0, 1, 63])
 def test_sides_out_of_range_are_refused(side):
-    with pytest.raises(DataError, match=f"data.side = {side}; expected 2 to 62"):
+    with pytest.raises(DataError, match=rf"maze\.side = {side}; expected 2 to 62"):
         MazeShape(side)
