@@ -19,9 +19,10 @@ PANELS = (
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of one run, in order of steps."""
+    """The records of one run, in order of steps; a last line cut by a kill is left."""
     text = (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    lines, _, _ = text.rpartition("\n")
+    return [json.loads(line) for line in lines.splitlines()]
 
 
 def plot_curves(
