@@ -4,6 +4,8 @@
 import re
 import sys
 
+import pytest
+
 from tests.helpers.process_group import ProcessGroup
 from tests.runtime.checkpoint_test import like, make_state
 from trm_jax.runtime.checkpoint import Checkpoints
@@ -98,6 +100,7 @@ cli.run(main, "", user_errors=())
 """
 
 
+@pytest.mark.slow
 def test_trouble_of_one_process_is_trouble_of_both(tmp_path):
     line = [sys.executable, "-c", SCRIPT]
     env = {i: {"FOLDER": str(tmp_path / "run")} for i in range(2)}

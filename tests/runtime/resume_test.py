@@ -171,7 +171,7 @@ def assert_survives_kills(tmp_path, kills, steps):
 
 
 def test_kill_9_loses_nothing(tmp_path):
-    assert_survives_kills(tmp_path, kills=2, steps=300)
+    assert_survives_kills(tmp_path, kills=1, steps=100)
 
 
 @pytest.mark.slow

@@ -28,10 +28,10 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(workdir) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return [json.loads(line) for line in lines.splitlines()]
 
 
 def plot_curves(

@@ -8,7 +8,6 @@ pass@K over training steps, and selection against coverage at the last step; the
 column compares the runs.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from trm_jax.errors import ConfigError
 from trm_jax.inspect.plots import draw, figure_parser, read_metrics
+from trm_jax.runtime.workdir import read_json
 
 OUTCOMES = (  # of a test input, by the rank of its right answer
     ("right answer first", "#2a9d8f", lambda rank: rank == 0),
@@ -29,7 +29,7 @@ def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
     """The reports of a run that hold votes, by step; ConfigError if none does."""
     folder = Path(workdir) / "eval"
     paths = [p for p in folder.glob("step_*.json") if "-" not in p.name]
-    reports = [report for report in map(_read, paths) if "pass_at" in report]
+    reports = [report for report in map(read_json, paths) if "pass_at" in report]
     if not reports:
         raise ConfigError(
             f"{folder} holds no step_*.json with votes; run eval.py first"
@@ -43,13 +43,6 @@ def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
     if not (Path(workdir) / "metrics.jsonl").exists():
         return []
     return [record for record in read_metrics(workdir) if "eval/pass@1" in record]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not readable as JSON: {error}") from error
 
 
 def plot_votes(workdirs: Sequence[str | Path], out: str | Path) -> None:

@@ -4,20 +4,29 @@
 A new rule is one file here, and one entry in `RULES`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from trm_jax.errors import ConfigError
 from trm_jax.rules.base import Rule
 from trm_jax.rules.trm import TRM
-from trm_jax.settings import read
+from trm_jax.settings import knob, read
 
 RULES: dict[str, type[Any]] = {"trm": TRM}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuleSettings:
+    """config.rule, without the sections of the rules."""
+
+    name: str = knob("trm", "Which of the sections below.")
+
+
 def make_rule(section: Mapping[str, Any]) -> Rule:
     """The rule that config.rule names, with its own section. Raises ConfigError."""
-    name = section["name"]
+    own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+    name = read(RuleSettings, own, "rule").name
     if name not in RULES:
         names = ", ".join(RULES)
         raise ConfigError(f"rule.name = {name!r}; expected one of {names}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelSettings
 from trm_jax.model.sublayers import SUBLAYERS, operator
-from trm_jax.rules import RULES
+from trm_jax.rules import RULES, RuleSettings
 from trm_jax.rules.halting import Halting
 from trm_jax.settings import defaults, knob, read, unknown_key
 from trm_jax.training.optim import OPTIMIZERS, OptimSettings
@@ -94,16 +94,16 @@ class RunSettings(NamedTuple):
     mesh: MeshSettings
 
 
-_PLAIN = {"halting": Halting, "train": Train, "eval": Eval, "mesh": MeshSettings}
+PLAIN = {"halting": Halting, "train": Train, "eval": Eval, "mesh": MeshSettings}
 
 
 def default_config() -> dict[str, Any]:
     """Every section but `data`, with the settings of the TRM paper."""
     operators = {op.section: op.Settings for op in SUBLAYERS.values()}
     model = defaults(ModelSettings) | _sections(operators)
-    rule = {"name": "trm"} | _sections(RULES)
+    rule = defaults(RuleSettings) | _sections(RULES)
     optim = defaults(OptimSettings) | _sections(OPTIMIZERS)
-    plain = _sections(_PLAIN)
+    plain = _sections(PLAIN)
     halting = plain.pop("halting")
     first = {"model": model, "rule": rule, "halting": halting, "optim": optim}
     return defaults(Seed) | first | plain
@@ -132,7 +132,7 @@ def read_run(config: Mapping[str, Any]) -> RunSettings:
     _refuse_unread(config, known)
     seed = read(Seed, {"seed": config["seed"]}, "").seed
     plain: dict[str, Any] = {
-        name: read(kind, config[name], name) for name, kind in _PLAIN.items()
+        name: read(kind, config[name], name) for name, kind in PLAIN.items()
     }
     return RunSettings(seed=seed, **plain)
 
