@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import matmul_rate
-from data_pipeline import sources
+from data_pipeline import tasks
 from trm_jax.training.build import build
 from trm_jax.training.cost import step_flops
 
@@ -42,7 +42,7 @@ def sizes_of(name: str, config: Any) -> dict[str, Any]:
         ids = ARC_IDS[name]
         shape = [config.data.arc.side] * 2
         return {"vocab_size": 12, "grid_shape": shape, "num_puzzles": ids, "blank": -1}
-    return sources.spec_of(**config.data).sizes
+    return tasks.spec_of(config.data).sizes
 
 
 def measure(

@@ -60,7 +60,7 @@ KINDS = {
     "arc": arc.check,
     "built": check_built,
 }
-USAGE = f"usage: python -m data_pipeline.check {{{','.join(KINDS)}}} PATH\n"
+USAGE = f"usage: python -m {__package__}.check {{{','.join(KINDS)}}} PATH\n"
 
 
 if __name__ == "__main__":

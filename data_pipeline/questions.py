@@ -106,7 +106,7 @@ class Questions:
 
         The last batch is padded with rows of weight 0, whose numbers count on.
         `puzzle_ids` = "blank" or "random" hides which puzzle it is: it shows id 0, or
-        any of the `num_puzzles` - 1 ids above, which follows from the row alone.
+        any of the `num_puzzles` - 1 ids above, which depends only on the row.
         """
         for first in range(start, self.num_rows, batch_size):
             rows = slice(first, first + batch_size)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Augmented forms of puzzles: what loaders and evaluation ask of every task.
 
-Form 0 of a puzzle is the puzzle as it is; the others follow from (puzzle, index) alone,
+Form 0 of a puzzle is the puzzle as it is; the others depend only on (puzzle, index),
 so nothing augmented is stored.
 """
 

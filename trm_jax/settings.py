@@ -27,9 +27,9 @@ def knob(
     default: Any,
     doc: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    below: int | float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """A dataclass field with its default, meaning and range.

@@ -12,7 +12,7 @@ from .variants import ArcVariants
 
 
 class Tasks(NamedTuple):
-    """The chosen ones: of `test`, the demonstrations alone are trained on."""
+    """The chosen ones: of `test`, only the demonstrations are trained on."""
 
     train: list[ArcTask]
     test: list[ArcTask]

@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ArcTask:
-    """The pairs that are shown, and those whose output is asked for."""
+    """The pairs that are shown, and those whose output must be found."""
 
     name: str
     train: tuple[Pair, ...]
@@ -96,7 +96,7 @@ def listed(names: list[str]) -> str:
 
 
 def pair_key(pair: Pair) -> bytes:
-    """The content of a pair: equal for equal pairs alone."""
+    """The content of a pair: equal only for equal pairs."""
     grids = [grid for grid in pair if grid is not None]
     return b"".join(bytes(grid.shape) + grid.tobytes() for grid in grids)
 

@@ -217,7 +217,7 @@ def _check_leaks(
 ) -> list[str]:
     """Warnings; DataError where answers to test inputs would be trained on.
 
-    The same demonstrations under another name are a warning alone: ARC-AGI-1 itself
+    The same demonstrations under another name are only a warning: ARC-AGI-1 itself
     has such a pair of tasks.
     """
     leaks = find_leaks(test, train)

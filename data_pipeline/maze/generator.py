@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """New mazes with long shortest paths, from a seed.
 
-Maze i of a split is a function of the seed, the split and i alone: the first of its
+Maze i of a split depends only on the seed, the split and i: it is the first of its
 draws that is accepted. A draw is a share of walls, the walls, and S. K cells are far
 enough away; the draw is accepted with a chance proportional to K, and G is any of them.
 That is as if G were drawn from all cells, and mazes without a long path thrown away.
@@ -92,7 +92,7 @@ def _mazes(draws: "_Draws", split: int, count: int, limit: int) -> PuzzleSet:
 
 @dataclasses.dataclass(frozen=True)
 class _Draws:
-    """What is asked for; draws by the keys split, maze and number of the draw."""
+    """A request, and its draws by the keys split, maze and number of the draw."""
 
     shape: MazeShape
     min_moves: int

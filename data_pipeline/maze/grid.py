@@ -5,7 +5,6 @@ Tokens: 0 PAD, then `#` wall, space free, `S` start, `G` goal, `o` path.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -15,8 +14,6 @@ from ..spec import PAD_ID, PuzzleSpec
 CHARACTERS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(1, 6)
 SMALLEST_SIDE, LARGEST_SIDE = 2, 62  # a row and its two margins are bits of one word
-
-_PAD_CHARACTER = "?"  # a wrong answer may hold it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +48,3 @@ def encode(text: str) -> np.ndarray:
     for token, character in enumerate(CHARACTERS, PAD_ID + 1):
         table[ord(character)] = token
     return np.frombuffer(text.encode("ascii").translate(table), np.uint8)
-
-
-def decode(tokens: np.ndarray) -> str:
-    """One maze's tokens `m` -> its characters; `?` for PAD."""
-    return "".join((_PAD_CHARACTER + CHARACTERS)[token] for token in tokens)
-
-
-def grid_text(tokens: np.ndarray) -> str:
-    """One maze's tokens `m` -> its rows as lines of text."""
-    text, side = decode(tokens), math.isqrt(len(tokens))
-    return "\n".join(text[i : i + side] for i in range(0, len(text), side))

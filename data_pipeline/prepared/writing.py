@@ -109,7 +109,7 @@ def puzzle_parser(
     new = sources.add_parser("generator", parents=parents, help="make new puzzles")
     fields = dataclasses.fields(task_module(task).Settings)
     for field in fields:
-        if "sources" in field.metadata:  # the generator alone reads it
+        if "sources" in field.metadata:  # only the generator reads it
             kind = (get_args(field.type) or (field.type,))[0]
             new.add_argument(
                 f"--{field.name}",

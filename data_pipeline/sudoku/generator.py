@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """New Sudoku puzzles with exactly one solution, from a seed.
 
-Draw k is a function of the seed and k alone. A random full grid (not uniform among all
+Draw k depends only on the seed and k. A random full grid (not uniform among all
 grids) loses clues in random order, each where the solution stays unique; of the
 puzzles that DIGS different orders give, the one with the highest rating is kept.
 """

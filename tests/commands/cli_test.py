@@ -141,8 +141,10 @@ def test_a_malformed_row_is_refused_with_its_place(tmp_path):
     bad = ROOT / "tests/data_pipeline/bad/sudoku_illegal_char.csv"
     flags = [f"--config.data.train={bad}", f"--config.data.test={bad}"]
     config = "--config=configs/sudoku_cpu.py"
-    result = call_here(train.main, f"--workdir={tmp_path}", config, *flags)
+    folder = tmp_path / "w"
+    result = call_here(train.main, f"--workdir={folder}", config, *flags)
     refused(result, "sudoku_illegal_char.csv", "row 4 (line 5)", "'x'")
+    assert not folder.exists()
 
 
 def test_dry_run_reports_costs_and_writes_nothing(tmp_path):
@@ -289,14 +291,14 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     again = call("train.py", where, *SHORT)
     assert again.returncode == 0
     assert "step 20 of 20" in again.stdout
-    other = call("train.py", where, *SHORT, "--config.rule.trm.l_cycles=3")
+    other = call_here(train.main, where, *SHORT, "--config.rule.trm.l_cycles=3")
     refused(other, "config.json", "rule.trm.l_cycles: 2 -> 3")
-    other = call("train.py", where, *SHORT, "--config.data.seed=1")
+    other = call_here(train.main, where, *SHORT, "--config.data.seed=1")
     refused(other, "data.seed: 0 -> 1")
     # Refused for its data, a run leaves nothing of its config behind.
     before = (folder / "config.json").read_text()
     test = ["--config.data.test_puzzles=32", "--config.train.log_every=7"]
-    refused(call("train.py", where, *SHORT, *test), "data.test_puzzles: 64 -> 32")
+    refused(call_here(train.main, where, *SHORT, *test), "data.test_puzzles: 64 -> 32")
     assert (folder / "config.json").read_text() == before
     more = call("train.py", where, *SHORT, "--config.train.steps=25")
     assert more.returncode == 0, more.stderr

@@ -210,9 +210,11 @@ DAMAGE = {
 
 def check_damaged_folder(folder, name, edits, length):
     """Refused with a DataError, or what was loaded fits the sizes it came with."""
-    shutil.copytree(BAD / "built_ok", folder, dirs_exist_ok=True)
+    if not folder.exists():
+        shutil.copytree(BAD / "built_ok", folder)
     path = folder / "train" / name
-    content = bytearray(path.read_bytes())
+    intact = path.read_bytes()
+    content = bytearray(intact)
     for position, byte in edits:
         content[position % len(content)] = byte
     path.write_bytes(content[:length])
@@ -221,6 +223,7 @@ def check_damaged_folder(folder, name, edits, length):
     except DataError as error:
         message = str(error)
     else:
+        message = str(folder)
         assert puzzles.inputs.shape == puzzles.labels.shape == (5, spec.num_cells)
         assert max(puzzles.inputs.max(), puzzles.labels.max()) < spec.vocab_size
         assert (
@@ -228,7 +231,9 @@ def check_damaged_folder(folder, name, edits, length):
         )
         assert puzzles.puzzle_starts[-1] == 5
         assert puzzles.group_starts[-1] == len(puzzles.puzzle_ids)
-        return
+    finally:
+        path.unlink()  # not written over: arrays may be mapped still
+        path.write_bytes(intact)
     assert str(folder) in message
 
 

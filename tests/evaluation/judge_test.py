@@ -2,7 +2,6 @@
 """Judge, on puzzles whose forms are rotations of four cells, judged by hand."""
 
 import numpy as np
-import pytest
 
 from data_pipeline.questions import EvalSet
 from data_pipeline.spec import PuzzleSet
@@ -70,18 +69,6 @@ def answered(judge, wrong=()):
     for row, cell in wrong:
         predictions[row, cell] += 7
     return as_output(predictions, batch["labels"], np.zeros(num_rows))
-
-
-def test_forms_are_shown_turned_with_ids_of_their_own():
-    questions = make_test().questions(votes=0)
-    ((batch, numbers),) = questions.batches(9)
-    assert questions.num_rows == 9
-    assert numbers.tolist() == [*range(9)]
-    assert batch["puzzle_id"].tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 6]
-    assert batch["inputs"][:3].tolist() == [[1, 2, 3, 4], [4, 1, 2, 3], [3, 4, 1, 2]]
-    later = list(questions.batches(2, start=5))
-    assert [b["puzzle_id"].tolist() for b, _ in later] == [[3, 4], [5, 6]]
-    assert [numbers.tolist() for _, numbers in later] == [[5, 6], [7, 8]]
 
 
 def test_answers_are_turned_back_before_they_are_counted():
@@ -161,22 +148,11 @@ def test_a_submission_holds_the_two_best_answers(tmp_path):
     )
 
 
-def test_puzzles_without_answers_cannot_be_scored():
+def test_puzzles_without_answers_are_not_scored():
     test = make_test()
-    assert test.questions().has_solutions
     labels = LABELS.copy()
     labels[2] = 0
     hidden = test._replace(
         puzzles=PuzzleSet(**{**vars(test.puzzles), "labels": labels})
     )
-    assert not hidden.questions().has_solutions
     assert judge_of(hidden, votes=1).scores([], print) == {}
-
-
-@pytest.mark.parametrize("ids", ["blank", "random"])
-def test_ablations_reach_the_rows(ids):
-    questions = make_test().questions(votes=0)
-    ((batch, _),) = questions.batches(9, puzzle_ids=ids, num_puzzles=7)
-    ((usual, _),) = questions.batches(9, puzzle_ids="own", num_puzzles=7)
-    assert batch["puzzle_id"].tolist() != usual["puzzle_id"].tolist()
-    np.testing.assert_array_equal(batch["inputs"], usual["inputs"])

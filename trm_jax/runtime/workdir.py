@@ -34,7 +34,7 @@ MAY_CHANGE = (
     "data.test",
 )
 ROOT = Path(__file__).resolve().parents[2]
-_NEW_KEY = "rule.name"  # configs of older versions lack it
+_NEW_KEY = "rule.name"  # configs of format 1 lack it
 _VERSIONED = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

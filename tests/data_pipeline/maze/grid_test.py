@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.maze.grid import MazeShape, decode, encode, grid_text
+from data_pipeline.maze.grid import MazeShape, encode
 from data_pipeline.spec import PuzzleSpec
 
 
@@ -11,15 +11,6 @@ def test_tokens_are_the_published_ones():
     tokens = encode("# SGo")
     assert tokens.tolist() == [1, 2, 3, 4, 5]
     assert tokens.dtype == np.uint8
-
-
-def test_characters_survive_the_round_trip():
-    text = "".join(np.random.default_rng(0).choice(list("# SGo"), 900))
-    assert decode(encode(text)) == text
-
-
-def test_grid_is_shown_row_by_row_and_padding_too():
-    assert grid_text(np.array([3, 5, 4, 1, 2, 2, 1, 1, 0])) == "SoG\n#  \n##?"
 
 
 def test_sizes():

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 from trm_jax.errors import ConfigError
 from trm_jax.settings import knob, read
 from trm_jax.training.optim.adam_atan2 import AdamAtan2
-from trm_jax.training.optim.base import Mask, make_schedule
+from trm_jax.training.optim.base import Mask, Optimizer, make_schedule
 from trm_jax.types import Params
 
 OPTIMIZERS: dict[str, type[Any]] = {"adam_atan2": AdamAtan2}
@@ -71,7 +71,7 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
         decay_start=s.decay_start,
     )
     schedule = shaped(s.lr)
-    chosen = read(OPTIMIZERS[s.name], section[s.name], f"optim.{s.name}")
+    chosen: Optimizer = read(OPTIMIZERS[s.name], section[s.name], f"optim.{s.name}")
     optimizer = chosen.build(schedule, s.weight_decay, decayed)
     return Optim(optimizer, schedule, shaped(s.table_lr), s)
 
