@@ -25,8 +25,9 @@ import jax
 
 from benchmarks.aot import config_of
 from benchmarks.step import sizes_of
-from trm_jax.model.config import ModelConfig
-from trm_jax.model.model import TRM, init_variables
+from trm_jax.model.model import init_params
+from trm_jax.training.build import make_recipe
+from trm_jax.training.config import read_run
 from trm_jax.training.cost import step_flops
 from trm_jax.training.sharding import TABLE_UNIT
 
@@ -101,28 +102,30 @@ def products(jaxpr: Any) -> tuple[int, int]:
     return number, nbytes
 
 
-def work_of(config: Any, sizes: dict[str, int], devices: int, ssd: str) -> Work:
+def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
     """What each of `devices` does in a step of the config."""
-    fields = {**config.model, **sizes, "ssd_implementation": ssd}
-    c = ModelConfig(**(fields | {"layers": tuple(fields["layers"])}))
+    if any(name.startswith("mamba2") for name in config.model.layers):
+        config.model.mamba2.implementation = ssd
+    recipe = make_recipe(config.to_dict(), sizes, read_run(config.to_dict()))
+    model, rule = recipe.model, config.rule.trm
+    c = model.config
     batch = config.train.batch_size
     rows = batch // devices
-    model = TRM(c)
-    params, _ = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    params = jax.eval_shape(lambda: init_params(model, None, jax.random.key(0)))
     hidden = jax.ShapeDtypeStruct((rows, c.seq_len, c.d_model), c.compute_dtype)
 
     def refine(p: Any, h: Any) -> Any:
-        return model.apply({"params": p}, h, method="refine")
+        return model.apply({"params": p}, h, "net", method="refine")
 
     number, nbytes = products(jax.make_jaxpr(refine)(params, hidden).jaxpr)
-    calls = (c.l_cycles + 1) * (c.h_cycles - 1 + 3)
-    again = c.l_cycles + 1 if c.remat == "full" else 0
+    calls = (rule.l_cycles + 1) * (rule.h_cycles - 1 + 3)
+    again = rule.l_cycles + 1 if rule.remat == "full" else 0
     weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
     vectors = 4 * batch * c.puzzle_width
     look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for the step, for the update
     return Work(
         rows=rows,
-        flops=step_flops(c, rows) * (1 + again / calls),
+        flops=step_flops(recipe, rows) * (1 + again / calls),
         # Weights, their average and two moments are read and written, gradients read.
         nbytes=nbytes * (calls + again) + 9 * weights,
         products=number * (calls + again),
@@ -192,7 +195,7 @@ def compare(files: list[str]) -> None:
     for file in files:
         for row in json.loads(pathlib.Path(file).read_text()):
             config = config_of(f"configs/{row['config']}.py:{row['mixer']}", [])
-            config.model.update(dtype=row["dtype"], remat=row["remat"])
+            config.model.dtype, config.rule.trm.remat = row["dtype"], row["remat"]
             config.train.batch_size = row["batch"]
             work = work_of(config, sizes_of(row["config"], config), 1, "chunked")
             predicted = work.flops / row["matmul_gflop_per_s"] / 1e6

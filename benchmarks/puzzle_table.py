@@ -32,7 +32,7 @@ from benchmarks.common import about_this_run
 from configs import smoke
 from trm_jax.runtime.manifest import leaf_digests
 from trm_jax.training.build import Built, build
-from trm_jax.training.optim import sparse_sign_sgd
+from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 from trm_jax.training.sharding import in_mesh, put_batch, puzzle_vectors
 from trm_jax.types import Batch
 
@@ -70,7 +70,7 @@ def built_for(rows: int, dim: int, batch: int, devices: int) -> Built:
     config.train.update(batch_size=batch)
     config.eval.batch_size = batch
     config.mesh.data = devices
-    sizes = {"vocab_size": 6, "num_cells": 16, "num_puzzles": rows}
+    sizes = {"vocab_size": 6, "grid_shape": [4, 4], "num_puzzles": rows, "blank": 1}
     return build(config.to_dict(), sizes)
 
 

@@ -32,8 +32,10 @@ import jax
 from benchmarks.common import about_this_run, attempt, first_line
 from benchmarks.puzzle_table import built_for, random_rows
 from configs import smoke, sudoku_extreme
+from data_pipeline import tasks
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import leaf_digests
+from trm_jax.runtime.workdir import flatten
 from trm_jax.training.build import Built, build
 from trm_jax.types import Batch
 
@@ -50,9 +52,10 @@ HEADER = (
 def cpu_sized(batch: int) -> Any:
     """The paper's Sudoku recipe, for a CPU and without its data."""
     config = sudoku_extreme.get_config()
-    config.data.update(source="generator", clues=(30, 40))
-    config.data.update(train_puzzles=64, test_puzzles=8, num_augmentations=0)
-    config.model.update(dtype="float32", remat="none")
+    config.data.sudoku.clues = (30, 40)
+    config.data.update(source="generator", num_augmentations=0)
+    config.data.update(train_puzzles=64, test_puzzles=8)
+    config.model.dtype, config.rule.trm.remat = "float32", "none"
     config.train.batch_size = config.eval.batch_size = batch
     return config
 
@@ -63,9 +66,7 @@ def case_of(name: str, batch: int) -> tuple[Built, Batch, list[str]]:
         built = built_for(876_407, 512, 768, 1)
         return built, random_rows(built, 876_407, 768), []
     config = smoke.get_config() if name == "smoke" else cpu_sized(batch)
-    cells = (config.data.box_rows * config.data.box_cols) ** 2
-    sizes = {"vocab_size": 2 + round(cells**0.5), "num_cells": cells, "num_puzzles": 1}
-    built = build(config.to_dict(), sizes)
+    built = build(config.to_dict(), tasks.spec_of(config.data).sizes)
     batch_like = built.state_like.carry.batch
     rows = jax.tree.map(lambda s: jax.numpy.ones(s.shape, s.dtype), batch_like)
     rows = rows._replace(puzzle_id=0 * rows.puzzle_id)
@@ -73,14 +74,13 @@ def case_of(name: str, batch: int) -> tuple[Built, Batch, list[str]]:
     flags = [f"--config={ROOT / 'configs' / file}.py"]
     if name == "sudoku":
         flags += [
-            f"--config.{section}.{key}={config[section][key]}"
-            for section, keys in {
-                "data": ("source", "clues", "train_puzzles", "test_puzzles"),
-                "model": ("dtype", "remat"),
-                "train": ("batch_size",),
-                "eval": ("batch_size",),
-            }.items()
-            for key in keys
+            f"--config.{key}={values[key]}"
+            for values in [flatten(config.to_dict())]
+            for key in (
+                *("data.source", "data.sudoku.clues", "data.train_puzzles"),
+                *("data.test_puzzles", "model.dtype", "rule.trm.remat"),
+                *("train.batch_size", "eval.batch_size"),
+            )
         ]
         flags.append("--config.data.num_augmentations=0")
     return built, jax.device_put(rows, rows_shardings(built)), flags

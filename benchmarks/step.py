@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import matmul_rate
-from data_pipeline import sources
+from data_pipeline import tasks
 from trm_jax.training.build import build
 from trm_jax.training.cost import step_flops
 
@@ -36,12 +36,13 @@ ARC_IDS = {"arc_agi_1": 876_407, "arc_agi_2": 1_191_732}
 CONFIGS = ("sudoku_extreme", "maze_hard", *ARC_IDS)
 
 
-def sizes_of(name: str, config: Any) -> dict[str, int]:
+def sizes_of(name: str, config: Any) -> dict[str, Any]:
     """The data's sizes, without data."""
     if name in ARC_IDS:
         ids = ARC_IDS[name]
-        return {"vocab_size": 12, "num_cells": config.data.side**2, "num_puzzles": ids}
-    return sources.spec_of(**config.data).sizes
+        shape = [config.data.arc.side] * 2
+        return {"vocab_size": 12, "grid_shape": shape, "num_puzzles": ids, "blank": -1}
+    return tasks.spec_of(config.data).sizes
 
 
 def measure(
@@ -55,7 +56,7 @@ def measure(
 ) -> dict[str, Any]:
     """Median time of `steps` steps after one to compile, and what it means."""
     config = importlib.import_module(f"configs.{name}").get_config(mixer)
-    config.model.update(dtype=dtype, remat=remat)
+    config.model.dtype, config.rule.trm.remat = dtype, remat
     config.train.update(batch_size=batch, micro_batches=micro_batches)
     config.eval.batch_size = batch
     config.mesh.data = 1  # as the product's
@@ -63,7 +64,7 @@ def measure(
     built = build(config.to_dict(), sizes)
     state = built.init()
     keys = jax.random.split(jax.random.key(1))
-    shape = batch, sizes["num_cells"]
+    shape = batch, built.recipe.model.config.num_cells
     cells = jax.random.randint(keys[0], shape, 2, sizes["vocab_size"], jnp.int32)
     ids = jax.random.randint(keys[1], (batch,), 0, sizes["num_puzzles"], jnp.int32)
     rows = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), state.carry.batch)
@@ -77,8 +78,10 @@ def measure(
         state = jax.block_until_ready(compiled(state, rows))
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
-    flops = step_flops(built.model.config, batch)
-    product = matmul_rate(dtype, min(batch * built.model.config.seq_len, MAX_ROWS))
+    flops = step_flops(built.recipe, batch)
+    product = matmul_rate(
+        dtype, min(batch * built.recipe.model.config.seq_len, MAX_ROWS)
+    )
     memory = compiled.memory_analysis()
     return {
         "config": name,

@@ -17,7 +17,7 @@ from configs import arc_agi_1
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe with the network named by `variant`."""
     config = arc_agi_1.get_config(variant)
-    config.data.train_subsets = ("training2", "evaluation2", "concept")
-    config.data.test_subset = "evaluation2"
+    config.data.arc.train_subsets = ("training2", "evaluation2", "concept")
+    config.data.arc.test_subset = "evaluation2"
     config.train.steps = 725_651  # 100,000 epochs of 5,573 pairs
     return config

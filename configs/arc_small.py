@@ -15,32 +15,24 @@ Data:     tasks with grids up to 10x10 on a canvas of 12x12, 32 augmentations ea
 
 from ml_collections import ConfigDict
 
-from configs import arc_agi_1
+from configs import arc_agi_1, default
 
 
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe on small grids, narrower, with fewer cycles."""
     config = arc_agi_1.get_config(variant)
-    config.data.update(
-        train_subsets=("training",),
-        test_subset="training",
-        side=12,
-        max_grid=10,
-        test_puzzles=20,
-        num_augmentations=32,
+    config.data.update(test_puzzles=20, num_augmentations=32)
+    config.data.arc.update(
+        train_subsets=("training",), test_subset="training", side=12, max_grid=10
     )
-    config.model.update(
-        d_model=64,
-        num_heads=4,
-        swiglu_width=128,
-        head_dim=16,
-        d_state=32,
-        prefix_len=1,
-        h_cycles=2,
-        l_cycles=2,
-        dtype="float32",
-        remat="none",
+    config.model.update(d_model=64, prefix_len=1, dtype="float32")
+    default.set_sizes(
+        config,
+        attention={"num_heads": 4},
+        swiglu={"width": 128},
+        mamba2={"head_dim": 16, "d_state": 32},
     )
+    config.rule.trm.update(h_cycles=2, l_cycles=2, remat="none")
     config.optim.update(
         lr=2e-3,
         warmup_steps=100,

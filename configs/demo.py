@@ -25,25 +25,20 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     default.set_network(config, variant)
     config.data.update(
         source="generator",
-        box_rows=2,
-        box_cols=3,
         train_puzzles=4_000,
         test_puzzles=1_024,
-        clues=(8, 12),
         num_augmentations=1_000,
     )
-    config.model.update(
-        d_model=64,
-        num_heads=4,
-        swiglu_width=128,
-        token_mlp_width=64,
-        head_dim=16,
-        d_state=32,
-        prefix_len=1,
-        h_cycles=2,
-        l_cycles=2,
-        dtype="float32",
+    config.data.sudoku.update(box_rows=2, box_cols=3, clues=(8, 12))
+    config.model.update(d_model=64, prefix_len=1, dtype="float32")
+    default.set_sizes(
+        config,
+        attention={"num_heads": 4},
+        swiglu={"width": 128},
+        token_mlp={"width": 64},
+        mamba2={"head_dim": 16, "d_state": 32},
     )
+    config.rule.trm.update(h_cycles=2, l_cycles=2)
     config.optim.update(
         lr=3e-3,
         table_lr=3e-3,

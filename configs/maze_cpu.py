@@ -12,25 +12,21 @@ Result:   no maze solved in 600 updates of 8 mazes; 87.6 % of the cells, which i
 
 from ml_collections import ConfigDict
 
-from configs import maze_hard
+from configs import default, maze_hard
 
 
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe, narrower, with fewer cycles and a higher rate."""
     config = maze_hard.get_config(variant)
     config.data.source = "csv"
-    config.model.update(
-        d_model=64,
-        num_heads=2,
-        swiglu_width=128,
-        head_dim=16,
-        d_state=32,
-        prefix_len=0,
-        h_cycles=2,
-        l_cycles=2,
-        dtype="float32",
-        remat="none",
+    config.model.update(d_model=64, prefix_len=0, dtype="float32")
+    default.set_sizes(
+        config,
+        attention={"num_heads": 2},
+        swiglu={"width": 128},
+        mamba2={"head_dim": 16, "d_state": 32},
     )
+    config.rule.trm.update(h_cycles=2, l_cycles=2, remat="none")
     config.optim.update(
         lr=1e-3,
         table_lr=1e-3,

@@ -18,27 +18,19 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     config = default.get_config()
     default.set_network(config, variant)
     config.data.update(
-        source="generator",
-        box_rows=2,
-        box_cols=2,
-        train_puzzles=48,
-        test_puzzles=64,
-        clues=(5, 8),
-        num_augmentations=100,
+        source="generator", train_puzzles=48, test_puzzles=64, num_augmentations=100
     )
-    config.model.update(
-        d_model=32,
-        num_heads=2,
-        swiglu_width=64,
-        token_mlp_width=32,
-        head_dim=8,
-        d_state=16,
-        prefix_len=1,
-        h_cycles=2,
-        l_cycles=2,
-        max_supervision_steps=8,
-        dtype="float32",
+    config.data.sudoku.update(box_rows=2, box_cols=2, clues=(5, 8))
+    config.model.update(d_model=32, prefix_len=1, dtype="float32")
+    default.set_sizes(
+        config,
+        attention={"num_heads": 2},
+        swiglu={"width": 64},
+        token_mlp={"width": 32},
+        mamba2={"head_dim": 8, "d_state": 16},
     )
+    config.rule.trm.update(h_cycles=2, l_cycles=2)
+    config.halting.update(max_supervision_steps=8)
     config.optim.update(
         lr=3e-3, table_lr=3e-3, warmup_steps=20, ema_decay=0.99, ema_ramp=True
     )

@@ -17,14 +17,8 @@ from configs import demo
 def get_config(variant: str = "mamba2_mlp_t") -> ConfigDict:
     """The demo with boxes of 2x2 and puzzles of the hardest kind that 4x4 has."""
     config = demo.get_config(variant)
-    config.data.update(
-        box_rows=2,
-        box_cols=2,
-        train_puzzles=1_000,
-        test_puzzles=512,
-        clues=(4, 8),
-        num_augmentations=1_000,
-    )
+    config.data.update(train_puzzles=1_000, test_puzzles=512, num_augmentations=1_000)
+    config.data.sudoku.update(box_rows=2, box_cols=2, clues=(4, 8))
     config.train.update(steps=2_000, eval_every=200)
     config.eval.batch_size = 256
     return config

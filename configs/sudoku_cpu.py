@@ -12,23 +12,16 @@ Data:     files in the Sudoku-Extreme format; 1,000 training puzzles and symmetr
 
 from ml_collections import ConfigDict
 
-from configs import sudoku_extreme
+from configs import default, sudoku_extreme
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe, narrower, with fewer cycles and a higher rate."""
     config = sudoku_extreme.get_config("mlp_t")
     config.data.source = "csv"
-    config.model.update(
-        d_model=128,
-        swiglu_width=256,
-        token_mlp_width=128,
-        prefix_len=0,
-        h_cycles=2,
-        l_cycles=3,
-        dtype="float32",
-        remat="none",
-    )
+    config.model.update(d_model=128, prefix_len=0, dtype="float32")
+    default.set_sizes(config, swiglu={"width": 256}, token_mlp={"width": 128})
+    config.rule.trm.update(h_cycles=2, l_cycles=3, remat="none")
     config.optim.update(
         lr=1e-3,
         table_lr=1e-3,

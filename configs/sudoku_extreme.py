@@ -24,5 +24,5 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     config.data.source = "hub"
     config.data.train_puzzles = 1_000
     config.data.num_augmentations = 1_000
-    config.model.remat = "dots"  # meant to fit batch 768 into 40 GB; not run
+    config.rule.trm.remat = "dots"  # meant to fit batch 768 into 40 GB; not run
     return config

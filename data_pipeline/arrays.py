@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The array layout published with HRM and TRM: `<split>/<set>__*.npy`, dataset.json."""
 
-import json
 import math
 import pathlib
 import re
@@ -11,22 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
-from data_pipeline.errors import DataError
-from data_pipeline.spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet, PuzzleSpec
-from data_pipeline.text_files import read_text, shorten
+from .errors import DataError
+from .json_files import as_object, item, kind_of, read_json
+from .spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet, PuzzleSpec
+from .text_files import shorten
 
 # Tokens are kept as uint8, puzzle ids as int32.
 _LARGEST = {"vocab_size": 256, "seq_len": 2**31, "num_puzzle_identifiers": 2**31}
 _FIXED = {"pad_id": PAD_ID, "blank_identifier_id": BLANK_PUZZLE_ID}
-_JSON_NAMES = {
-    dict: "object",
-    list: "list",
-    str: "string",
-    int: "number",
-    float: "fraction",
-    bool: "boolean",
-    type(None): "null",
-}
 _HEADER_READERS = {
     (1, 0): npy.read_array_header_1_0,
     (2, 0): npy.read_array_header_2_0,
@@ -48,26 +39,19 @@ def read_arrays(folder: str | pathlib.Path, split: str) -> tuple[PuzzleSet, Puzz
     length, side = meta["seq_len"], math.isqrt(meta["seq_len"])
     grid_shape = (side, side) if side**2 == length else (1, length)
     num_puzzles = meta["num_puzzle_identifiers"]
-    return puzzles, PuzzleSpec(meta["vocab_size"], length, num_puzzles, grid_shape)
+    return puzzles, PuzzleSpec(meta["vocab_size"], grid_shape, num_puzzles)
 
 
 def _read_meta(path: pathlib.Path) -> dict[str, Any]:
-    text = read_text(path)
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(meta, dict):
-        raise DataError(f"{path}: {_JSON_NAMES[type(meta)]} found, object expected")
+    meta = as_object(read_json(path), str(path), "object")
     for key in (*_LARGEST, *_FIXED, "ignore_label_id", "sets"):
-        if key not in meta:
-            raise DataError(f'{path}: missing "{key}"')
+        item(meta, key, str(path))
     # null as ignore_label_id: every label counts.
     ignore = () if meta["ignore_label_id"] is None else ("ignore_label_id",)
     for key in (*_LARGEST, *_FIXED, *ignore):
         if type(meta[key]) is not int:
-            found = _JSON_NAMES[type(meta[key])]
-            raise DataError(f"{path}: {key} is a {found}, whole number expected")
+            found = kind_of(meta[key])
+            raise DataError(f"{path}: {key}: {found} found, whole number expected")
     for key, largest in _LARGEST.items():
         if not 1 <= meta[key] <= largest:
             raise DataError(f"{path}: {key} is {meta[key]}, 1 to {largest} expected")

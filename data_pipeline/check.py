@@ -7,11 +7,11 @@ Exit code 0: the data can be used; facts on stdout, warnings on stderr. 2: it ca
 import sys
 from pathlib import Path
 
-import data_pipeline.arc.check
-import data_pipeline.maze.check
-import data_pipeline.sudoku.check
-from data_pipeline.arrays import read_arrays
-from data_pipeline.errors import DataError
+from .arc import check as arc
+from .arrays import read_arrays
+from .errors import DataError
+from .maze import check as maze
+from .sudoku import check as sudoku
 
 SPLITS = ("train", "test")
 
@@ -55,12 +55,12 @@ def check_built(folder: Path) -> tuple[list[str], list[str]]:
 
 
 KINDS = {
-    "sudoku": data_pipeline.sudoku.check.check,
-    "maze": data_pipeline.maze.check.check,
-    "arc": data_pipeline.arc.check.check,
+    "sudoku": sudoku.check,
+    "maze": maze.check,
+    "arc": arc.check,
     "built": check_built,
 }
-USAGE = f"usage: python -m data_pipeline.check {{{','.join(KINDS)}}} PATH\n"
+USAGE = f"usage: python -m {__package__}.check {{{','.join(KINDS)}}} PATH\n"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of public data sets on the hub."""
 
-from data_pipeline.errors import DataError
+from .errors import DataError
 
 
 def hub_file(repository: str, name: str) -> str:

@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch k as a pure function of (seed, k), and evaluation batches in file order."""
+"""Training batch k as a pure function of (seed, k)."""
 
 import collections
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.spec import BLANK_PUZZLE_ID, PAD_ID, PuzzleSet
-from data_pipeline.variants import Variants, Visit
+from .errors import DataError
+from .hashing import random_below, random_bits
+from .spec import PAD_ID, PuzzleSet
+from .variants import SingleForm, Variants, Visit
 
 Batch = dict[str, np.ndarray]  # the fields of trm_jax.types.Batch
-PUZZLE_IDS = ("own", "blank", "random")  # what an evaluation shows as puzzle id
 
-_GROUP_ORDER, _VARIANT, _EXAMPLE_ORDER, _RANDOM_ID = range(4)
+_GROUP_ORDER, _VARIANT, _EXAMPLE_ORDER = range(3)
 
 
 class TrainLoader:
@@ -45,11 +43,10 @@ class TrainLoader:
         self._puzzles = puzzles
         self._batch_size = batch_size
         self._seed = seed
-        self._variants = variants
+        self._variants = variants or SingleForm(len(puzzles.puzzle_ids))
         self._rows = np.arange(batch_size) if rows is None else rows
         self._group_sizes = _examples_per_group(puzzles)
-        one_each = np.ones(len(puzzles.puzzle_ids), int)
-        num_forms = one_each if variants is None else variants.num_forms
+        num_forms = self._variants.num_forms
         self._form_starts = np.concatenate([[0], np.cumsum(num_forms)])
         self.epoch_size = int(self._group_sizes.sum())
         if not self.epoch_size:
@@ -70,10 +67,9 @@ class TrainLoader:
         inputs = self._puzzles.inputs[rows.example]
         labels = self._puzzles.labels[rows.example]
         ids = self._puzzles.puzzle_ids[rows.puzzle]
-        if self._variants is not None:
-            inputs, labels = self._variants.visit(rows, inputs, labels)
-            ids = ids + rows.form * self._variants.has_ids
-        return _batch(inputs, labels, ids)
+        inputs, labels = self._variants.visit(rows, inputs, labels)
+        ids = ids + rows.form * self._variants.has_ids
+        return as_batch(inputs, labels, ids)
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, ...]:
         """The first four fields of Visit at every position of one epoch."""
@@ -96,67 +92,6 @@ class TrainLoader:
         return example, puzzle[visit], form[visit], slot
 
 
-class EvalRows(NamedTuple):
-    """What an evaluation shows, `r` each: an example, its puzzle, the form of it."""
-
-    example: np.ndarray
-    puzzle: np.ndarray
-    form: np.ndarray
-
-    @classmethod
-    def of(
-        cls, puzzles: PuzzleSet, variants: Variants | None = None, votes: int = 1
-    ) -> "EvalRows":
-        """Every example in the first `votes` forms that it has (0: all), in order."""
-        sizes = np.diff(puzzles.puzzle_starts)
-        puzzle = np.repeat(np.arange(len(sizes)), sizes)
-        forms = np.ones(len(puzzle), int)
-        if variants is not None and votes != 1:
-            forms = variants.num_forms[puzzle]
-            forms = np.minimum(forms, votes) if votes else forms
-        example = np.repeat(np.arange(len(puzzle)), forms)
-        form = np.arange(len(example)) - np.repeat(np.cumsum(forms) - forms, forms)
-        return cls(example, puzzle[example], form)
-
-    def part(self, rows: slice) -> "EvalRows":
-        """Some of the rows."""
-        return EvalRows(*(field[rows] for field in self))
-
-
-def eval_batches(
-    puzzles: PuzzleSet,
-    batch_size: int,
-    rows: EvalRows | None = None,
-    variants: Variants | None = None,
-    *,
-    puzzle_ids: str = "own",
-    num_puzzles: int = 1,
-) -> Iterator[Batch]:
-    """The rows (None: every example, as it is) in order, padded with weight-0 rows.
-
-    `puzzle_ids` = "blank" or "random" hides which puzzle it is: id 0, or any of the
-    `num_puzzles` - 1 ids above, which follows from the row alone.
-    """
-    rows = EvalRows.of(puzzles) if rows is None else rows
-    for first in range(0, len(rows.example), batch_size):
-        example, puzzle, form = rows.part(slice(first, first + batch_size))
-        inputs, labels = puzzles.inputs[example], puzzles.labels[example]
-        ids = puzzles.puzzle_ids[puzzle]
-        if variants is not None and form.any():
-            inputs, labels = variants.apply(puzzle, form, inputs, labels)
-            ids = ids + form * variants.has_ids
-        if puzzle_ids == "blank":
-            ids = np.full_like(ids, BLANK_PUZZLE_ID)
-        elif puzzle_ids == "random" and num_puzzles > 1:
-            ids = 1 + random_below(num_puzzles - 1, _RANDOM_ID, example, form)
-        batch = _batch(inputs, labels, ids)
-        missing = batch_size - len(ids)
-        yield {
-            name: np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1))
-            for name, a in batch.items()
-        }
-
-
 def prefetched(
     loader: Callable[[int], Batch], start: int, stop: int
 ) -> Iterator[Batch]:
@@ -171,7 +106,8 @@ def prefetched(
             yield waiting.popleft().result()
 
 
-def _batch(inputs: np.ndarray, labels: np.ndarray, puzzle_id: np.ndarray) -> Batch:
+def as_batch(inputs: np.ndarray, labels: np.ndarray, puzzle_id: np.ndarray) -> Batch:
+    """Tokens `b m` and ids `b` as the fields of a Batch, all of weight 1."""
     return {
         "inputs": inputs.astype(np.int32),
         "labels": labels.astype(np.int32),

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from data_pipeline.spec import PuzzleSet
+from .spec import PuzzleSet
 
 MAX_WARNINGS = 10
 

@@ -3,6 +3,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +16,23 @@ class PuzzleSpec:
     """The sizes that connect data and model."""
 
     vocab_size: int
-    num_cells: int
-    num_puzzles: int
-    grid_shape: tuple[int, int]
+    grid_shape: tuple[int, int]  # rows, columns
+    num_puzzles: int = 1  # rows of the puzzle table; 1: the blank id for all puzzles
+    blank: int | None = None  # token of an unknown cell; the others are given
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The three that ModelConfig takes."""
+    def num_cells(self) -> int:
+        """Cells of the grid."""
+        return self.grid_shape[0] * self.grid_shape[1]
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a model is built from, as JSON values; `blank` is -1 for none."""
         return {
             "vocab_size": self.vocab_size,
-            "num_cells": self.num_cells,
+            "grid_shape": list(self.grid_shape),
             "num_puzzles": self.num_puzzles,
+            "blank": -1 if self.blank is None else self.blank,
         }
 
 

@@ -10,7 +10,7 @@ import pathlib
 import zlib
 from collections.abc import Iterator
 
-from data_pipeline.errors import DataError
+from .errors import DataError
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
 SPLITS = ("train", "test")

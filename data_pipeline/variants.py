@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Augmented forms of puzzles: what loaders and evaluation ask of every task.
 
-Form 0 of a puzzle is the puzzle as it is; the others follow from (puzzle, index) alone,
+Form 0 of a puzzle is the puzzle as it is; the others depend only on (puzzle, index),
 so nothing augmented is stored.
 """
 
+import abc
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,13 +27,15 @@ class Variants(Protocol):
     """The forms of the puzzles of one PuzzleSet."""
 
     num_forms: np.ndarray  # int64 `p`: forms of each puzzle, form 0 among them
-    has_ids: bool  # form i has the puzzle id of form 0, plus i; else they share it
+    has_ids: bool = False  # form i has the id of form 0, plus i; else they share it
 
     def visit(
         self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Stored tokens `b m` -> tokens to train on, with what is drawn per visit."""
+        """Stored tokens `b m` -> tokens to train on: the form, unless more is drawn."""
+        return self.apply(rows.puzzle, rows.form, inputs, labels)
 
+    @abc.abstractmethod
     def apply(
         self,
         puzzle: np.ndarray,
@@ -42,6 +45,7 @@ class Variants(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Stored tokens `b m` -> tokens of the form, nothing drawn: for evaluation."""
 
+    @abc.abstractmethod
     def undo(
         self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
@@ -49,6 +53,31 @@ class Variants(Protocol):
 
         Equal answers have equal tokens, whatever form they come from.
         """
+
+
+class SingleForm(Variants):
+    """The variants of puzzles without symmetries: each has itself as its only form."""
+
+    def __init__(self, num_puzzles: int) -> None:
+        self.num_forms = np.ones(num_puzzles, int)
+
+    def apply(
+        self,
+        puzzle: np.ndarray,
+        index: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens as they are stored."""
+        del puzzle, index
+        return inputs, labels
+
+    def undo(
+        self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
+        """The answers as they are."""
+        del puzzle, index
+        return answers
 
 
 def undone(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that the user can mend: one clear message each, exit code 2."""
+"""Exit codes, and the errors that a user can mend: one clear message each."""
+
+# Done; failed; wrong input or config; stopped, and the same command resumes the run.
+EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
 
 
 class ConfigError(ValueError):
@@ -13,5 +16,5 @@ class CheckpointError(RuntimeError):
 class SaveError(CheckpointError):
     """A save failed; the message names step, folder, reason. Older steps are intact.
 
-    Exit code 1: the flags and files are in order.
+    The exit code is EXIT_FAILED, since flags and files are in order.
     """

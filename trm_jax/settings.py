@@ -27,9 +27,9 @@ def knob(
     default: Any,
     doc: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    below: int | float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """A dataclass field with its default, meaning and range.
@@ -81,6 +81,14 @@ def unknown_key(key: str, expected: Mapping[str, Any] | list[str]) -> ConfigErro
     hint = f"did you mean {section}.{near[0]}?" if near else ""
     names = ", ".join(expected)
     return ConfigError(f"{key}: unknown key; {hint or f'expected one of {names}'}")
+
+
+def choose(registry: Mapping[str, T], name: Any, key: str) -> T:
+    """The member of a registry that `key` of the config names. Raises ConfigError."""
+    if name not in registry:
+        names = ", ".join(registry)
+        raise ConfigError(f"{key} = {name!r}; expected one of {names}")
+    return registry[name]
 
 
 def describe(field: Any) -> str:

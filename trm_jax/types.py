@@ -3,7 +3,7 @@
 
 b batch   m grid cells   l sequence length (prefix_len + m)   d model width
 f feed-forward width   h heads   k attention head dim   v vocabulary
-e puzzle-vector width
+e puzzle-vector width   c halting logits
 """
 
 from typing import Any, NamedTuple
@@ -12,11 +12,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
 Params = Any  # a Flax parameter tree
+State = Any  # a rule's own NamedTuple of arrays, batch axis first
 Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); see metrics.py
 
 
 class Batch(NamedTuple):
-    """One row per puzzle. Loaders make it, `refill` alone reads it."""
+    """One row per puzzle. Loaders make it, `refill` is its only reader."""
 
     inputs: Int[Array, "b m"]
     labels: Int[Array, "b m"]
@@ -28,8 +29,7 @@ class Batch(NamedTuple):
 class Carry(NamedTuple):
     """What survives between supervision steps, row by row."""
 
-    y: Float[Array, "b l d"]  # answer state
-    z: Float[Array, "b l d"]  # latent reasoning state
+    state: State  # of the rule: TRM keeps y and z here
     steps: Int[Array, " b"]  # supervision steps done on this row's puzzle
     halted: Bool[Array, " b"]  # the next refill replaces this row
     batch: Batch  # the rows being worked on: the only owner of their labels
@@ -40,6 +40,7 @@ class StepOutput(NamedTuple):
 
     logits: Float[Array, "b m v"]
     q_halt: Float[Array, " b"]  # logit that the answer is already right
+    wants_halt: Bool[Array, " b"]  # whether the rule would stop here
 
 
 class TrainState(NamedTuple):
@@ -47,7 +48,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]  # optimiser updates done
     params: Params
-    constants: Params  # the fixed first y and z, `d` each; never trained
+    constants: Params  # drawn once by the rule, never trained
     ema_params: Params
     opt_state: Any
     puzzle_table: Float[Array, "ids e"]

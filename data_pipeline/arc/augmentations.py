@@ -8,21 +8,17 @@ Code 0 is the identity.
 import functools
 import hashlib
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline import dihedral
-from data_pipeline.arc.grids import NUM_COLOURS
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.text_files import shorten
+from .. import dihedral
+from ..hashing import random_below, random_bits
+from .grids import NUM_COLOURS
 
 NUM_PERMUTATIONS = math.factorial(NUM_COLOURS - 1)
 NUM_CODES = dihedral.COUNT * NUM_PERMUTATIONS
 
-_SEPARATOR = "|||"
 _DRAW, _ORDER, _REST = range(3)  # keys of the independent draws of one task
 _CHUNK = 1 << 16  # codes whose puzzles are hashed at once
 
@@ -42,44 +38,6 @@ def decode_augmentation(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes `...` -> transforms `...` and colour maps uint8 `... 10`."""
     transform, rank = np.divmod(codes, NUM_PERMUTATIONS)
     return transform, _permutations()[rank]
-
-
-def apply(grid: np.ndarray, code: int) -> np.ndarray:
-    """The grid `r c` turned, then its colours renamed."""
-    transform, colours = decode_augmentation(np.array(code))
-    return colours[dihedral.turn(grid, int(transform))]
-
-
-def invert(grid: np.ndarray, code: int) -> np.ndarray:
-    """What `apply` made this of."""
-    transform, colours = decode_augmentation(np.array(code))
-    back = dihedral.turn(grid, int(dihedral.INVERSE[transform]))
-    return np.argsort(colours).astype(np.uint8)[back]
-
-
-def name(task: str, code: int) -> str:
-    """As in published sets: `id|||t3|||0412...`; the bare id for code 0."""
-    if code == 0:
-        return task
-    transform, colours = decode_augmentation(np.array(code))
-    return _SEPARATOR.join([task, f"t{transform}", "".join(map(str, colours))])
-
-
-def parse_name(text: str) -> tuple[str, int]:
-    """(task, code) of a name. Raises DataError."""
-    task, *augmentation = text.split(_SEPARATOR)
-    if not augmentation:
-        return task, 0
-    if len(augmentation) != 2:
-        raise _bad_name(text, f"{1 + len(augmentation)} parts, expected 1 or 3")
-    turned, digits = augmentation
-    if not re.fullmatch(f"t[0-{dihedral.COUNT - 1}]", turned):
-        raise _bad_name(text, f"transform {shorten(turned)}, expected t0 to t7")
-    if digits[:1] != "0" or sorted(digits) != list("0123456789"):
-        expected = "expected 0 and then the digits 1 to 9 in any order"
-        raise _bad_name(text, f"colours {shorten(digits)}, {expected}")
-    colours = np.array([int(digit) for digit in digits])
-    return task, int(encode_augmentation(np.array(int(turned[1])), colours))
 
 
 def sample_codes(pairs: Pairs, count: int, seed: int, task: str) -> np.ndarray:
@@ -169,7 +127,3 @@ def _hash_tables(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
             cells = turned.reshape(NUM_COLOURS, -1)[:, order]
             tables[t, found, :, g] = np.add.reduceat(cells, starts, axis=1).T
     return tables, 1 + np.flatnonzero(occurs[1:])
-
-
-def _bad_name(text: str, problem: str) -> DataError:
-    return DataError(f"name {shorten(text, 80)}: {problem}")

@@ -10,15 +10,16 @@ import re
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, read_json
-from data_pipeline.arc.json_tasks import (
+from ..errors import DataError
+from ..json_files import as_list, read_json
+from .json_grids import as_grid
+from .json_tasks import (
+    ArcTask,
     Pair,
-    Task,
     as_task,
     as_tasks_object,
     check_names,
 )
-from data_pipeline.errors import DataError
 
 
 def find_subsets(folder: str | pathlib.Path) -> list[str]:
@@ -34,7 +35,7 @@ def find_subsets(folder: str | pathlib.Path) -> list[str]:
 
 def read_subset(
     folder: str | pathlib.Path, subset: str, *, require_solutions: bool = False
-) -> list[Task]:
+) -> list[ArcTask]:
     """The tasks, in the order of the bundle or by name.
 
     Raises DataError, with `require_solutions` also where a test output is missing.
@@ -63,7 +64,7 @@ def find_subset(folder: str | pathlib.Path, subset: str) -> pathlib.Path:
 
 def read_bundle(
     challenges: pathlib.Path, *, require_solutions: bool = False
-) -> list[Task]:
+) -> list[ArcTask]:
     """The tasks of a file, with the outputs that the file of solutions holds."""
     content = as_tasks_object(read_json(challenges), challenges)
     tasks = [as_task(name, value, challenges) for name, value in content.items()]
@@ -88,7 +89,9 @@ def bundle_file(path: pathlib.Path, part: str) -> pathlib.Path:
     return found[0] if found else files[path.suffix == ".gz"]
 
 
-def read_folder(folder: pathlib.Path, *, require_solutions: bool = False) -> list[Task]:
+def read_folder(
+    folder: pathlib.Path, *, require_solutions: bool = False
+) -> list[ArcTask]:
     """The tasks of all files `<task>.json` in a folder and in folders in it."""
     paths: dict[str, pathlib.Path] = {}
     for path in sorted(folder.rglob("*.json"), key=lambda path: (path.stem, path)):
@@ -123,8 +126,8 @@ def _entries(folder: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def _solved(
-    tasks: list[Task], challenges: pathlib.Path, solutions: pathlib.Path
-) -> list[Task]:
+    tasks: list[ArcTask], challenges: pathlib.Path, solutions: pathlib.Path
+) -> list[ArcTask]:
     """The tasks with the outputs of the file of solutions."""
     content = as_tasks_object(read_json(solutions), solutions)
     check_names(content, tasks, solutions)
@@ -141,7 +144,7 @@ def _solved(
             if pair.output is not None and not np.array_equal(pair.output, output):
                 raise DataError(f"{both}: test {i}: two different outputs")
             test.append(Pair(pair.input, output))
-        solved.append(Task(task.name, task.train, tuple(test)))
+        solved.append(ArcTask(task.name, task.train, tuple(test)))
     return solved
 
 

@@ -6,16 +6,16 @@ import pathlib
 import re
 from collections import defaultdict
 
-from data_pipeline.arc.bundles import (
+from ..errors import DataError
+from .bundles import (
     bundle_file,
     find_subset,
     find_subsets,
     read_bundle,
     read_folder,
 )
-from data_pipeline.arc.json_tasks import Task, digest, listed
-from data_pipeline.arc.leaks import find_leaks
-from data_pipeline.errors import DataError
+from .json_tasks import ArcTask, digest, listed
+from .leaks import find_leaks
 
 
 def check(path: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -49,7 +49,7 @@ def _subset_paths(path: pathlib.Path) -> dict[str, pathlib.Path]:
     return {path.name: path if is_challenges else bundle_file(path, "challenges")}
 
 
-def _facts(path: pathlib.Path, tasks: list[Task]) -> list[str]:
+def _facts(path: pathlib.Path, tasks: list[ArcTask]) -> list[str]:
     train = [pair for task in tasks for pair in task.train]
     test = [pair for task in tasks for pair in task.test]
     grids = [grid for pair in train + test for grid in pair if grid is not None]
@@ -61,7 +61,7 @@ def _facts(path: pathlib.Path, tasks: list[Task]) -> list[str]:
     ]
 
 
-def _unknown_outputs(path: pathlib.Path, tasks: list[Task]) -> list[str]:
+def _unknown_outputs(path: pathlib.Path, tasks: list[ArcTask]) -> list[str]:
     names = [t.name for t in tasks if any(pair.output is None for pair in t.test)]
     if not names:
         return []
@@ -70,7 +70,7 @@ def _unknown_outputs(path: pathlib.Path, tasks: list[Task]) -> list[str]:
     return [f"{path}: {len(names):,} tasks lack test outputs: {listed(names)}"]
 
 
-def _repeats(subset: str, tasks: list[Task]) -> list[str]:
+def _repeats(subset: str, tasks: list[ArcTask]) -> list[str]:
     """Tasks of one subset that are alike."""
     place = {task.name: i for i, task in enumerate(tasks)}
     return [
@@ -81,7 +81,7 @@ def _repeats(subset: str, tasks: list[Task]) -> list[str]:
 
 
 def _overlap(
-    subset: str, tasks: list[Task], other: str, others: list[Task]
+    subset: str, tasks: list[ArcTask], other: str, others: list[ArcTask]
 ) -> list[str]:
     """Tasks that two subsets share, counted by what is the same."""
     found = defaultdict(list)

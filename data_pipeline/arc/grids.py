@@ -5,12 +5,10 @@ Tokens: 0 PAD, 1 end marker, 2 to 11 the colours 0 to 9. The canvas is `side` x 
 its cells are one axis `m`.
 """
 
-import hashlib
-
 import numpy as np
 
-from data_pipeline.dihedral import cell_sources
-from data_pipeline.spec import PAD_ID
+from ..dihedral import cell_sources
+from ..spec import PAD_ID
 
 END_ID = 1
 FIRST_COLOUR = 2
@@ -104,9 +102,3 @@ def redraw(
     drawn += after[:, 0, :, None] & inside[:, 1, None, :]
     drawn += inside[:, 0, :, None] & after[:, 1, None, :]
     return drawn.reshape(len(tokens), side**2)
-
-
-def grid_key(grid: np.ndarray) -> str:
-    """SHA-256 in hex: number of rows, number of columns, cells, a byte each."""
-    cells = grid.astype(np.uint8).tobytes()
-    return hashlib.sha256(bytes(grid.shape) + cells).hexdigest()

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.arc.augmentations import sample_codes
-from data_pipeline.arc.json_tasks import Pair, Task
-from data_pipeline.arc.variants import ArcVariants
+from .augmentations import sample_codes
+from .json_tasks import ArcTask, Pair
+from .variants import ArcVariants
 
 
 class Tasks(NamedTuple):
-    """The chosen ones: of `test`, the demonstrations alone are trained on."""
+    """The chosen ones: of `test`, only the demonstrations are trained on."""
 
-    train: list[Task]
-    test: list[Task]
+    train: list[ArcTask]
+    test: list[ArcTask]
     warnings: list[str]
 
 

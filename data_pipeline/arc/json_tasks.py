@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Task and Pair: ARC tasks in memory, as they are read from JSON values."""
+"""ArcTask and Pair: ARC tasks in memory, as they are read from JSON values."""
 
 import hashlib
 import pathlib
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, as_object, item, named
-from data_pipeline.errors import DataError
+from ..errors import DataError
+from ..json_files import as_list, as_object, item, named
+from .json_grids import as_grid
 
 MAX_NAME = 100  # characters of a task's name
 MAX_NAMED = 5  # tasks that a message names
@@ -26,15 +27,15 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """The pairs that are shown, and those whose output is asked for."""
+class ArcTask:
+    """The pairs that are shown, and those whose output must be found."""
 
     name: str
     train: tuple[Pair, ...]
     test: tuple[Pair, ...]
 
 
-def as_task(name: str, value: Any, path: pathlib.Path) -> Task:
+def as_task(name: str, value: Any, path: pathlib.Path) -> ArcTask:
     """The task that a JSON value holds; outputs of test pairs may be missing."""
     is_short = 0 < len(name) <= MAX_NAME
     if not (is_short and name.isprintable() and _FORBIDDEN not in name):
@@ -49,7 +50,7 @@ def as_task(name: str, value: Any, path: pathlib.Path) -> Task:
     for pairs, what in ((train, "train pairs"), (test, "test inputs")):
         if not pairs:
             raise DataError(f"{place}: 0 {what}")
-    return Task(
+    return ArcTask(
         name,
         tuple(_pair(p, f"{place}: train pair {i}") for i, p in enumerate(train, 1)),
         tuple(
@@ -70,7 +71,9 @@ def as_tasks_object(value: Any, path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def check_names(content: dict[str, Any], tasks: list[Task], path: pathlib.Path) -> None:
+def check_names(
+    content: dict[str, Any], tasks: list[ArcTask], path: pathlib.Path
+) -> None:
     """Raise DataError unless `content` is for all of the tasks and no others."""
     expected = dict.fromkeys(task.name for task in tasks)
     problems = [
@@ -93,12 +96,12 @@ def listed(names: list[str]) -> str:
 
 
 def pair_key(pair: Pair) -> bytes:
-    """The content of a pair: equal for equal pairs alone."""
+    """The content of a pair: equal only for equal pairs."""
     grids = [grid for grid in pair if grid is not None]
     return b"".join(bytes(grid.shape) + grid.tobytes() for grid in grids)
 
 
-def digest(tasks: Iterable[Task]) -> str:
+def digest(tasks: Iterable[ArcTask]) -> str:
     """SHA-256 of names, pairs and their order, whatever files they came from."""
     sha = hashlib.sha256()
     for task in tasks:

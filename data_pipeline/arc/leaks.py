@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from data_pipeline.arc.json_tasks import Task, pair_key
+from .json_tasks import ArcTask, pair_key
 
 SAME_NAME = "same name"
 SAME_TRAIN = "same train pairs"  # in any order
@@ -26,7 +26,7 @@ class Leak(NamedTuple):
         return f"{self.test} is {self.train} of {self.subset} ({self.kind})"
 
 
-def find_leaks(test: list[Task], train: dict[str, list[Task]]) -> list[Leak]:
+def find_leaks(test: list[ArcTask], train: dict[str, list[ArcTask]]) -> list[Leak]:
     """All pairs of a test task and a task of the training subsets that leaks it.
 
     The caller must leave out the subset that the test tasks are from.
@@ -46,7 +46,7 @@ def find_leaks(test: list[Task], train: dict[str, list[Task]]) -> list[Leak]:
     return leaks
 
 
-def _asked(task: Task) -> Iterator[_Clue]:
+def _asked(task: ArcTask) -> Iterator[_Clue]:
     """What must not be in the training data, most telling first."""
     yield SAME_NAME, task.name
     yield SAME_TRAIN, tuple(sorted(map(pair_key, task.train)))
@@ -55,7 +55,7 @@ def _asked(task: Task) -> Iterator[_Clue]:
             yield SAME_TEST, pair_key(pair)
 
 
-def _given(task: Task) -> Iterator[_Clue]:
+def _given(task: ArcTask) -> Iterator[_Clue]:
     """What a training task gives away."""
     if any(pair.output is not None for pair in task.test):
         yield SAME_NAME, task.name

@@ -9,13 +9,12 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.json_grids import as_grid, as_list, as_object, item, read_json
-from data_pipeline.arc.json_tasks import Task, check_names
-from data_pipeline.errors import DataError
+from ..errors import DataError
+from .json_grids import as_grid
+from .json_tasks import ArcTask, check_names
 
 ATTEMPTS = ("attempt_1", "attempt_2")
 
@@ -25,7 +24,7 @@ _NO_ANSWER = np.zeros((0, 0), np.uint8)
 def write_submission(
     path: str | pathlib.Path,
     attempts: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
-    tasks: list[Task],
+    tasks: list[ArcTask],
 ) -> None:
     """Write the attempts, grids `r c`, one tuple per test input, at once or not at all.
 
@@ -49,33 +48,19 @@ def write_submission(
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def check_submission(path: str | pathlib.Path, tasks: list[Task]) -> None:
-    """Raise DataError unless the file holds two valid attempts for every test input."""
-    path = pathlib.Path(path)
-    _check(read_json(path), tasks, path)
-
-
 def _rows(grid: np.ndarray) -> list:
     return grid.tolist() if grid.size else [[0]]
 
 
-def _check(value: Any, tasks: list[Task], path: pathlib.Path) -> None:
-    content = as_object(value, str(path), "object of task ids", "task")
-    check_names(content, tasks, path)
+def _check(
+    submission: dict[str, list[dict]], tasks: list[ArcTask], path: pathlib.Path
+) -> None:
+    check_names(submission, tasks, path)
     for task in tasks:
-        place = f"{path}: task {task.name}"
-        entries = as_list(content[task.name], place, "a list of attempts")
+        place, entries = f"{path}: task {task.name}", submission[task.name]
         if len(entries) != len(task.test):
             counts = f"{len(entries)} entries, {len(task.test)} test inputs"
             raise DataError(f"{place}: {counts}")
-        for i, value in enumerate(entries, 1):
-            _check_attempts(value, f"{place}: test {i}")
-
-
-def _check_attempts(value: Any, place: str) -> None:
-    entry = as_object(value, place, f"object with {' and '.join(ATTEMPTS)}")
-    for key in ATTEMPTS:
-        as_grid(item(entry, key, place), f"{place}: {key}")
-    if len(entry) > len(ATTEMPTS):
-        keys = ", ".join(key for key in entry if key not in ATTEMPTS)
-        raise DataError(f"{place}: unknown {keys}")
+        for i, entry in enumerate(entries, 1):
+            for key, grid in entry.items():
+                as_grid(grid, f"{place}: test {i}: {key}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.data of task "arc" -> tasks as puzzles, each in up to 1,001 forms with ids."""
+"""The task "arc": tasks of ARC-AGI and ConceptARC."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,89 +9,98 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arc.bundles import find_subsets, read_subset
-from data_pipeline.arc.grids import VOCAB_SIZE, decode, encode
-from data_pipeline.arc.ids import IdTable, Tasks, make_ids
-from data_pipeline.arc.json_tasks import Pair, Task
-from data_pipeline.arc.leaks import SAME_TRAIN, find_leaks
-from data_pipeline.arc.submission import write_submission
-from data_pipeline.arc_agi.reader import open_prepared
-from data_pipeline.data import (
-    Data,
-    EvalSet,
-    chosen,
-    identity,
-    require,
-    unknown_source,
-)
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
+from ..errors import DataError
+from ..prepared.arc_agi.names import open_prepared
+from ..questions import EvalSet
+from ..settings import knob
+from ..spec import PuzzleSet, PuzzleSpec
+from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
+from .bundles import find_subsets, read_subset
+from .grids import VOCAB_SIZE, decode, encode
+from .ids import IdTable, Tasks, make_ids
+from .json_tasks import ArcTask, Pair
+from .leaks import SAME_TRAIN, find_leaks
+from .submission import write_submission
 
-SOURCES = ("json", "prepared")
 MAX_NAMED = 5  # tasks that a message names
-_TRAIN, _TEST = range(2)
 
 
-def spec_of(**data: Any) -> PuzzleSpec:
-    """The sizes that config.data asks for. The files are read: ids must be counted."""
-    return load(**data).spec
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section data.arc."""
 
-
-def load(
-    *,
-    source: str,
-    train: str,
-    test: str,
-    side: int,
-    max_grid: int,
-    train_subsets: Sequence[str],
-    test_subset: str,
-    allow_leaks: bool,
-    train_puzzles: int,
-    test_puzzles: int,
-    num_augmentations: int,
-    seed: int,
-    **_: Any,
-) -> Data:
-    """Read the subsets, choose tasks, count out the ids. Raises DataError."""
-    require(train, "train", source)
-    asked: dict[str, Any] = {
-        "train_subsets": train_subsets,
-        "test_subset": test_subset,
-        "allow_leaks": allow_leaks,
-    }
-    match source:
-        case "json":
-            tasks, ids = read_tasks(train, test or train, **asked), None
-        case "prepared":
-            asked |= {"num_augmentations": num_augmentations, "seed": seed}
-            tasks, ids = open_prepared(test or train, **asked)
-        case _:
-            raise unknown_source(source, SOURCES)
-    fit = partial(_that_fit, side=side, max_grid=max_grid)
-    of_train = _choose(fit(tasks.train), train_puzzles, seed, _TRAIN, "train_puzzles")
-    of_test = _choose(fit(tasks.test), test_puzzles, seed, _TEST, "test_puzzles")
-    kept = Tasks(
-        [tasks.train[i] for i in of_train],
-        [tasks.test[i] for i in of_test],
-        [*tasks.warnings, *_left_out(tasks, len(of_train), len(of_test))],
+    side: int = knob(30, "rows and columns of the canvas", low=1)
+    train_subsets: tuple[str, ...] = knob(
+        ("training", "evaluation", "concept"),
+        "trained on whole, apart from the test subset",
     )
-    if ids is None:
-        ids = make_ids(kept, num_augmentations, seed)
-    else:
-        ids = ids.subset(np.append(of_train, len(tasks.train) + of_test))
-    return as_data(kept, ids, side, seed)
+    test_subset: str = knob(
+        "evaluation", "only the demonstrations of its tasks are trained on"
+    )
+    max_grid: int = knob(
+        0, "leave out tasks with a larger grid; 0: refuse those beyond side", low=0
+    )
+    allow_leaks: bool = knob(False, "train on tasks that hold answers to test inputs")
 
 
-def load_test(path: str, **data: Any) -> EvalSet:
-    """The test set of config.data, its files taken from another folder.
+class Task(PuzzleTask):
+    """Tasks as puzzles, each in up to 1,001 forms with ids of their own."""
 
-    So are those of the training subsets, which the ids need, if that folder holds all.
-    """
-    files = {"test": path}
-    if data["source"] == "json" and {*data["train_subsets"]} <= {*find_subsets(path)}:
-        files["train"] = path
-    return load(**(data | files)).test
+    SOURCES = ("json", "prepared")
+    MAX_AUGMENTATIONS = None
+
+    def spec(self) -> PuzzleSpec:
+        """The sizes; the files are read, as ids must be counted."""
+        return self.load().spec
+
+    def load(self) -> Data:
+        """Read the subsets, choose tasks, count out the ids. Raises DataError."""
+        common, side = self.common, self.settings.side
+        tasks, ids = self._read()
+        fitting = [
+            _that_fit(kind, side=side, max_grid=self.settings.max_grid)
+            for kind in (tasks.train, tasks.test)
+        ]
+        counts = common.train_puzzles, common.test_puzzles
+        of_train, of_test = (
+            fit[chosen(len(fit), counts[draw], common.seed, draw)]
+            for draw, fit in zip((TRAIN, TEST), fitting, strict=True)
+        )
+        kept = Tasks(
+            [tasks.train[i] for i in of_train],
+            [tasks.test[i] for i in of_test],
+            [*tasks.warnings, *_left_out(tasks, len(of_train), len(of_test))],
+        )
+        if ids is None:
+            ids = make_ids(kept, common.num_augmentations, common.seed)
+        else:
+            ids = ids.subset(np.append(of_train, len(tasks.train) + of_test))
+        return as_data(kept, ids, side, common.seed)
+
+    def load_test(self, path: str) -> EvalSet:
+        """The test set, its files taken from another folder.
+
+        So are those of the training subsets, which the ids need, if that folder holds
+        all of them.
+        """
+        common = dataclasses.replace(self.common, test=path)
+        needed = {*self.settings.train_subsets}
+        if common.source == "json" and needed <= {*find_subsets(path)}:
+            common = dataclasses.replace(common, train=path)
+        return Task(common, self.settings).load().test
+
+    def _read(self) -> tuple[Tasks, IdTable | None]:
+        """All tasks, and their ids if they were prepared."""
+        common, train = self.common, self.common.train
+        require(train, "train", common.source)
+        asked: dict[str, Any] = {
+            key: getattr(self.settings, key)
+            for key in ("train_subsets", "test_subset", "allow_leaks")
+        }
+        if common.source == "json":
+            return read_tasks(train, common.test or train, **asked), None
+        asked |= {"num_augmentations": common.num_augmentations, "seed": common.seed}
+        return open_prepared(common.test or train, **asked)
 
 
 def read_tasks(
@@ -114,7 +124,9 @@ def read_tasks(
 def as_data(tasks: Tasks, ids: IdTable, side: int, seed: int) -> Data:
     """Tasks and ids as puzzles and forms."""
     if not tasks.test:
-        raise DataError("no test task is left; see data.test_subset and data.max_grid")
+        raise DataError(
+            "no test task is left; see data.arc.test_subset and data.arc.max_grid"
+        )
     num_train, num_all = len(tasks.train), len(ids.names)
     shown = [(*task.train, *task.test) for task in tasks.train]
     shown += [task.train for task in tasks.test]
@@ -122,7 +134,7 @@ def as_data(tasks: Tasks, ids: IdTable, side: int, seed: int) -> Data:
     train = _puzzle_set(shown, first_ids, side)
     asked = [task.test for task in tasks.test]
     test = _puzzle_set(asked, first_ids[num_train:], side)
-    spec = PuzzleSpec(VOCAB_SIZE, side**2, ids.num_ids, (side, side))
+    spec = PuzzleSpec(VOCAB_SIZE, (side, side), ids.num_ids)
     return Data(
         spec,
         train,
@@ -138,7 +150,7 @@ def as_data(tasks: Tasks, ids: IdTable, side: int, seed: int) -> Data:
     )
 
 
-def _write(path: Path, answers: np.ndarray, *, tasks: list[Task], side: int) -> None:
+def _write(path: Path, answers: np.ndarray, *, tasks: list[ArcTask], side: int) -> None:
     """Answers `n 2 m`, in the order of the test inputs, as a submission."""
     grids = [[decode(tokens, side) for tokens in pair] for pair in answers]
     counts = np.cumsum([0, *(len(task.test) for task in tasks)])
@@ -169,7 +181,7 @@ def _puzzle_set(
     )
 
 
-def _that_fit(tasks: list[Task], *, side: int, max_grid: int) -> np.ndarray:
+def _that_fit(tasks: list[ArcTask], *, side: int, max_grid: int) -> np.ndarray:
     """Which tasks have no grid over `max_grid` (0: all, which must fit the canvas)."""
     largest = [
         max(max(g.shape) for p in (*t.train, *t.test) for g in p if g is not None)
@@ -178,8 +190,8 @@ def _that_fit(tasks: list[Task], *, side: int, max_grid: int) -> np.ndarray:
     for task, size in zip(tasks, largest, strict=True):
         if size > side and (not max_grid or size <= max_grid):
             raise DataError(
-                f"task {task.name} has a grid of side {size}, data.side = {side}; "
-                f"set --config.data.max_grid={side} to leave such tasks out"
+                f"task {task.name} has a grid of side {size}, data.arc.side = {side}; "
+                f"set --config.data.arc.max_grid={side} to leave such tasks out"
             )
     return np.flatnonzero(np.array(largest, int) <= (max_grid or side))
 
@@ -190,28 +202,22 @@ def _left_out(tasks: Tasks, num_train: int, num_test: int) -> list[str]:
         return []
     (train, of_train), (test, of_test) = counts
     return [
-        f"data.max_grid, data.train_puzzles, data.test_puzzles: {train} of {of_train} "
-        f"training tasks are taken, and {test} of {of_test} test tasks; the others are "
-        "neither scored nor in a submission"
+        f"data.arc.max_grid, data.train_puzzles, data.test_puzzles: {train} of "
+        f"{of_train} training tasks are taken, and {test} of {of_test} test tasks; the "
+        "others are neither scored nor in a submission"
     ]
 
 
-def _choose(
-    tasks: np.ndarray, count: int, seed: int, draw: int, key: str
-) -> np.ndarray:
-    return tasks[chosen(len(tasks), count, seed, draw, key)]
-
-
 def _check_leaks(
-    test: list[Task],
+    test: list[ArcTask],
     test_subset: str,
-    train: dict[str, list[Task]],
+    train: dict[str, list[ArcTask]],
     *,
     allow_leaks: bool,
 ) -> list[str]:
     """Warnings; DataError where answers to test inputs would be trained on.
 
-    The same demonstrations under another name are a warning alone: ARC-AGI-1 itself
+    The same demonstrations under another name are only a warning: ARC-AGI-1 itself
     has such a pair of tasks.
     """
     leaks = find_leaks(test, train)
@@ -225,8 +231,8 @@ def _check_leaks(
         )
         if not allow_leaks:
             raise DataError(
-                f"data.train_subsets: {message}. A score would measure what was "
+                f"data.arc.train_subsets: {message}. A score would measure what was "
                 f"learnt by heart; train without {subset}, or, for another purpose, "
-                "set --config.data.allow_leaks=True"
+                "set --config.data.arc.allow_leaks=True"
             )
     return [f"leak: {leak}" for leak in leaks]

@@ -3,14 +3,14 @@
 
 import numpy as np
 
-from data_pipeline.arc.augmentations import decode_augmentation
-from data_pipeline.arc.grids import decode_sizes, redraw, turned_sizes
-from data_pipeline.dihedral import INVERSE
-from data_pipeline.hashing import random_below
-from data_pipeline.variants import Visit
+from ..dihedral import INVERSE
+from ..hashing import random_below
+from ..variants import Variants, Visit
+from .augmentations import decode_augmentation
+from .grids import decode_sizes, redraw, turned_sizes
 
 
-class ArcVariants:
+class ArcVariants(Variants):
     """Augmented forms, as `Variants`: form i of puzzle p is codes[starts[p] + i].
 
     The stored tokens are those of the original tasks, every grid in the corner of the

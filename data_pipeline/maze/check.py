@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.maze.csv_file import read_maze_csv
-from data_pipeline.maze.grid import WALL, MazeShape
-from data_pipeline.maze.solver import min_moves, on_path, solve
-from data_pipeline.repeats import MAX_WARNINGS, find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.text_files import split_files
+from ..repeats import MAX_WARNINGS, find_duplicates, find_overlap
+from ..spec import PuzzleSet
+from ..text_files import split_files
+from .csv_file import read_maze_csv
+from .grid import WALL, MazeShape
+from .solver import min_moves, on_path, solve
 
 _SHAPE = MazeShape(30)
 

@@ -5,8 +5,10 @@ import pathlib
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.maze.grid import (
+from ..errors import DataError
+from ..spec import PuzzleSet
+from ..text_files import place, read_rows, shorten
+from .grid import (
     CHARACTERS,
     FREE,
     GOAL,
@@ -16,9 +18,7 @@ from data_pipeline.maze.grid import (
     MazeShape,
     encode,
 )
-from data_pipeline.maze.solver import UNREACHABLE, distances, on_path, path_moves
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.text_files import place, read_rows, shorten
+from .solver import UNREACHABLE, distances, on_path, path_moves
 
 MAX_RATING_DIGITS = 18  # every such number fits int64
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """New mazes with long shortest paths, from a seed.
 
-Maze i of a split is a function of the seed, the split and i alone: the first of its
+Maze i of a split depends only on the seed, the split and i: it is the first of its
 draws that is accepted. A draw is a share of walls, the walls, and S. K cells are far
 enough away; the draw is accepted with a chance proportional to K, and G is any of them.
 That is as if G were drawn from all cells, and mazes without a long path thrown away.
@@ -15,13 +15,13 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.dihedral import cell_sources
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_bits
-from data_pipeline.maze import boards
-from data_pipeline.maze.grid import CHARACTERS, FREE, GOAL, START, WALL, MazeShape
-from data_pipeline.maze.solver import distances, solve
-from data_pipeline.spec import PuzzleSet
+from ..dihedral import cell_sources
+from ..errors import DataError
+from ..hashing import random_below, random_bits
+from ..spec import PuzzleSet
+from . import boards
+from .grid import CHARACTERS, FREE, GOAL, START, WALL, MazeShape
+from .solver import distances, solve
 
 CHUNK = 4096  # draws at once, for speed; the result does not depend on it
 MAX_DRAWS = 1 << 20  # per maze on average, before a request counts as impossible
@@ -50,7 +50,7 @@ def generate(
 
     Raises DataError for wrong requests, and where hardly any draw meets them.
     """
-    _check(counts, min_moves, wall_share)
+    _check(wall_share)
     draws = _Draws(shape, min_moves, wall_share, seed)
     limit = draws.usual_limit()
     train, test = (
@@ -60,19 +60,10 @@ def generate(
     return train, test
 
 
-def _check(
-    counts: tuple[int, int], min_moves: int, wall_share: tuple[float, float]
-) -> None:
-    for name, count in zip(("train", "test"), counts, strict=True):
-        if count < 1:
-            raise DataError(
-                f"data.{name}_puzzles = {count}; the generator makes 1 or more"
-            )
-    if min_moves < 1:
-        raise DataError(f"data.min_moves = {min_moves}; expected 1 or more")
+def _check(wall_share: tuple[float, float]) -> None:
     if len(wall_share) != 2 or not 0 <= wall_share[0] <= wall_share[1] < 1:
         raise DataError(
-            f"data.wall_share = {wall_share}; expected 0 <= lowest <= highest < 1"
+            f"data.maze.wall_share = {wall_share}; expected 0 <= lowest <= highest < 1"
         )
 
 
@@ -101,7 +92,7 @@ def _mazes(draws: "_Draws", split: int, count: int, limit: int) -> PuzzleSet:
 
 @dataclasses.dataclass(frozen=True)
 class _Draws:
-    """What is asked for; draws by the keys split, maze and number of the draw."""
+    """A request, and its draws by the keys split, maze and number of the draw."""
 
     shape: MazeShape
     min_moves: int
@@ -159,9 +150,10 @@ class _Draws:
     def too_rare(self, found: int, draws: int) -> DataError:
         """The error of a request that cannot be met, or only with endless patience."""
         return DataError(
-            f"data.min_moves = {self.min_moves}: only {found} mazes with data.side = "
-            f"{self.shape.side}, data.wall_share = {self.wall_share} found in "
-            f"{draws:,} draws; ask for shorter paths or another share"
+            f"data.maze.min_moves = {self.min_moves}: only {found} mazes with "
+            f"data.maze.side = {self.shape.side}, data.maze.wall_share = "
+            f"{self.wall_share} found in {draws:,} draws; ask for shorter paths or "
+            "another share"
         )
 
     def _walls(self, *keys: int | np.ndarray) -> np.ndarray:

@@ -5,18 +5,15 @@ Tokens: 0 PAD, then `#` wall, space free, `S` start, `G` goal, `o` path.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PAD_ID, PuzzleSpec
+from ..errors import DataError
+from ..spec import PAD_ID, PuzzleSpec
 
 CHARACTERS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(1, 6)
 SMALLEST_SIDE, LARGEST_SIDE = 2, 62  # a row and its two margins are bits of one word
-
-_PAD_CHARACTER = "?"  # a wrong answer may hold it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +25,7 @@ class MazeShape:
     def __post_init__(self) -> None:
         if not SMALLEST_SIDE <= self.side <= LARGEST_SIDE:
             expected = f"expected {SMALLEST_SIDE} to {LARGEST_SIDE}"
-            raise DataError(f"data.side = {self.side}; {expected}")
+            raise DataError(f"data.maze.side = {self.side}; {expected}")
 
     @property
     def num_cells(self) -> int:
@@ -37,9 +34,12 @@ class MazeShape:
 
     @property
     def spec(self) -> PuzzleSpec:
-        """Sizes for the model: PAD and the characters; only the blank puzzle id."""
+        """Sizes for the model: PAD and the characters; only the blank puzzle id.
+
+        A free cell is one to be filled in: it stays free or is on the path.
+        """
         grid_shape = (self.side, self.side)
-        return PuzzleSpec(1 + len(CHARACTERS), self.num_cells, 1, grid_shape)
+        return PuzzleSpec(1 + len(CHARACTERS), grid_shape, blank=FREE)
 
 
 def encode(text: str) -> np.ndarray:
@@ -48,14 +48,3 @@ def encode(text: str) -> np.ndarray:
     for token, character in enumerate(CHARACTERS, PAD_ID + 1):
         table[ord(character)] = token
     return np.frombuffer(text.encode("ascii").translate(table), np.uint8)
-
-
-def decode(tokens: np.ndarray) -> str:
-    """One maze's tokens `m` -> its characters; `?` for PAD."""
-    return "".join((_PAD_CHARACTER + CHARACTERS)[token] for token in tokens)
-
-
-def grid_text(tokens: np.ndarray) -> str:
-    """One maze's tokens `m` -> its rows as lines of text."""
-    text, side = decode(tokens), math.isqrt(len(tokens))
-    return "\n".join(text[i : i + side] for i in range(0, len(text), side))

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.maze import boards
-from data_pipeline.maze.grid import FREE, GOAL, PATH, START, WALL, MazeShape
-from data_pipeline.spec import PAD_ID
+from ..errors import DataError
+from ..spec import PAD_ID
+from . import boards
+from .grid import FREE, GOAL, PATH, START, WALL, MazeShape
 
 UNREACHABLE = -1
 CHUNK = 512  # mazes at once: their boards stay in the cache

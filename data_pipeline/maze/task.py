@@ -1,121 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.data of task "maze" -> mazes in memory, whatever they come from."""
+"""The task "maze": shortest paths in square mazes."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from data_pipeline.data import (
-    Data,
-    EvalSet,
-    choose,
-    identity,
-    read_split,
-    reads_no_file,
-    require,
-    unknown_source,
-)
-from data_pipeline.dihedral import COUNT
-from data_pipeline.errors import DataError
-from data_pipeline.hub import hub_file
-from data_pipeline.maze.csv_file import read_maze_csv
-from data_pipeline.maze.generator import generate
-from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze.solver import is_shortest_path, solve
-from data_pipeline.maze.variants import MazeVariants
-from data_pipeline.maze_hard.reader import open_prepared
-from data_pipeline.repeats import find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
-
-SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
-HUB_REPOSITORY = "sapientinc/maze-30x30-hard-1k"
+from ..dihedral import COUNT
+from ..prepared.maze_hard.names import prepared_set
+from ..prepared.reading import PreparedSet
+from ..questions import EvalSet
+from ..settings import DataSettings, knob
+from ..spec import PuzzleSet, PuzzleSpec
+from ..tasks import PuzzleTask
+from .csv_file import read_maze_csv
+from .generator import generate
+from .grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
+from .solver import is_shortest_path, solve
+from .variants import MazeVariants
 
 
-def spec_of(*, side: int, **_: Any) -> PuzzleSpec:
-    """The sizes that config.data asks for, without reading anything."""
-    return MazeShape(side).spec
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section data.maze."""
 
-
-def load(
-    *,
-    source: str,
-    train: str,
-    test: str,
-    side: int,
-    train_puzzles: int,
-    test_puzzles: int,
-    min_moves: int,
-    wall_share: tuple[float, float],
-    num_augmentations: int,
-    seed: int,
-    **_: Any,
-) -> Data:
-    """Read or make the mazes and choose the subsets. Raises DataError."""
-    shape, warnings = MazeShape(side), []
-    if num_augmentations >= COUNT:
-        raise DataError(
-            f"data.num_augmentations = {num_augmentations}; a maze has {COUNT - 1}"
-        )
-    match source:
-        case "generator":
-            reads_no_file(source, train, test)
-            counts = train_puzzles, test_puzzles
-            sets = generate(
-                shape, counts, min_moves=min_moves, wall_share=wall_share, seed=seed
-            )
-        case "csv" | "hub":
-            if source == "hub":
-                reads_no_file(source, train, test)
-                train = hub_file(HUB_REPOSITORY, "train.csv")
-                test = hub_file(HUB_REPOSITORY, "test.csv")
-            require(train, "train", source)
-            require(test, "test", source)
-            sets = read_maze_csv(train, shape), read_maze_csv(test, shape)
-            warnings += find_duplicates(sets[0], train)
-            warnings += find_overlap(*sets, train, test)
-        case "arrays":
-            require(train, "train", source)
-            sets = (
-                read_split(train, "train", shape.spec),
-                read_split(test or train, "test", shape.spec),
-            )
-        case "prepared":
-            require(train, "train", source)
-            sets = (
-                open_prepared(train, "train", shape),
-                open_prepared(test or train, "test", shape),
-            )
-        case _:
-            raise unknown_source(source, SOURCES)
-    off_rule = (solve(sets[0].inputs, shape) != sets[0].labels).any(1).sum()
-    if off_rule and num_augmentations:
-        warnings.append(
-            f"{off_rule} of {len(sets[0])} training labels do not follow the published "
-            "rule; those of turned mazes will, so the labels contradict each other"
-        )
-    sets = choose(sets, train_puzzles, test_puzzles, seed)
-    variants = None
-    if num_augmentations:
-        variants = MazeVariants(sets[0], shape, 1 + num_augmentations)
-    test_set = _test_set(sets[1], shape)
-    return Data(
-        shape.spec, sets[0], variants, test_set, identity(shape.spec, *sets), warnings
+    side: int = knob(30, "rows and columns", low=SMALLEST_SIDE, high=LARGEST_SIDE)
+    min_moves: int = knob(
+        109, "least length of the shortest paths", low=1, sources=("generator",)
+    )
+    wall_share: tuple[float, float] = knob(
+        (0.2, 0.5),
+        "the range from which each maze draws its share of walls",
+        low=0.0,
+        high=1.0,
+        sources=("generator",),
     )
 
 
-def load_test(path: str, *, side: int, **_: Any) -> EvalSet:
-    """All mazes of one CSV file, or of the test split of an array folder."""
-    shape = MazeShape(side)
-    if (Path(path) / "maze_hard").is_dir():
-        return _test_set(open_prepared(path, "test", shape), shape)
-    if Path(path).is_dir():
-        return _test_set(read_split(path, "test", shape.spec), shape)
-    return _test_set(read_maze_csv(path, shape), shape)
+class Task(PuzzleTask):
+    """An answer may be another shortest path than the label."""
 
+    SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
+    HUB = "sapientinc/maze-30x30-hard-1k"
+    MAX_AUGMENTATIONS = COUNT - 1
+    NUM_TEST_FORMS = COUNT
 
-def _test_set(puzzles: PuzzleSet, shape: MazeShape) -> EvalSet:
-    def is_valid(inputs: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        return is_shortest_path(inputs, answers, shape)
+    def __init__(self, common: DataSettings, settings: Settings) -> None:
+        super().__init__(common, settings)
+        self.shape = MazeShape(settings.side)
 
-    return EvalSet(puzzles, MazeVariants(puzzles, shape, COUNT), is_valid=is_valid)
+    def spec(self) -> PuzzleSpec:
+        """The sizes of the shape."""
+        return self.shape.spec
+
+    def generate(self) -> tuple[PuzzleSet, PuzzleSet]:
+        """Mazes with long shortest paths, none of them in both sets."""
+        return generate(
+            self.shape,
+            (self.common.train_puzzles, self.common.test_puzzles),
+            min_moves=self.settings.min_moves,
+            wall_share=self.settings.wall_share,
+            seed=self.common.seed,
+        )
+
+    def read_csv(self, path: str | Path) -> PuzzleSet:
+        """All mazes, checked, with their rating."""
+        return read_maze_csv(path, self.shape)
+
+    def prepared(self) -> PreparedSet:
+        """The set maze_hard of the side."""
+        return prepared_set(self.shape)
+
+    def variants(self, puzzles: PuzzleSet, num_forms: int) -> MazeVariants:
+        """Turned forms, solved anew."""
+        return MazeVariants(puzzles, self.shape, num_forms)
+
+    def eval_set(self, puzzles: PuzzleSet) -> EvalSet:
+        """Answers that are a shortest path are valid."""
+
+        def is_valid(inputs: np.ndarray, answers: np.ndarray) -> np.ndarray:
+            return is_shortest_path(inputs, answers, self.shape)
+
+        return super().eval_set(puzzles)._replace(is_valid=is_valid)
+
+    def warnings(self, train: PuzzleSet) -> list[str]:
+        """Labels off the rule contradict those of turned mazes, which follow it."""
+        if not self.common.num_augmentations:
+            return []
+        off_rule = (solve(train.inputs, self.shape) != train.labels).any(1).sum()
+        if not off_rule:
+            return []
+        return [
+            f"{off_rule} of {len(train)} training labels do not follow the published "
+            "rule; those of turned mazes will, so the labels contradict each other"
+        ]

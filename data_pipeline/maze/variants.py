@@ -3,21 +3,19 @@
 
 import numpy as np
 
-from data_pipeline.dihedral import COUNT, INVERSE, cell_sources
-from data_pipeline.errors import DataError
-from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze.solver import solve
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.variants import Visit
+from ..dihedral import COUNT, INVERSE, cell_sources
+from ..errors import DataError
+from ..spec import PuzzleSet
+from ..variants import Variants
+from .grid import MazeShape
+from .solver import solve
 
 
-class MazeVariants:
+class MazeVariants(Variants):
     """Turned forms, as `Variants`: form i is the maze turned by dihedral.turn(.., i).
 
     The labels of all but form 0 are the solver's: found when first needed, and kept.
     """
-
-    has_ids = False
 
     def __init__(self, puzzles: PuzzleSet, shape: MazeShape, num_forms: int) -> None:
         num_puzzles = len(puzzles.puzzle_ids)
@@ -32,12 +30,6 @@ class MazeVariants:
         # Row 8 p + i: form i of puzzle p. What is never written takes no memory.
         self._labels = np.zeros((COUNT * num_puzzles, shape.num_cells), np.uint8)
         self._solved = np.zeros(COUNT * num_puzzles, bool)
-
-    def visit(
-        self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The form alone: nothing is drawn per visit."""
-        return self.apply(rows.puzzle, rows.form, inputs, labels)
 
     def apply(
         self,

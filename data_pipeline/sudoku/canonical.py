@@ -12,8 +12,8 @@ clues all have their own.
 
 import numpy as np
 
-from data_pipeline.hashing import random_bits
-from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape
+from ..hashing import random_bits
+from .grid import BLANK_TOKEN, SudokuShape
 
 ROUNDS = 4
 CHUNK_COLOURS = 2**18  # at once, to stay in the cache

@@ -3,12 +3,12 @@
 
 from pathlib import Path
 
-from data_pipeline.repeats import find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku.csv_file import read_sudoku_csv
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku.solver import count_solutions
-from data_pipeline.text_files import split_files
+from ..repeats import find_duplicates, find_overlap
+from ..spec import PuzzleSet
+from ..text_files import split_files
+from .csv_file import read_sudoku_csv
+from .grid import SudokuShape
+from .solver import count_solutions
 
 MAX_SOLVED = 250  # per file: hard puzzles take the solver some 20 ms each
 

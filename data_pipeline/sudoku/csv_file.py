@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, encode
-from data_pipeline.text_files import place, read_rows, shorten
+from ..errors import DataError
+from ..spec import PuzzleSet
+from ..text_files import place, read_rows, shorten
+from .grid import BLANK_TOKEN, SudokuShape, encode
 
 CHUNK_ROWS = 8192
 MAX_RATING_DIGITS = 18  # every such number fits int64

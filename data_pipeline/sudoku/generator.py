@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """New Sudoku puzzles with exactly one solution, from a seed.
 
-Draw k is a function of the seed and k alone. A random full grid (not uniform among all
+Draw k depends only on the seed and k. A random full grid (not uniform among all
 grids) loses clues in random order, each where the solution stays unique; of the
 puzzles that DIGS different orders give, the one with the highest rating is kept.
 """
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.hashing import random_below, random_permutations
-from data_pipeline.spec import PuzzleSet
-from data_pipeline.sudoku.canonical import grid_classes, puzzle_classes
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku.solver import all_digits, solve, tokens_of
+from ..errors import DataError
+from ..hashing import random_below, random_permutations
+from ..spec import PuzzleSet
+from .canonical import grid_classes, puzzle_classes
+from .grid import SudokuShape
+from .solver import all_digits, solve, tokens_of
 
 DIGS = 2
 CHUNK = 1024  # draws at once, for speed; the result does not depend on it
@@ -46,7 +46,7 @@ def generate(
 
     Raises DataError where `counts` or `clues` cannot be met.
     """
-    _check(shape, counts, clues)
+    _check(shape, clues)
     split = _Split(counts)
     draws = 0
     while missing := split.missing():
@@ -60,23 +60,18 @@ def generate(
         if draws >= 1000 and found < draws / 100:  # too rare, or there are no more
             raise DataError(
                 f"data.train_puzzles = {counts[0]}, data.test_puzzles = {counts[1]}: "
-                f"only {found} different puzzles with data.clues = {clues} found in "
-                f"{draws:,} draws; ask for fewer puzzles or other clues"
+                f"only {found} different puzzles with data.sudoku.clues = {clues} "
+                f"found in {draws:,} draws; ask for fewer puzzles or other clues"
             )
     return split.sets()
 
 
-def _check(shape: SudokuShape, counts: tuple[int, int], clues: tuple[int, int]) -> None:
-    for name, count in zip(("train", "test"), counts, strict=True):
-        if count < 1:
-            raise DataError(
-                f"data.{name}_puzzles = {count}; the generator makes 1 or more"
-            )
+def _check(shape: SudokuShape, clues: tuple[int, int]) -> None:
     bounds = (1, *clues, shape.num_cells)
     if len(clues) != 2 or (any(clues) and list(bounds) != sorted(bounds)):
         raise DataError(
-            f"data.clues = {clues}; expected 1 <= fewest <= most <= {shape.num_cells}, "
-            "or (0, 0) for minimal puzzles"
+            f"data.sudoku.clues = {clues}; expected 1 <= fewest <= most <= "
+            f"{shape.num_cells}, or (0, 0) for minimal puzzles"
         )
 
 

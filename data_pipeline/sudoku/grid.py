@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.spec import PuzzleSpec
+from ..spec import PuzzleSpec
 
 BLANK_TOKEN = 1
 
@@ -33,7 +33,8 @@ class SudokuShape:
     @property
     def spec(self) -> PuzzleSpec:
         """Sizes for the model: PAD, blank and the digits; only the blank puzzle id."""
-        return PuzzleSpec(self.side + 2, self.num_cells, 1, (self.side, self.side))
+        grid_shape = (self.side, self.side)
+        return PuzzleSpec(self.side + 2, grid_shape, blank=BLANK_TOKEN)
 
     def units(self) -> np.ndarray:
         """Cell indices of rows, then columns, then boxes: `3 side, side`."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape
+from .grid import BLANK_TOKEN, SudokuShape
 
 
 class Solved(NamedTuple):

@@ -5,9 +5,9 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.hashing import random_below, random_permutations
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.variants import Visit
+from ..hashing import random_below, random_permutations
+from ..variants import Variants
+from .grid import SudokuShape
 
 # Keys of the independent draws that make one symmetry.
 _BANDS, _ROWS, _STACKS, _COLS, _DIGITS, _TRANSPOSE = range(6)
@@ -67,22 +67,14 @@ def sample_symmetries(
     return Symmetry(source.reshape(-1, side**2), token_map)
 
 
-class SudokuVariants:
+class SudokuVariants(Variants):
     """Symmetric forms, as `Variants`: form i is the i-th symmetry of its puzzle."""
-
-    has_ids = False
 
     def __init__(
         self, shape: SudokuShape, seed: int, num_puzzles: int, num_forms: int
     ) -> None:
         self._shape, self._seed = shape, seed
         self.num_forms = np.full(num_puzzles, num_forms)
-
-    def visit(
-        self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The form alone: nothing is drawn per visit."""
-        return self.apply(rows.puzzle, rows.form, inputs, labels)
 
     def apply(
         self,

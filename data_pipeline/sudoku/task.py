@@ -1,128 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.data of task "sudoku" -> puzzles in memory, whatever they come from."""
+"""The task "sudoku": any grid of 2x2, 2x3 or 3x3 boxes."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
-from data_pipeline.data import (
-    Data,
-    EvalSet,
-    choose,
-    identity,
-    read_split,
-    reads_no_file,
-    require,
-    unknown_source,
-)
-from data_pipeline.errors import DataError
-from data_pipeline.hub import hub_file
-from data_pipeline.repeats import find_duplicates, find_overlap
-from data_pipeline.spec import PuzzleSet, PuzzleSpec
-from data_pipeline.sudoku.csv_file import read_sudoku_csv
-from data_pipeline.sudoku.generator import generate
-from data_pipeline.sudoku.grid import SudokuShape
-from data_pipeline.sudoku.symmetries import SudokuVariants
-from data_pipeline.sudoku_extreme.reader import open_prepared
-
-SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
-TEST_FORMS = 1_001  # of each test puzzle, itself among them, for votes
-HUB_REPOSITORY = "sapientinc/sudoku-extreme"
+from ..errors import DataError
+from ..prepared.reading import PreparedSet
+from ..prepared.sudoku_extreme.names import prepared_set
+from ..settings import DataSettings, knob
+from ..spec import PuzzleSet, PuzzleSpec
+from ..tasks import PuzzleTask
+from .csv_file import read_sudoku_csv
+from .generator import generate
+from .grid import SudokuShape
+from .symmetries import SudokuVariants
 
 
-def spec_of(*, box_rows: int, box_cols: int, **_: Any) -> PuzzleSpec:
-    """The sizes that config.data asks for, without reading anything."""
-    return _shape(box_rows, box_cols).spec
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section data.sudoku."""
 
-
-def load(
-    *,
-    source: str,
-    train: str,
-    test: str,
-    box_rows: int,
-    box_cols: int,
-    train_puzzles: int,
-    test_puzzles: int,
-    clues: tuple[int, int],
-    num_augmentations: int,
-    seed: int,
-    **_: Any,
-) -> Data:
-    """Read or make the puzzles and choose the subsets. Raises DataError."""
-    shape, warnings = _shape(box_rows, box_cols), []
-    match source:
-        case "generator":
-            reads_no_file(source, train, test)
-            sets = generate(
-                shape, (train_puzzles, test_puzzles), clues=clues, seed=seed
-            )
-        case "csv" | "hub":
-            if source == "hub":
-                reads_no_file(source, train, test)
-                train = hub_file(HUB_REPOSITORY, "train.csv")
-                test = hub_file(HUB_REPOSITORY, "test.csv")
-            require(train, "train", source)
-            require(test, "test", source)
-            sets = read_sudoku_csv(train, shape), read_sudoku_csv(test, shape)
-            warnings += find_duplicates(sets[0], train)
-            warnings += find_overlap(*sets, train, test)
-        case "arrays":
-            require(train, "train", source)
-            sets = (
-                read_split(train, "train", shape.spec),
-                read_split(test or train, "test", shape.spec),
-            )
-        case "prepared":
-            require(train, "train", source)
-            sets = (
-                open_prepared(train, "train", shape),
-                open_prepared(test or train, "test", shape),
-            )
-        case _:
-            raise unknown_source(source, SOURCES)
-    sets = choose(sets, train_puzzles, test_puzzles, seed)
-    variants = None
-    if num_augmentations:
-        count = len(sets[0].puzzle_ids)
-        variants = SudokuVariants(shape, seed, count, 1 + num_augmentations)
-    return Data(
-        shape.spec,
-        sets[0],
-        variants,
-        _eval_set(sets[1], shape, seed),
-        identity(shape.spec, *sets),
-        warnings,
+    box_rows: int = knob(
+        3, "a box has box_rows x box_cols cells: 2x2, 2x3, 3x3", low=2, high=3
+    )
+    box_cols: int = knob(3, "see box_rows", low=2, high=3)
+    clues: tuple[int, int] = knob(
+        (0, 0), "fewest and most clues; (0, 0): minimal", low=0, sources=("generator",)
     )
 
 
-def load_test(
-    path: str,
-    *,
-    box_rows: int,
-    box_cols: int,
-    seed: int,
-    **_: Any,
-) -> EvalSet:
-    """All puzzles of one CSV file, or of the test split of an array folder."""
-    shape = _shape(box_rows, box_cols)
-    if (Path(path) / "sudoku_extreme").is_dir():
-        puzzles = open_prepared(path, "test", shape)
-    elif Path(path).is_dir():
-        puzzles = read_split(path, "test", shape.spec)
-    else:
-        puzzles = read_sudoku_csv(path, shape)
-    return _eval_set(puzzles, shape, seed)
+class Task(PuzzleTask):
+    """Every puzzle has one solution, so that a valid answer is the label."""
 
+    SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
+    HUB = "sapientinc/sudoku-extreme"
+    MAX_AUGMENTATIONS = None
+    NUM_TEST_FORMS = 1_001
 
-def _eval_set(puzzles: PuzzleSet, shape: SudokuShape, seed: int) -> EvalSet:
-    count = len(puzzles.puzzle_ids)
-    return EvalSet(puzzles, SudokuVariants(shape, seed, count, TEST_FORMS))
+    def __init__(self, common: DataSettings, settings: Settings) -> None:
+        super().__init__(common, settings)
+        self.shape = SudokuShape(settings.box_rows, settings.box_cols)
+        if self.shape == SudokuShape(3, 2):
+            raise DataError(
+                "data.sudoku.box_rows x data.sudoku.box_cols = 3x2; expected 2x2, 2x3 "
+                "or 3x3"
+            )
 
+    def spec(self) -> PuzzleSpec:
+        """The sizes of the shape."""
+        return self.shape.spec
 
-def _shape(box_rows: int, box_cols: int) -> SudokuShape:
-    if (box_rows, box_cols) not in ((2, 2), (2, 3), (3, 3)):
-        raise DataError(
-            f"data.box_rows x data.box_cols = {box_rows}x{box_cols}; "
-            "expected 2x2, 2x3 or 3x3"
-        )
-    return SudokuShape(box_rows, box_cols)
+    def generate(self) -> tuple[PuzzleSet, PuzzleSet]:
+        """Puzzles with one solution each, none a symmetric variant of another."""
+        counts = self.common.train_puzzles, self.common.test_puzzles
+        clues, seed = self.settings.clues, self.common.seed
+        return generate(self.shape, counts, clues=clues, seed=seed)
+
+    def read_csv(self, path: str | Path) -> PuzzleSet:
+        """All puzzles, checked, with rating and number of clues."""
+        return read_sudoku_csv(path, self.shape)
+
+    def prepared(self) -> PreparedSet:
+        """The set sudoku_extreme of the shape."""
+        return prepared_set(self.shape)
+
+    def variants(self, puzzles: PuzzleSet, num_forms: int) -> SudokuVariants:
+        """Symmetric forms, drawn from data.seed."""
+        count, seed = len(puzzles.puzzle_ids), self.common.seed
+        return SudokuVariants(self.shape, seed, count, num_forms)

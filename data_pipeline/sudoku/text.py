@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_pipeline.errors import DataError
-from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, decode, encode
+from ..errors import DataError
+from .grid import BLANK_TOKEN, SudokuShape, decode, encode
 
 Style = Callable[[int], str]  # cell number -> one of STYLES
 STYLES = {

@@ -7,14 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.helpers.runs import ROOT, as_flags, call, metric_lines
+from tests.helpers.runs import ROOT, as_flags, call, call_here, metric_lines
+from trm_jax.commands import eval as eval_command
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
 SMALL = {
     "model.d_model": 16,
-    "model.num_heads": 2,
-    "model.swiglu_width": 16,
-    "model.max_supervision_steps": 2,
+    "model.attention.num_heads": 2,
+    "model.swiglu.width": 16,
+    "halting.max_supervision_steps": 2,
     "train.batch_size": 8,
     "train.steps": 6,
     "train.log_every": 3,
@@ -153,14 +154,14 @@ def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path)
     ],
 )
 def test_wrong_flags_end_in_one_clear_message(arc_run, flags, named):
-    refused(call("eval.py", f"--workdir={arc_run}", *flags), *named)
+    refused(call_here(eval_command.main, f"--workdir={arc_run}", *flags), *named)
 
 
 def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     flags = as_flags(
         "configs/maze_small.py",
         **SMALL,
-        **{"data.train_puzzles": 16, "data.test_puzzles": 8, "data.side": 6},
+        **{"data.train_puzzles": 16, "data.test_puzzles": 8, "data.maze.side": 6},
     )
     result = call("train.py", f"--workdir={tmp_path}", *flags)
     assert result.returncode == 0, result.stderr
@@ -198,13 +199,15 @@ def test_a_bundle_with_leaks_is_refused_by_a_run(tmp_path):
             (both / f"arc-agi_{subset}_{part}.json").write_text(text)
     flags = as_flags("configs/arc_small.py", **ARC | {"data.train": both})
     subsets = [
-        "--config.data.train_subsets=('training2','evaluation')",
-        "--config.data.test_subset=evaluation",
+        "--config.data.arc.train_subsets=('training2','evaluation')",
+        "--config.data.arc.test_subset=evaluation",
     ]
     where = f"--workdir={tmp_path / 'run'}"
     result = call("train.py", where, *flags, *subsets)
     refused(result, "3 of the 3 tasks of evaluation", "training2", "allow_leaks")
     assert not (tmp_path / "run").exists()
-    forced = call("train.py", where, *flags, *subsets, "--config.data.allow_leaks=True")
+    forced = call(
+        "train.py", where, *flags, *subsets, "--config.data.arc.allow_leaks=True"
+    )
     assert forced.returncode == 0, forced.stderr
     assert "leak: 007bbfb7" in forced.stdout + forced.stderr

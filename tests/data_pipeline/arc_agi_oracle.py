@@ -8,12 +8,18 @@ import numpy as np
 
 from data_pipeline.arc.ids import make_ids
 from data_pipeline.arc.task import as_data, read_tasks
-from data_pipeline.arc_agi.reader import open_prepared
+from data_pipeline.prepared import writing
+from data_pipeline.prepared.arc_agi.names import open_prepared, prepared_set
 
 
 def command(config, data_dir, source, *more):
     """The arguments of the command."""
     return [config, f"--data_dir={data_dir}", f"--source={source}", *more]
+
+
+def prepare(data_dir, **source):
+    chosen = prepared_set(source["train_subsets"], source["test_subset"])
+    return writing.prepare(chosen, data_dir, **source)
 
 
 def random_task(rng):

@@ -3,18 +3,22 @@ import pathlib
 
 import pytest
 
-from data_pipeline.arc_agi.prepare import main, prepare
-from data_pipeline.arc_agi.reader import SUBSETS
 from data_pipeline.errors import DataError
+from data_pipeline.prepared.arc_agi.names import SUBSETS
+from data_pipeline.prepared.arc_agi.prepare import main
 from tests.data_pipeline.arc_agi_oracle import (
     assert_equal,
     command,
     from_json,
     from_prepared,
+    prepare,
 )
 
 ARC = pathlib.Path(__file__).parents[3] / "shared" / "data" / "arc"
-NUM_IDS = {"arc_agi_1": 876_420, "arc_agi_2": 1_191_741}
+NUM_IDS = [
+    ("arc_agi_1", 876_420),
+    pytest.param("arc_agi_2", 1_191_741, marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def published():
     return ARC
 
 
-@pytest.mark.parametrize(("config", "num_ids"), NUM_IDS.items())
+@pytest.mark.parametrize(("config", "num_ids"), NUM_IDS)
 def test_the_published_sets(tfds, tmp_path, published, config, num_ids):
     assert main(command(config, tmp_path, published)) == 0
     train_subsets, test_subset = SUBSETS[config]

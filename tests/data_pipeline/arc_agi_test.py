@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from data_pipeline.arc.augmentations import sample_codes
-from data_pipeline.arc_agi.prepare import main, prepare
-from data_pipeline.arc_agi.reader import open_prepared, prepared_set
 from data_pipeline.errors import DataError
+from data_pipeline.prepared.arc_agi.names import open_prepared, prepared_set
+from data_pipeline.prepared.arc_agi.prepare import main
 from tests.data_pipeline.arc_agi_oracle import (
     assert_equal,
     command,
     from_json,
     from_prepared,
+    prepare,
     random_task,
     write_bundle,
 )
@@ -154,7 +155,7 @@ def test_a_json_error_names_the_file_and_leaves_nothing(tfds, tmp_path, source, 
     assert main(command("custom", tmp_path, source, *CUSTOM_FLAGS)) == 2
     assert f"error: {bad}" in capsys.readouterr().err
     assert not list(folder_of(tmp_path).parent.glob("*"))
-    with pytest.raises(DataError, match=r"run python -m data_pipeline.arc_agi.prepare"):
+    with pytest.raises(DataError, match="run python -m .*prepared.arc_agi.prepare"):
         open_prepared(tmp_path, **SMALL)
 
 
@@ -240,5 +241,5 @@ def test_tfds_alone_opens_the_folder(tfds, data_dir, files):
     np.testing.assert_array_equal(records[0]["cells"][: grid.size], grid.ravel())
     assert "licence" in builder.info.description.lower()
     assert "1911.01547" in builder.info.citation
-    text = (ROOT / "data_pipeline" / "arc_agi" / "TAGS.txt").read_text()
+    text = (ROOT / "data_pipeline" / "prepared" / "arc_agi" / "TAGS.txt").read_text()
     assert set() < set(text.split()) <= set(dataset_metadata.valid_tags())

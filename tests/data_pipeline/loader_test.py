@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.loader import EvalRows, TrainLoader, eval_batches, prefetched
+from data_pipeline.loader import TrainLoader, prefetched
+from data_pipeline.questions import EvalSet
 from data_pipeline.spec import PuzzleSet, array_digest
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku.symmetries import SudokuVariants
+from data_pipeline.variants import SingleForm
 
 # (puzzles, examples of each puzzle) of every group; 13 examples in an epoch.
 GROUPS = [(1, 1), (3, 2), (2, 4), (1, 3), (4, 1), (2, 2)]
@@ -81,7 +83,8 @@ def test_batches_have_the_fields_and_dtypes_that_training_expects():
         "puzzle_id": (np.int32, (5,)),
         "weight": (np.float32, (5,)),
     }
-    for batch in (make_loader()(0), next(eval_batches(puzzles, 5))):
+    questions = EvalSet(puzzles, SingleForm(len(puzzles.puzzle_ids))).questions()
+    for batch in (make_loader()(0), next(questions.batches(5))[0]):
         assert {k: (a.dtype, a.shape) for k, a in batch.items()} == expected
         np.testing.assert_array_equal(batch["label_mask"], batch["labels"] != 0)
         assert 0 < batch["label_mask"].mean() < 1
@@ -261,63 +264,6 @@ def test_forms_are_told_of_every_visit():
 def test_settings_without_a_meaning_are_refused(changes, message):
     with pytest.raises(DataError, match=message):
         make_loader(**changes)
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 11, 29, 30])
-def test_evaluation_takes_every_row_once_in_order(batch_size):
-    puzzles = make_puzzles(GROUPS)
-    batches = list(eval_batches(puzzles, batch_size))
-    assert {len(batch["weight"]) for batch in batches} == {batch_size}
-    joined = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
-    count = len(puzzles)
-    assert len(batches) == -(-count // batch_size)
-    assert examples(joined)[:count].tolist() == list(range(count))
-    sizes = np.diff(puzzles.puzzle_starts)
-    ids = np.repeat(puzzles.puzzle_ids, sizes)
-    np.testing.assert_array_equal(joined["puzzle_id"][:count], ids)
-    assert (joined["weight"][:count] == 1).all()
-    for name, padded in joined.items():
-        assert not padded[count:].any(), name
-
-
-def test_evaluation_shows_the_forms_asked_for_in_order():
-    puzzles, forms = make_puzzles(GROUPS), Echo(np.arange(1, 14), has_ids=True)
-    puzzle = np.repeat(np.arange(13), np.diff(puzzles.puzzle_starts))
-    for votes in (0, 1, 3):
-        counts = np.minimum(puzzle + 1, votes or 99)
-        expected = [
-            (example, puzzle[example], index)
-            for example, count in enumerate(counts)
-            for index in range(count)
-        ]
-        rows = EvalRows.of(puzzles, forms, votes)
-        assert list(zip(*rows, strict=True)) == expected
-        batches = list(eval_batches(puzzles, 8, rows, forms))
-        joined = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
-        real = joined["weight"] > 0
-        assert real.sum() == len(expected)
-        example, of, index = map(np.array, zip(*expected, strict=True))
-        assert examples(joined)[real].tolist() == example.tolist()
-        assert joined["puzzle_id"][real].tolist() == (of + 1 + index).tolist()
-        later = list(eval_batches(puzzles, 8, rows.part(slice(8, None)), forms))
-        assert [digest(b) for b in later] == [digest(b) for b in batches[1:]]
-
-
-def test_ablations_hide_the_puzzle_alone():
-    puzzles = make_puzzles(GROUPS)
-    own, blank, random = (
-        next(eval_batches(puzzles, 26, puzzle_ids=ids, num_puzzles=1000))
-        for ids in ("own", "blank", "random")
-    )
-    real = own["weight"] > 0
-    assert own["puzzle_id"][real].all()
-    assert not blank["puzzle_id"].any()
-    drawn = random["puzzle_id"][real]
-    assert drawn.min() >= 1
-    assert drawn.max() < 1000
-    assert len(set(drawn)) > 20
-    for name in ("inputs", "labels", "weight"):
-        np.testing.assert_array_equal(own[name], random[name])
 
 
 def test_prefetched_batches_are_those_of_direct_calls():

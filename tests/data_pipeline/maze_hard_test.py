@@ -9,8 +9,9 @@ from data_pipeline.errors import DataError
 from data_pipeline.maze.csv_file import read_maze_csv
 from data_pipeline.maze.generator import generate
 from data_pipeline.maze.grid import MazeShape
-from data_pipeline.maze_hard.prepare import main, prepare
-from data_pipeline.maze_hard.reader import open_prepared
+from data_pipeline.prepared import writing
+from data_pipeline.prepared.maze_hard.names import prepared_set
+from data_pipeline.prepared.maze_hard.prepare import main
 from data_pipeline.spec import PuzzleSet
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,6 +20,14 @@ GOOD = str(BAD / "maze_ok.csv")
 CSV = {"source": "csv", "train": GOOD, "test": str(BAD / "maze_leading_space_ok.csv")}
 CSV_FLAGS = [f"--{split}={CSV[split]}" for split in ("train", "test")]
 THIRTY, EIGHT = MazeShape(30), MazeShape(8)
+
+
+def prepare(data_dir, shape=THIRTY, **source):
+    return writing.prepare(prepared_set(shape), data_dir, **source)
+
+
+def open_prepared(data_dir, split, shape=THIRTY):
+    return prepared_set(shape).open_puzzles(data_dir, split)
 
 
 def folder_of(data_dir, side=30):
@@ -78,7 +87,9 @@ def test_a_csv_error_names_file_and_row_and_leaves_nothing(tfds, tmp_path, capsy
     assert main(["csv", f"--data_dir={tmp_path}", f"--train={bad}", CSV_FLAGS[1]]) == 2
     assert f"error: {bad}: row " in capsys.readouterr().err
     assert not list(folder_of(tmp_path).parent.glob("*"))
-    expected = r"no such folder; run python -m data_pipeline\.maze_hard\.prepare"
+    expected = (
+        r"no such folder; run python -m data_pipeline\.prepared\.maze_hard\.prepare"
+    )
     with pytest.raises(DataError, match=expected):
         open_prepared(tmp_path, "train")
 
@@ -87,7 +98,7 @@ def test_a_csv_error_names_file_and_row_and_leaves_nothing(tfds, tmp_path, capsy
 def test_a_side_that_no_maze_has_is_refused(tfds, tmp_path, capsys, side):
     command = ["csv", f"--data_dir={tmp_path}", *CSV_FLAGS, f"--side={side}"]
     assert main(command) == 2
-    assert f"data.side = {side}; expected 2 to 62" in capsys.readouterr().err
+    assert f"data.maze.side = {side}; expected 2 to 62" in capsys.readouterr().err
 
 
 def test_mazes_of_another_side_are_refused(tfds, tmp_path):
@@ -99,7 +110,10 @@ def test_mazes_of_another_side_are_refused(tfds, tmp_path):
     ("source", "problem"),
     [
         ({"source": "arrays"}, "'arrays'; expected one of hub, csv, gen"),
-        ({"source": "generator", "seed": -1}, "data.seed = -1; expected 0 to"),
+        (
+            {"source": "generator", "seed": -1},
+            "data.seed = -1; expected a whole",
+        ),
         ({"source": "hub", "train": GOOD}, "reads no file"),
     ],
 )
@@ -109,7 +123,7 @@ def test_wrong_requests_are_refused(tfds, tmp_path, source, problem):
 
 
 def test_an_unknown_key_is_refused(tfds, tmp_path):
-    with pytest.raises(TypeError, match="'clues'"):
+    with pytest.raises(DataError, match=r"data\.maze\.clues: unknown key"):
         prepare(tmp_path, **CSV, clues=(0, 0))
 
 
@@ -138,5 +152,5 @@ def test_tfds_alone_opens_the_folder(tfds, tmp_path):
     np.testing.assert_array_equal(block["inputs"], expected.inputs, strict=True)
     assert "licence" in builder.info.description.lower()
     assert "2506.21734" in builder.info.citation
-    text = (ROOT / "data_pipeline" / "maze_hard" / "TAGS.txt").read_text()
+    text = (ROOT / "data_pipeline" / "prepared" / "maze_hard" / "TAGS.txt").read_text()
     assert set() < set(text.split()) <= set(dataset_metadata.valid_tags())

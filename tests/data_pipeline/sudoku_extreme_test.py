@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
+from data_pipeline.prepared import writing
+from data_pipeline.prepared.sudoku_extreme.names import prepared_set
+from data_pipeline.prepared.sudoku_extreme.prepare import main
 from data_pipeline.spec import PuzzleSet
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.generator import generate
 from data_pipeline.sudoku.grid import BLANK_TOKEN, SudokuShape, encode
 from data_pipeline.sudoku.symmetries import sample_symmetries
-from data_pipeline.sudoku_extreme.prepare import main, prepare
-from data_pipeline.sudoku_extreme.reader import open_prepared
 
 ROOT = pathlib.Path(__file__).parents[2]
 BAD = pathlib.Path(__file__).parent / "bad"
@@ -27,6 +28,14 @@ CSV = {
 CSV_FLAGS = [f"--{split}={CSV[split]}" for split in ("train", "test")]
 NINE, FOUR = SudokuShape(3, 3), SudokuShape(2, 2)
 FULL_ROWS = {"train": 3_831_994, "test": 422_786}
+
+
+def prepare(data_dir, shape=NINE, **source):
+    return writing.prepare(prepared_set(shape), data_dir, **source)
+
+
+def open_prepared(data_dir, split, shape=NINE):
+    return prepared_set(shape).open_puzzles(data_dir, split)
 
 
 @pytest.fixture
@@ -59,9 +68,9 @@ def test_csv_rows_come_back_in_order(data_dir, split):
 
 
 def test_rows_in_several_blocks_come_back_in_order(tfds, tmp_path, monkeypatch):
-    from data_pipeline import tfds_builder
+    from data_pipeline.prepared import builder
 
-    monkeypatch.setattr(tfds_builder, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(builder, "BLOCK_ROWS", 2)
     prepare(tmp_path, **CSV)
     source = tfds.builder_from_directory(folder_of(tmp_path)).as_data_source()
     assert [len(block["inputs"]) for block in source["train"]] == [2, 2, 1]
@@ -71,8 +80,7 @@ def test_rows_in_several_blocks_come_back_in_order(tfds, tmp_path, monkeypatch):
 def test_tensorflow_is_never_imported(tfds, tmp_path):
     code = """
 import sys
-from data_pipeline.sudoku_extreme.reader import open_prepared
-from data_pipeline.sudoku_extreme import prepare
+from data_pipeline.prepared.sudoku_extreme import prepare
 assert "tensorflow_datasets" not in sys.modules, "TFDS is imported where not used"
 assert prepare.main(sys.argv[1:]) == 0
 assert "tensorflow_datasets" in sys.modules
@@ -102,15 +110,15 @@ def test_the_command_reports_rows_and_warnings(tfds, tmp_path, capsys):
 def test_a_killed_preparation_is_seen_and_can_be_repeated(tfds, tmp_path):
     code = """
 import os, sys
-from data_pipeline.sudoku_extreme import sudoku_extreme_dataset_builder as builder
-from data_pipeline.sudoku_extreme.prepare import main
+from data_pipeline.prepared.sudoku_extreme import sudoku_extreme_dataset_builder as b
+from data_pipeline.prepared.sudoku_extreme.prepare import main
 
 def dies(self, records):
     yield from generate(self, records)
     os._exit(9)
 
-generate = builder.Builder._generate_examples
-builder.Builder._generate_examples = dies
+generate = b.Builder._generate_examples
+b.Builder._generate_examples = dies
 main(sys.argv[1:])
 """
     command = [sys.executable, "-c", code, "csv", f"--data_dir={tmp_path}", *CSV_FLAGS]
@@ -174,7 +182,9 @@ def test_tfds_alone_opens_the_folder(tfds, data_dir):
 def test_tags_are_known_to_tfds(tfds):
     from tensorflow_datasets.core import dataset_metadata
 
-    text = (ROOT / "data_pipeline" / "sudoku_extreme" / "TAGS.txt").read_text()
+    text = (
+        ROOT / "data_pipeline" / "prepared" / "sudoku_extreme" / "TAGS.txt"
+    ).read_text()
     assert set() < set(text.split()) <= set(dataset_metadata.valid_tags())
 
 

@@ -41,35 +41,35 @@ def test_an_evaluation_that_was_cut_short_goes_on_where_it_stopped(
     tmp_path, monkeypatch, flush_s, stop_after
 ):
     monkeypatch.setattr(eval_parts, "FLUSH_S", flush_s)
-    first = EvalParts(tmp_path, ABOUT)
+    first = EvalParts(tmp_path, ABOUT, writes=True)
     for count, rows in enumerate(batches(0)):
         if count == stop_after:
             break
         first.add(rows)
-    again = EvalParts(tmp_path, ABOUT)
+    again = EvalParts(tmp_path, ABOUT, writes=True)
     kept = min(4 * stop_after, ROWS) if flush_s == 0 else 0
     assert again.num_rows == kept
     for rows in batches(again.num_rows):
         again.add(rows)
     assert again.num_rows == ROWS
     same(again.finish(), output())
-    done = EvalParts(tmp_path, ABOUT)
+    done = EvalParts(tmp_path, ABOUT, writes=True)
     assert done.num_rows == ROWS
     same(done.finish(), output())
 
 
 @pytest.mark.parametrize("change", [{"step": 4}, {"votes": 3}, {"more": None}])
 def test_another_evaluation_shares_nothing(tmp_path, change):
-    first = EvalParts(tmp_path, ABOUT)
+    first = EvalParts(tmp_path, ABOUT, writes=True)
     first.add(output())
     first.finish()
-    assert EvalParts(tmp_path, ABOUT | change).num_rows == 0
-    assert EvalParts(tmp_path, ABOUT).num_rows == ROWS
+    assert EvalParts(tmp_path, ABOUT | change, writes=True).num_rows == 0
+    assert EvalParts(tmp_path, ABOUT, writes=True).num_rows == ROWS
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_part_is_named(tmp_path, damage):
-    parts = EvalParts(tmp_path, ABOUT)
+    parts = EvalParts(tmp_path, ABOUT, writes=True)
     parts.add(output())
     parts.finish()
     (path,) = parts.folder.glob("*.npz")
@@ -78,6 +78,17 @@ def test_a_damaged_part_is_named(tmp_path, damage):
     cut = {"cut": content[:-40], "flip": content, "empty": b""}
     path.write_bytes(cut[damage])
     with pytest.raises(CheckpointError, match=r"rows_000000000\.npz: cannot be read"):
-        EvalParts(tmp_path, ABOUT)
+        EvalParts(tmp_path, ABOUT, writes=True)
     path.unlink()
-    assert EvalParts(tmp_path, ABOUT).num_rows == 0
+    assert EvalParts(tmp_path, ABOUT, writes=True).num_rows == 0
+
+
+def test_a_process_that_does_not_write_reads_what_is_there(tmp_path):
+    reader = EvalParts(tmp_path / "parts", ABOUT, writes=False)
+    reader.add(output())
+    same(reader.finish(), output())
+    assert not (tmp_path / "parts").exists()
+    writer = EvalParts(tmp_path / "parts", ABOUT, writes=True)
+    writer.add(output())
+    writer.finish()
+    same(EvalParts(tmp_path / "parts", ABOUT, writes=False).finish(), output())

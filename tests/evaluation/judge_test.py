@@ -2,12 +2,11 @@
 """Judge, on puzzles whose forms are rotations of four cells, judged by hand."""
 
 import numpy as np
-import pytest
 
-from data_pipeline.data import EvalSet
+from data_pipeline.questions import EvalSet
 from data_pipeline.spec import PuzzleSet
-from judge import Judge
 from trm_jax.evaluation.evaluate import EvalOutput
+from trm_jax.evaluation.judge import Judge
 
 
 class Rolled:
@@ -58,27 +57,22 @@ def as_output(predictions, labels, q_halt):
     )
 
 
+def judge_of(test, votes):
+    return Judge(test.questions(votes=votes), votes=votes)
+
+
 def answered(judge, wrong=()):
-    """Right answers to all forms, but for rows of which one cell is changed."""
-    (batch,) = judge.batches(judge.num_rows)
+    """Correct answers to all forms, but for rows of which one cell is changed."""
+    num_rows = judge.questions.num_rows
+    ((batch, _),) = judge.questions.batches(num_rows)
     predictions = batch["labels"].copy()
     for row, cell in wrong:
         predictions[row, cell] += 7
-    return as_output(predictions, batch["labels"], np.zeros(judge.num_rows))
-
-
-def test_forms_are_shown_turned_with_ids_of_their_own():
-    judge = Judge(make_test(), votes=0, num_puzzles=7)
-    (batch,) = judge.batches(9)
-    assert judge.num_rows == 9
-    assert batch["puzzle_id"].tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 6]
-    assert batch["inputs"][:3].tolist() == [[1, 2, 3, 4], [4, 1, 2, 3], [3, 4, 1, 2]]
-    later = list(judge.batches(2, start=5))
-    assert [b["puzzle_id"].tolist() for b in later] == [[3, 4], [5, 6]]
+    return as_output(predictions, batch["labels"], np.zeros(num_rows))
 
 
 def test_answers_are_turned_back_before_they_are_counted():
-    judge = Judge(make_test(), votes=0, num_puzzles=7)
+    judge = judge_of(make_test(), votes=0)
     count = judge.count([answered(judge)])
     assert count.ballots.votes.tolist() == [3, 3, 3]
     assert count.is_right.all()
@@ -96,7 +90,7 @@ def test_answers_are_turned_back_before_they_are_counted():
 
 
 def test_scores_of_a_run_are_those_of_form_0_and_of_the_votes():
-    judge = Judge(make_test(), votes=3, num_puzzles=7)
+    judge = judge_of(make_test(), votes=3)
     output = answered(judge, wrong=[(3, 0), (7, 1), (8, 2)])
     told = []
     scores = judge.scores([output], told.append)
@@ -104,13 +98,13 @@ def test_scores_of_a_run_are_those_of_form_0_and_of_the_votes():
     assert scores["exact_accuracy"] == 2 / 3
     assert scores["puzzles"] == 3
     assert scores["pass@1"] == 0.5
-    alone = Judge(make_test(), votes=1, num_puzzles=7)
-    assert alone.num_rows == 3
+    alone = judge_of(make_test(), votes=1)
+    assert alone.questions.num_rows == 3
     assert "pass@1" not in alone.scores([answered(alone)], told.append)
 
 
 def test_pooled_checkpoints_are_one_count():
-    judge = Judge(make_test(), votes=0, num_puzzles=7)
+    judge = judge_of(make_test(), votes=0)
     good, bad = answered(judge), answered(judge, wrong=[(r, 0) for r in range(9)])
     count = judge.count([good, bad])
     assert count.ballots.votes.sum() == 18
@@ -127,7 +121,7 @@ def test_answers_right_by_the_rules_are_counted_apart():
         return answers[:, 0] == inputs[:, 0] + 1
 
     test = make_test(is_valid=first_cell_is_right)
-    judge = Judge(test, votes=0, num_puzzles=7)
+    judge = judge_of(test, votes=0)
     output = answered(judge, wrong=[(0, 1), (6, 0)])
     _, scores = judge.single_pass(output)
     assert scores["exact_accuracy"] == 1 / 3
@@ -139,7 +133,7 @@ def test_answers_right_by_the_rules_are_counted_apart():
 def test_a_submission_holds_the_two_best_answers(tmp_path):
     written = []
     test = make_test(write_submission=lambda path, answers: written.append(answers))
-    judge = Judge(test, votes=2, num_puzzles=7)
+    judge = judge_of(test, votes=2)
     output = answered(judge, wrong=[(1, 0)])
     assert judge.write_submission(tmp_path, judge.count([output]))
     (answers,) = written
@@ -149,26 +143,16 @@ def test_a_submission_holds_the_two_best_answers(tmp_path):
     first[0] += 7
     assert answers[0].tolist() == [LABELS[0].tolist(), np.roll(first, -1).tolist()]
     assert answers[1].tolist() == [LABELS[1].tolist(), [0, 0, 0, 0]]
-    assert not Judge(make_test(), votes=2, num_puzzles=7).write_submission(
+    assert not judge_of(make_test(), votes=2).write_submission(
         tmp_path, judge.count([output])
     )
 
 
-def test_puzzles_without_answers_cannot_be_scored():
+def test_puzzles_without_answers_are_not_scored():
     test = make_test()
-    assert Judge(test, votes=1, num_puzzles=7).has_solutions
     labels = LABELS.copy()
     labels[2] = 0
     hidden = test._replace(
         puzzles=PuzzleSet(**{**vars(test.puzzles), "labels": labels})
     )
-    assert not Judge(hidden, votes=1, num_puzzles=7).has_solutions
-
-
-@pytest.mark.parametrize("ids", ["blank", "random"])
-def test_ablations_reach_the_rows(ids):
-    judge = Judge(make_test(), votes=0, num_puzzles=7, puzzle_ids=ids)
-    own = Judge(make_test(), votes=0, num_puzzles=7)
-    (batch,), (usual,) = judge.batches(9), own.batches(9)
-    assert batch["puzzle_id"].tolist() != usual["puzzle_id"].tolist()
-    np.testing.assert_array_equal(batch["inputs"], usual["inputs"])
+    assert judge_of(hidden, votes=1).scores([], print) == {}

@@ -23,9 +23,9 @@ def share_compilations(monkeypatch):
     def by_text(config, sizes):
         return json.dumps([config, sizes])
 
-    def by_model(model, mesh, **kwargs):
-        return id(model), id(mesh), json.dumps(kwargs)
+    def by_recipe(recipe, mesh, **kwargs):
+        return id(recipe), id(mesh), json.dumps(kwargs)
 
     monkeypatch.setattr(build, "build", shared(build.build, by_text))
-    make = shared(evaluate.make_eval_step, by_model)
+    make = shared(evaluate.make_eval_step, by_recipe)
     monkeypatch.setattr(evaluate, "make_eval_step", make)

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short runs with batches that make a step not finite."""
 
-import json
-
 import numpy as np
 
-import train
 from data_pipeline import loader
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import digest, metric_lines, smoke_config
+from trm_jax.commands import train
 from trm_jax.runtime import cli
 
 STEPS, ROWS = 16, 8
@@ -17,7 +15,7 @@ NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN
 
 def config_of(policy, **kwargs):
     config = smoke_config(on_non_finite=policy, **{"steps": STEPS} | kwargs).unlock()
-    config.model.max_supervision_steps = 1  # every batch is used, and whole
+    config.halting.max_supervision_steps = 1  # every batch is used, and whole
     return config.lock()
 
 
@@ -25,27 +23,22 @@ TRAIN_LOADER = loader.TrainLoader
 
 
 def runner(monkeypatch):
-    """Train in a folder with some batches spoilt, or with others in their place."""
+    """Train in a folder with some batches spoilt."""
     share_compilations(monkeypatch)
 
-    def start(folder, config, *, bad=(), number=lambda k: k, stop=lambda: False):
+    def start(folder, config, *, bad=(), stop=lambda: False):
         class Loader(TRAIN_LOADER):
             def __call__(self, k):
-                batch = super().__call__(number(k))
-                if number(k) in bad:
+                batch = super().__call__(k)
+                if k in bad:
                     batch["puzzle_id"][:] = NOWHERE
                 return batch
 
-        monkeypatch.setattr(train.loader, "TrainLoader", Loader)
+        monkeypatch.setattr(loader, "TrainLoader", Loader)
         monkeypatch.setattr(cli, "StopSignal", lambda: stop)
         return train.train(config, str(folder))
 
     return start
-
-
-def rollbacks(folder):
-    path = folder / "rollbacks.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def assert_same_run(folder, other):

@@ -27,7 +27,7 @@ def say(text):
 def do(deed):
     match deed:
         case "be wrong":
-            raise ConfigError("/gloo/transport: the moon is in the wrong house")
+            raise ConfigError("the moon is in the wrong house")
         case "crash":
             raise LookupError("a bug")
         case "meet":
@@ -44,7 +44,6 @@ def do(deed):
 
 def main():
     cli.join_processes()
-    processes.before_end(lambda: os.write(2, b"last act\n"))
     stop = cli.StopSignal()
     say("joined")
     processes.check_same(os.environ.get("CONFIG", ""), "config")
@@ -60,7 +59,6 @@ def main():
     x = jax.make_array_from_process_local_data(split, ones)
     agreed = processes.agreed(stop)
     for step in range(1, STEPS.value + 1):
-        processes.enter(f"step {step}")
         time.sleep(STEP_S.value)
         if step == int(AT_STEP or 0):
             do(DEED)

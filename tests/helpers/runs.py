@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short runs of the smoke config, in this process and in others."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 from configs import smoke
-from data_pipeline import sources
+from data_pipeline import tasks
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import state_digest
 from trm_jax.training.build import build
@@ -45,6 +47,15 @@ def call(script, *flags, **kwargs):
     return subprocess.run(command(script, *flags), check=False, **kwargs)
 
 
+def call_here(main, *flags):
+    """A command in this process: `main` of its module, with what it would print."""
+    out, err = io.StringIO(), io.StringIO()
+    line = [main.__module__, *map(str, flags)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(line)
+    return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
+
+
 def metric_lines(workdir):
     """The records without their timings."""
     lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
@@ -55,7 +66,7 @@ def metric_lines(workdir):
 def digest(workdir, step=None):
     """Digest of the whole state of one saved step, the newest if None."""
     config = json.loads((Path(workdir) / "config.json").read_text())
-    built = build(config, sources.spec_of(**config["data"]).sizes)
+    built = build(config, tasks.spec_of(config["data"]).sizes)
     checkpoints = Checkpoints(workdir)
     state = checkpoints.restore_step(built.state_like, step)
     checkpoints.close()

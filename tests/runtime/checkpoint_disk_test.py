@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.runtime.checkpoint_test import like, make_state
+from tests.helpers.states import like, make_state
 from trm_jax.errors import CheckpointError, SaveError
-from trm_jax.runtime import checkpoint
+from trm_jax.runtime import background_save, checkpoint
+from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.processes import ProcessError
-from trm_jax.runtime.step_folders import StepFolders
 
 # Orbax leaves tasks of a failed write behind; they complain when they are collected.
 pytestmark = pytest.mark.filterwarnings(
@@ -100,27 +100,35 @@ def large_files(_):
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def after(monkeypatch, method, act):
-    """The next call of a method of StepFolders is followed by `act`."""
-    whole = getattr(StepFolders, method)
+MOMENT = {
+    "make": (background_save, "make_draft"),
+    "commit": (BackgroundSave, "_commit"),
+}
 
-    def once(self, *args):
-        monkeypatch.setattr(StepFolders, method, whole)
-        whole(self, *args)
+
+def after(monkeypatch, moment, act):
+    """The next call of the function is followed by `act`."""
+    owner, name = MOMENT[moment]
+    whole = getattr(owner, name)
+
+    def once(*args):
+        monkeypatch.setattr(owner, name, whole)
+        whole(*args)
         act()
 
-    monkeypatch.setattr(StepFolders, method, once)
+    monkeypatch.setattr(owner, name, once)
 
 
-def before(monkeypatch, method, act):
-    whole = getattr(StepFolders, method)
+def before(monkeypatch, moment, act):
+    owner, name = MOMENT[moment]
+    whole = getattr(owner, name)
 
-    def once(self, *args):
-        monkeypatch.setattr(StepFolders, method, whole)
+    def once(*args):
+        monkeypatch.setattr(owner, name, whole)
         act()
-        return whole(self, *args)
+        return whole(*args)
 
-    monkeypatch.setattr(StepFolders, method, once)
+    monkeypatch.setattr(owner, name, once)
 
 
 def names(folder):
@@ -227,15 +235,15 @@ def test_a_disk_that_is_full_from_the_start_is_no_traceback(disk):
         Checkpoints(disk, keep=2)
 
 
-def test_a_failure_is_not_lost_behind_the_next_save(disk, state, monkeypatch, caplog):
+def test_the_next_save_raises_the_failure_of_the_one_before(disk, state, monkeypatch):
     checkpoints = Checkpoints(disk, keep=9)
     after(monkeypatch, "make", lambda: fill(disk, 100_000))
     checkpoints.save(state(1))
     checkpoints._save.join()
     empty(disk)
-    checkpoints.save(state(2))
     with pytest.raises(SaveError, match="step 1 was not saved"):
-        checkpoints.poll()
+        checkpoints.save(state(2))
+    checkpoints.save(state(2))
     checkpoints.close()
     assert names(disk) == ["2"]
 

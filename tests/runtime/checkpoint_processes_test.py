@@ -4,8 +4,10 @@
 import re
 import sys
 
+import pytest
+
 from tests.helpers.process_group import ProcessGroup
-from tests.runtime.checkpoint_test import like, make_state
+from tests.helpers.states import like, make_state
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import state_digest
 
@@ -20,7 +22,7 @@ def main():
     cli.join_processes()
     import jax
     import jax.numpy as jnp
-    from tests.runtime.checkpoint_test import init_fn, like
+    from tests.helpers.states import init_fn, like
     from trm_jax.runtime.checkpoint import Checkpoints, SaveError
     from trm_jax.errors import CheckpointError
     from trm_jax.runtime.manifest import state_digest
@@ -98,6 +100,7 @@ cli.run(main, "", user_errors=())
 """
 
 
+@pytest.mark.slow
 def test_trouble_of_one_process_is_trouble_of_both(tmp_path):
     line = [sys.executable, "-c", SCRIPT]
     env = {i: {"FOLDER": str(tmp_path / "run")} for i in range(2)}

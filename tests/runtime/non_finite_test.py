@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
+from data_pipeline import tasks
 from tests.helpers.faulty_runs import (
     NOWHERE,
     ROWS,
     STEPS,
     assert_all_finite,
     config_of,
-    rollbacks,
     runner,
 )
 from tests.helpers.process_group import ProcessGroup
@@ -31,10 +31,8 @@ def run(monkeypatch):
     return runner(monkeypatch)
 
 
-@pytest.mark.parametrize("policy", ["halt", "rollback"])
-def test_a_halt_leaves_what_replays_the_fault(tmp_path, run, policy):
-    # With nothing saved, there is nothing to roll back to.
-    config = config_of(policy, checkpoint_every=100, log_every=100)
+def test_a_halt_leaves_what_replays_the_fault(tmp_path, run):
+    config = config_of("halt", checkpoint_every=100, log_every=100)
     path = tmp_path / "non_finite" / "step_12.json"
     for _ in range(2):
         with pytest.raises(
@@ -50,15 +48,17 @@ def test_a_halt_leaves_what_replays_the_fault(tmp_path, run, policy):
     assert sums["loss"] == ["nan", 12 * ROWS]
     assert sums["skipped"] == [0, 12]
     assert not list((tmp_path / "checkpoints").iterdir())
-    assert not (tmp_path / "rollbacks.jsonl").exists()
 
 
 def test_unknown_policies_are_refused():
+    sizes = tasks.spec_of(smoke_config().to_dict()["data"]).sizes
     for key in ("on_non_finite", "on_save_error"):
         config = smoke_config().to_dict()
-        config["train"][key] = "hope"
-        with pytest.raises(ConfigError, match=f"train.{key} = 'hope'; expected one of"):
-            build(config, {"vocab_size": 6, "num_cells": 16, "num_puzzles": 1})
+        config["train"][key] = "rollback"
+        with pytest.raises(
+            ConfigError, match=f"train.{key} = 'rollback'; expected one of"
+        ):
+            build(config, sizes)
 
 
 def test_the_policy_may_change_when_a_run_resumes(tmp_path, run):
@@ -66,16 +66,14 @@ def test_the_policy_may_change_when_a_run_resumes(tmp_path, run):
     with pytest.raises(NonFiniteError, match="at step 7"):
         run(tmp_path, config_of("halt"), bad=bad)
     assert digest(tmp_path)[0] == 5
-    assert run(tmp_path, config_of("skip", steps=10), bad=bad) == 0
-    assert run(tmp_path, config_of("rollback"), bad=bad) == 0
+    assert run(tmp_path, config_of("skip"), bad=bad) == 0
     assert digest(tmp_path)[0] == STEPS
     assert_all_finite(tmp_path)
-    assert rollbacks(tmp_path) == [{"from_step": 10, "bad_step": 14, "shift": 4}]
 
 
 FAULTY = """
-import train
 from data_pipeline import loader
+from trm_jax.commands import train
 class Loader(loader.TrainLoader):
     def __call__(self, k):
         batch = super().__call__(k)
@@ -83,23 +81,27 @@ class Loader(loader.TrainLoader):
             batch["puzzle_id"][:] = 10**6
         return batch
 loader.TrainLoader = Loader
-train.cli.run(train.main, "", user_errors=())
+train.run()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["halt", "skip", "rollback"])
+@pytest.mark.parametrize("policy", ["halt", "skip"])
 def test_two_processes_go_around_a_fault_as_one(tmp_path, policy):
     config = config_of(policy)
     settings = {f"train.{k}": config.train[k] for k in ("log_every", "eval_every")}
     settings |= {"train.steps": STEPS, "train.batch_size": ROWS, "eval.batch_size": 8}
     settings |= {"train.checkpoint_every": 5, "train.on_non_finite": policy}
-    settings |= {"data.train_puzzles": 12, "model.max_supervision_steps": 1}
+    settings |= {"data.train_puzzles": 12, "halting.max_supervision_steps": 1}
     flags = as_flags("configs/smoke.py", **settings)
     line = [sys.executable, "-c", FAULTY, f"--workdir={tmp_path / 'run'}", *flags]
     with ProcessGroup(line, 2, tmp_path / "logs") as group:
-        expected = 1 if policy == "halt" else 0
-        assert group.codes(240) == [expected] * 2, group.outputs()
+        codes = group.codes(240)
+    if policy == "halt":  # all find it; the first that ends may end the other
+        assert codes[0] == 1, group.outputs()
+        assert codes[1] in (1, -6), group.outputs()
+    else:
+        assert codes == [0, 0], group.outputs()
     dumps = (tmp_path / "run" / "non_finite").iterdir()
     found = {json.loads(p.read_text())["batch"] for p in dumps}
     assert found == ({8} if policy == "halt" else {8, 13})
@@ -109,5 +111,3 @@ def test_two_processes_go_around_a_fault_as_one(tmp_path, policy):
         assert steps == [3, 6, 8]
     else:
         assert steps == [3, 6, 8, 9, 12, 15, 16]
-    if policy == "rollback":
-        assert [r["shift"] for r in rollbacks(tmp_path / "run")] == [4, 9]

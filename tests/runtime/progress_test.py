@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from trm_jax.runtime.clock import clock_time
-from trm_jax.runtime.progress import ProgressBar
+from trm_jax.runtime.progress import ProgressBar, clock_time
 
 
 class Terminal(io.StringIO):

@@ -11,17 +11,16 @@ import chex
 import jax.numpy as jnp
 import pytest
 
-import train
-from data_pipeline import sources
+from data_pipeline import tasks
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, as_flags, call, digest, metric_lines, smoke_config
+from trm_jax.commands import train
 from trm_jax.errors import CheckpointError, SaveError
-from trm_jax.runtime import cli, processes, trainer
+from trm_jax.runtime import background_save, cli, trainer
+from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
-from trm_jax.runtime.non_finite import NonFiniteError, check_finite
-from trm_jax.runtime.step_folders import StepFolders
-from trm_jax.runtime.trainer import Cadence
+from trm_jax.runtime.non_finite import NonFiniteError
 from trm_jax.training.build import build
 
 # Weights overflow after a few updates; until then there is something good to keep.
@@ -29,7 +28,7 @@ EXPLODES = {"optim.lr": 1e30, "optim.warmup_steps": 0, "optim.weight_decay": 0.0
 
 
 def saved_states(folder, config):
-    built = build(config, sources.spec_of(**config["data"]).sizes)
+    built = build(config, tasks.spec_of(config["data"]).sizes)
     checkpoints = Checkpoints(folder, keep=99)
     steps = [int(p.name) for p in (folder / "checkpoints").iterdir()]
     return [checkpoints.restore_step(built.state_like, step) for step in sorted(steps)]
@@ -63,44 +62,29 @@ def test_the_command_names_step_and_metric_and_exits_1(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_every_metric_is_watched(bad):
-    good = {"loss": (1.0, 1.0)}
-    check_finite(3, good)
-    with pytest.raises(NonFiniteError, match="cell_loss is .* at step 4"):
-        check_finite(4, good | {"cell_loss": (bad, 1.0)})
-
-
-def test_things_are_due_at_multiples_and_at_the_end():
-    cadence = Cadence(steps=10, log_every=3, eval_every=0, checkpoint_every=5)
-    due = [step for step in range(11) if cadence.due(step, 3)]
-    assert due == [3, 6, 9, 10]
-    assert [step for step in range(11) if cadence.due(step, 0)] == [10]
-
-
 class Disk:
-    """Saves of some steps fail: before they start, or while they are written."""
+    """Saves of some steps fail: before they start, or when they are committed."""
 
     def __init__(self, monkeypatch, moment):
         self.bad, self.tried, self.before = set(), [], []
-        make, commit = StepFolders.make, StepFolders.commit
+        make, commit = background_save.make_draft, BackgroundSave._commit
 
         def fail(step):
             if step in self.bad:
                 raise OSError(errno.ENOSPC, "No space left on device", "disk")
 
-        def made(folders, draft, size):
+        def made(draft, size):
             self.tried.append(int(re.match(r"\D*(\d+)", draft.name)[1]))
             if moment == "start":
                 fail(self.tried[-1])
-            make(folders, draft, size)
+            make(draft, size)
 
-        def committed(folders, draft, step, text):
-            fail(step)
-            commit(folders, draft, step, text)
+        def committed(save):
+            fail(save.step)
+            commit(save)
 
-        monkeypatch.setattr(StepFolders, "make", made)
-        monkeypatch.setattr(StepFolders, "commit", committed)
+        monkeypatch.setattr(background_save, "make_draft", made)
+        monkeypatch.setattr(BackgroundSave, "_commit", committed)
 
 
 @pytest.fixture(params=["start", "commit"])
@@ -216,10 +200,11 @@ def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, po
 
 def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
     failing = (
-        "import train, trm_jax.runtime.step_folders as s\n"
+        "import trm_jax.runtime.background_save as s\n"
+        "from trm_jax.commands import train\n"
         "def full(*_): raise OSError(28, 'No space left on device', 'disk')\n"
-        "s.StepFolders.commit = full\n"
-        "train.cli.run(train.main, '', user_errors=())"
+        "s.BackgroundSave._commit = full\n"
+        "train.run()"
     )
     flags = as_flags("configs/smoke.py", **{"train.checkpoint_every": 10})
     result = subprocess.run(
@@ -236,11 +221,10 @@ def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
     assert "saved step" not in result.stdout
 
 
-def test_the_lock_is_asked_before_each_save_and_phases_are_named(tmp_path, monkeypatch):
-    disk, phases, start = Disk(monkeypatch, "start"), [], trainer.Trainer.run
+def test_the_lock_is_checked_before_each_save(tmp_path, monkeypatch):
+    disk, start = Disk(monkeypatch, "start"), trainer.Trainer.run
     share_compilations(monkeypatch)
     monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
-    monkeypatch.setattr(processes, "enter", phases.append)
 
     def run(loop, state):
         loop.before_save = lambda: disk.before.append(len(disk.tried))
@@ -250,10 +234,6 @@ def test_the_lock_is_asked_before_each_save_and_phases_are_named(tmp_path, monke
     assert train.train(saving("stop"), str(tmp_path)) == 0
     assert disk.tried == [5, 10, 15, 20]
     assert disk.before == [0, 1, 2, 3]
-    for phase in ("step 1", "save of step 5", "evaluation after step 8", "step 20"):
-        assert phases.count(phase) == 1
-    assert phases.index("evaluation after step 8") == phases.index("step 8") + 1
-    assert phases.index("save of step 5") == phases.index("step 5") + 1
 
 
 def write_lines(folder, *lines):

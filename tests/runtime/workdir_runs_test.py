@@ -2,7 +2,6 @@
 """train.py and eval.py with the lock of a workdir."""
 
 import re
-import signal
 import time
 
 import pytest
@@ -44,48 +43,33 @@ def test_an_evaluation_goes_on_beside_the_run(training):
     assert (folder / "lock.json").read_bytes() == before
 
 
-def test_a_killed_run_is_taken_over_and_one_that_lost_its_lock_saves_no_more(training):
+def test_a_killed_run_frees_the_workdir_and_one_that_lost_it_saves_no_more(training):
     folder, group, flags = training
     group.send(0)
     group.processes[0].wait()
     path = folder / "lock.json"
-    assert path.exists()
     line = command("train.py", f"--workdir={folder}", *flags)
     with ProcessGroup(line, 1, folder.parent / "logs_again") as again:
         again.await_text(0, "saved step")
-        told = f"lock.json taken over from process {group.processes[0].pid} on"
-        assert told in again.output(0)
         path.unlink()
         with WorkdirLock(folder):
             time.sleep(2)  # for a save that had begun
             before = sorted((folder / "checkpoints").iterdir())
             assert again.codes(60) == [2]
             assert sorted((folder / "checkpoints").iterdir()) == before
-            assert path.exists()
     assert "has lost the workdir" in again.output(0)
     assert "Traceback" not in again.output(0)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_leaves_no_lock(tmp_path):
-    folder = tmp_path / "w"
-    flags = as_flags("configs/smoke.py", **{"train.steps": 10**6})
-    line = command("train.py", f"--workdir={folder}", *flags)
-    with ProcessGroup(line, 1, tmp_path / "logs") as group:
-        group.await_text(0, "\nstep ")
-        assert (folder / "lock.json").exists()
-        group.send(0, signal.SIGTERM)
-        assert group.codes(60) == [75], group.outputs()
-    assert not list(folder.glob("lock.json*"))
-
-
-def test_all_processes_of_a_second_run_end_with_the_reason(tmp_path):
+def test_a_second_run_of_two_processes_ends_with_the_reason(tmp_path):
     held = tmp_path / "w"
     flags = as_flags("configs/smoke.py", **{"train.steps": 20})
     line = command("train.py", f"--workdir={held}", *flags)
     with WorkdirLock(held), ProcessGroup(line, 2, tmp_path / "logs") as group:
-        assert group.codes(60) == [2, 2], group.outputs()
-    for i in range(2):
-        assert re.search(r"error: .*lock.json: process \d+ on", group.output(i))
-        assert "Traceback" not in group.output(i)
-    assert not held.exists()
+        codes = group.codes(60)
+    assert codes[0] == 2, group.outputs()
+    assert codes[1] not in (0, 1, 2), group.outputs()
+    assert re.search(r"error: .*lock.json: process \d+ on", group.output(0))
+    assert "Traceback" not in group.outputs()
+    assert [path.name for path in held.iterdir()] == ["lock.json"]

@@ -11,11 +11,26 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.model.model import TRM
-from trm_jax.rules.losses import row_losses
-from trm_jax.training.sharding import in_mesh, own_rows, put_batch, puzzle_vectors
-from trm_jax.training.supervision import init_carry, refill, supervision_step
+from trm_jax.rules.base import Keep
+from trm_jax.training.sharding import (
+    in_mesh,
+    own_rows,
+    put_batch,
+    put_rows,
+    puzzle_vectors,
+)
+from trm_jax.training.step import Recipe, seed_key
+from trm_jax.training.supervision import (
+    bind,
+    init_carry,
+    refill,
+    row_keys,
+    supervision_step,
+)
 from trm_jax.types import Batch, Carry, Params
+
+Weights = tuple[Params, Params, Array]  # parameters, constants, puzzle table
+Numbered = tuple[Mapping[str, np.ndarray], np.ndarray]  # a batch and its row numbers
 
 
 class EvalOutput(NamedTuple):
@@ -30,56 +45,94 @@ class EvalOutput(NamedTuple):
 
 
 PER_STEP = ("q_halt", "cells_right", "all_right", "cell_loss")
-EvalStep = Callable[[Params, Params, Array, Batch], EvalOutput]
+EvalStep = Callable[[Weights, Batch, Array], EvalOutput]
 
 
-def make_eval_step(model: TRM, mesh: Mesh, *, num_steps: int, loss: str) -> EvalStep:
-    """Compiled (params, constants, puzzle_table, batch) -> EvalOutput, on the mesh."""
+def make_eval_step(
+    recipe: Recipe, mesh: Mesh, *, num_steps: int, seed: int = 0
+) -> EvalStep:
+    """Compiled (weights, batch, row numbers `b`) -> EvalOutput, on the mesh.
+
+    The number of a row is its place in the whole evaluation: what a rule draws for it
+    follows from (seed, number, step) and from nothing else.
+    """
     everywhere = NamedSharding(mesh, P())
 
-    def eval_step(
-        params: Params, constants: Params, table: Array, batch: Batch
-    ) -> EvalOutput:
-        num_rows = batch.weight.shape[0]
-        params = jax.lax.with_sharding_constraint(params, everywhere)
-        carry = refill(init_carry(model.config, num_rows), batch, constants)
-        vectors = puzzle_vectors(table, carry.batch.puzzle_id)
-        never = jnp.full(num_rows, num_steps, jnp.int32)
+    def eval_step(weights: Weights, batch: Batch, numbers: Array) -> EvalOutput:
+        *replicated, table = weights
+        params, constants = jax.lax.with_sharding_constraint(replicated, everywhere)
+        start, step = stepper(
+            recipe, (params, constants, table), batch, numbers, num_steps, seed
+        )
 
-        def step(carry: Carry, _: None) -> tuple[Carry, tuple[Array, ...]]:
-            carry, output = supervision_step(
-                model, params, vectors, carry, never, max_steps=num_steps
-            )
-            rows = row_losses(output, carry.batch, loss=loss)
-            scores = (output.q_halt, rows.cells_right, rows.all_right, rows.cell_loss)
-            return carry, scores
+        def scored(at: tuple[Carry, Array], _: None) -> Any:
+            carry, outputs = step(at[0])
+            rows = recipe.rule.loss(outputs, batch)
+            answer = recipe.rule.answer(outputs)
+            scores = (answer.q_halt, rows.cells_right, rows.all_right, rows.cell_loss)
+            return (carry, answer.logits.argmax(-1)), scores
 
-        carry, scores = jax.lax.scan(step, carry, length=num_steps)
-        last: Any = model.apply({"params": params}, carry.y, method="predict")
-        predictions = last.logits.argmax(-1)
-        has_labels = carry.batch.label_mask.any(-1)
-        q, cells, right, cell_loss = scores
-        return EvalOutput(predictions, q, cells, right, cell_loss, has_labels)
+        at = start, jnp.zeros(batch.inputs.shape, int)
+        (_, predictions), scores = jax.lax.scan(scored, at, length=num_steps)
+        q, cells, right, loss = scores
+        has_labels = batch.label_mask.any(-1)
+        return EvalOutput(predictions, q, cells, right, loss, has_labels)
 
     # Each process gets the rows of all.
     return jax.jit(in_mesh(eval_step, mesh), out_shardings=everywhere)
 
 
+def stepper(
+    recipe: Recipe,
+    weights: Weights,
+    batch: Batch,
+    numbers: Array,
+    num_steps: int,
+    seed: int,
+    keep: Keep | None = None,
+) -> tuple[Carry, Callable[[Carry], tuple[Carry, Any]]]:
+    """The carry that an evaluation of these rows starts from, and its step."""
+    params, constants, table = weights
+    rule, num_rows = recipe.rule, batch.weight.shape[0]
+    vectors = puzzle_vectors(table, batch.puzzle_id)
+    model = bind(rule, recipe.model, params, constants, vectors)
+    carry = init_carry(rule, recipe.model, (params, constants), num_rows)
+    never = jnp.full(num_rows, num_steps, jnp.int32)
+    fold_in = jax.vmap(jax.random.fold_in)
+    # The second number is that of the restart: there is one.
+    keys = fold_in(row_keys(seed_key(seed), numbers), jnp.zeros(num_rows, jnp.int32))
+
+    def step(carry: Carry) -> tuple[Carry, Any]:
+        return supervision_step(
+            rule,
+            model,
+            carry,
+            fold_in(keys, carry.steps),
+            never,
+            jnp.zeros((), jnp.int32),
+            max_steps=num_steps,
+            training=False,
+            keep=keep,
+        )
+
+    return refill(carry, batch), step
+
+
 def evaluate(
     eval_step: EvalStep,
-    weights: tuple[Params, Params, Array],
-    batches: Iterable[Mapping[str, np.ndarray]],
+    weights: Weights,
+    batches: Iterable[Numbered],
     mesh: Mesh,
 ) -> Iterator[EvalOutput]:
     """The rows of each batch, on every host, without padding.
 
-    `weights` are (params or their average, constants, puzzle table); `batches` hold the
-    fields of Batch.
+    `batches` hold the fields of Batch, and the number of each row.
     """
-    for rows in batches:
+    for rows, numbers in batches:
         own = own_rows(mesh, len(rows["weight"]))
         batch = put_batch({name: array[own] for name, array in rows.items()}, mesh)
-        output = jax.device_get(eval_step(*weights, batch))
+        number = put_rows(numbers[own].astype(np.int32), mesh)
+        output = jax.device_get(eval_step(weights, batch, number))
         real_rows = take_rows(output, rows["weight"] > 0)
         tokens = real_rows.predictions.astype(np.uint8)  # vocabularies are small
         yield real_rows._replace(predictions=tokens)
@@ -106,22 +159,25 @@ def take_rows(output: EvalOutput, rows: np.ndarray) -> EvalOutput:
 
 
 def answers_by_step(
-    model: TRM, weights: tuple[Params, Params, Array], batch: Batch, *, num_steps: int
+    recipe: Recipe, weights: Weights, batch: Batch, *, num_steps: int, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """After each supervision step: predictions `b m` and q_halt `b`, on the host."""
-    params, constants, table = weights
-    # Outside of the jitted step: the whole table would become one of its constants.
-    vectors = puzzle_vectors(table, batch.puzzle_id)
+    numbers = jnp.arange(batch.weight.shape[0])
 
     @jax.jit
-    def step(carry: Carry) -> tuple[Carry, Array, Array]:
-        never = jnp.full(carry.steps.shape, num_steps, jnp.int32)
-        carry, output = supervision_step(
-            model, params, vectors, carry, never, max_steps=num_steps
-        )
-        return carry, output.logits.argmax(-1), output.q_halt
+    @jax.threefry_partitionable(True)
+    def first(weights: Weights, batch: Batch) -> Carry:
+        return stepper(recipe, weights, batch, numbers, num_steps, seed)[0]
 
-    carry = refill(init_carry(model.config, len(batch.weight)), batch, constants)
+    @jax.jit
+    @jax.threefry_partitionable(True)
+    def step(weights: Weights, carry: Carry) -> tuple[Carry, Array, Array]:
+        args = (recipe, weights, carry.batch, numbers, num_steps, seed)
+        carry, outputs = stepper(*args)[1](carry)
+        answer = recipe.rule.answer(outputs)
+        return carry, answer.logits.argmax(-1), answer.q_halt
+
+    carry = first(weights, batch)
     for _ in range(num_steps):
-        carry, predictions, q_halt = step(carry)
+        carry, predictions, q_halt = step(weights, carry)
         yield np.asarray(predictions), np.asarray(q_halt)

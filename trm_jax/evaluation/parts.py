@@ -16,27 +16,28 @@ import numpy as np
 from trm_jax.errors import CheckpointError
 from trm_jax.evaluation.evaluate import EvalOutput, joined
 from trm_jax.files import write_whole
-from trm_jax.runtime import processes
 
 # What numpy and zipfile raise on it.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
-FLUSH_S = 20.0  # seconds of work that a kill may cost
+FLUSH_S = 20.0  # at most this many seconds of work are lost when a kill comes
 
 
 class EvalParts:
-    """Files `rows_<first>.npz` in a folder that belongs to one evaluation alone.
+    """Files `rows_<first>.npz` in a folder that belongs to one evaluation only.
 
-    `about` says which: everything that the rows depend on. Another evaluation has
-    another folder, so that nothing is ever mixed or overwritten. Of several processes
-    all read and the first writes.
+    `about` identifies it: everything that the rows depend on. Another evaluation has
+    another folder, so that nothing is ever mixed or overwritten. All processes read;
+    only one of them `writes`.
     """
 
-    def __init__(self, base: str | Path, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, base: str | Path, about: Mapping[str, Any], *, writes: bool
+    ) -> None:
         text = json.dumps(about, indent=2, sort_keys=True) + "\n"
         name = f"step_{about['step']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self.folder = Path(base) / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "about.json", text)
+        self._writes = writes
+        self._write("about.json", text)
         self._parts: list[EvalOutput] = []
         self._waiting: list[EvalOutput] = []
         self._flushed_at = time.monotonic()
@@ -45,10 +46,9 @@ class EvalParts:
             self._parts.append(_read(path))
             self.num_rows += len(self._parts[-1].predictions)
         self._num_written = self.num_rows
-        processes.check_same(str(self.num_rows), f"number of rows in {self.folder}")
 
     def add(self, rows: EvalOutput) -> None:
-        """Keep the next rows; they are on disk within some seconds."""
+        """Keep the next rows; they are on disk within FLUSH_S seconds."""
         self._waiting.append(rows)
         self.num_rows += len(rows.predictions)
         if time.monotonic() - self._flushed_at > FLUSH_S:
@@ -64,7 +64,7 @@ class EvalParts:
             part = joined(self._waiting)
             content = io.BytesIO()
             np.savez_compressed(content, **part._asdict())
-            _write(self._path(self._num_written), content.getvalue())
+            self._write(self._path(self._num_written).name, content.getvalue())
             self._parts.append(part)
             self._waiting = []
             self._num_written = self.num_rows
@@ -73,10 +73,10 @@ class EvalParts:
     def _path(self, first: int) -> Path:
         return self.folder / f"rows_{first:09d}.npz"
 
-
-def _write(path: Path, content: str | bytes) -> None:
-    if processes.is_first():
-        write_whole(path, content, CheckpointError)
+    def _write(self, name: str, content: str | bytes) -> None:
+        if self._writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / name, content, CheckpointError)
 
 
 def _read(path: Path) -> EvalOutput:

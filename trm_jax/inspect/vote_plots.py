@@ -8,8 +8,6 @@ pass@K over training steps, and selection against coverage at the last step; the
 column compares the runs.
 """
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from trm_jax.errors import ConfigError
+from trm_jax.inspect.plots import draw, figure_parser, read_metrics
+from trm_jax.runtime.workdir import read_json
 
 OUTCOMES = (  # of a test input, by the rank of its right answer
     ("right answer first", "#2a9d8f", lambda rank: rank == 0),
@@ -29,7 +29,7 @@ def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
     """The reports of a run that hold votes, by step; ConfigError if none does."""
     folder = Path(workdir) / "eval"
     paths = [p for p in folder.glob("step_*.json") if "-" not in p.name]
-    reports = [report for report in map(_read, paths) if "pass_at" in report]
+    reports = [report for report in map(read_json, paths) if "pass_at" in report]
     if not reports:
         raise ConfigError(
             f"{folder} holds no step_*.json with votes; run eval.py first"
@@ -40,17 +40,9 @@ def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
 
 def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
     """Records of the evaluations during training that were voted: step, eval/pass@K."""
-    path = Path(workdir) / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    voted = [line for line in lines if "eval/pass@1" in line and line.endswith("}")]
-    return list(map(json.loads, voted))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not readable as JSON: {error}") from error
+    if not (Path(workdir) / "metrics.jsonl").exists():
+        return []
+    return [record for record in read_metrics(workdir) if "eval/pass@1" in record]
 
 
 def plot_votes(workdirs: Sequence[str | Path], out: str | Path) -> None:
@@ -195,11 +187,4 @@ def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.vote_plots")
-    parser.add_argument("out")
-    parser.add_argument("workdir", nargs="+")
-    args = parser.parse_args()
-    try:
-        plot_votes(args.workdir, args.out)
-    except ConfigError as error:
-        parser.error(str(error))
+    draw(plot_votes, figure_parser("vote_plots"))

@@ -1,110 +1,121 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ModelConfig: every size and choice of the network and of its recursion."""
+"""ModelConfig: the sizes of the network and the settings of its operators."""
 
 import dataclasses
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
-from trm_jax.ops.ssd.tiles import supports
+from trm_jax.model.sublayers import SUBLAYERS, operator
+from trm_jax.settings import knob, read
 
-CHOICES = {
-    "positions": ("rope", "learned", "none"),
-    "dtype": ("float32", "bfloat16", "float64"),
-    "remat": ("none", "dots", "full"),
-    "ssd_implementation": ("auto", "recurrent", "chunked", "pallas"),
-}
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """config.model, without the sections of the operators."""
+
+    layers: tuple[str, ...] = knob(
+        ("attention", "swiglu") * 2, "Sublayers by name, each h = rms(h + f(h))."
+    )
+    d_model: int = knob(512, "Width of the latent states.", low=1)
+    positions: str = knob(
+        "none",
+        "What is added to the embedded question: nothing, or one learned vector per "
+        "position.",
+        choices=("none", "learned"),
+    )
+    prefix_len: int = knob(
+        16, "Tokens before the grid that hold the puzzle vector.", low=0
+    )
+    puzzle_dim: int = knob(0, "Width of a puzzle vector; 0 = d_model.", low=0)
+    dtype: str = knob(
+        "bfloat16",
+        "Dtype of activations and of the carry; weights are float32.",
+        choices=("bfloat16", "float32", "float64"),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes and choices; see configs/default.py for what each one means.
+    """Settings, those of the operators in use by section, and the sizes of the data."""
 
-    Raises:
-      ConfigError: a value is out of range or two values do not fit together.
-    """
-
-    layers: tuple[str, ...]
-    d_model: int
-    num_heads: int
-    expansion: float
-    swiglu_width: int
-    token_mlp_width: int
-    expand: int
-    head_dim: int
-    d_state: int
-    num_groups: int
-    d_conv: int
-    chunk_size: int
-    ssd_implementation: str
-    positions: str
-    rope_theta: float
-    prefix_len: int
-    puzzle_dim: int
-    h_cycles: int
-    l_cycles: int
-    max_supervision_steps: int
-    explore_rate: float
-    dtype: str
-    remat: str
+    settings: ModelSettings
+    operators: tuple[tuple[str, Any], ...]  # section -> its settings
     vocab_size: int
-    num_cells: int
+    grid_shape: tuple[int, int]  # rows, columns
     num_puzzles: int
+    blank: int  # token of an unknown cell; -1 where the task has none
+    halt_position: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        section: Mapping[str, Any],
+        sizes: Mapping[str, Any],
+        *,
+        halt_position: int = 0,
+    ) -> "ModelConfig":
+        """From config.model and the sizes of the data. Raises ConfigError."""
+        own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+        settings = read(ModelSettings, own, "model")
+        used = dict.fromkeys(operator(name).section for name in settings.layers)
+        kinds = {op.section: op.Settings for op in SUBLAYERS.values()}
+        operators = tuple(
+            (name, read(kinds[name], section[name], f"model.{name}")) for name in used
+        )
+        rows, columns = sizes["grid_shape"]
+        return cls(
+            settings=settings,
+            operators=operators,
+            halt_position=halt_position,
+            **{**sizes, "grid_shape": (rows, columns)},
+        )
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if value not in CHOICES.get(name, (value,)):
-                names = ", ".join(CHOICES[name])
-                raise ConfigError(f"model.{name} = {value!r}; expected one of {names}")
-            if hint is int and value < self._least(name):
-                least = self._least(name)
-                raise ConfigError(
-                    f"model.{name} = {value}; expected a whole number >= {least}"
-                )
-        if jax.dtypes.canonicalize_dtype(self.dtype) != self.dtype:
-            raise ConfigError("model.dtype = 'float64' needs JAX_ENABLE_X64=1")
-        if not self.layers:
+        s = self.settings
+        if jax.dtypes.canonicalize_dtype(s.dtype) != s.dtype:
+            raise ConfigError("model.dtype = 'float64' needs jax_enable_x64")
+        if not s.layers:
             raise ConfigError("model.layers is empty; expected sublayer names")
-        if not 0 <= self.explore_rate <= 1:
+        if s.prefix_len and self.puzzle_width > s.prefix_len * s.d_model:
             raise ConfigError(
-                f"model.explore_rate = {self.explore_rate}; expected 0 to 1"
+                f"model.puzzle_dim = {s.puzzle_dim} does not fit into prefix_len = "
+                f"{s.prefix_len} tokens of d_model = {s.d_model}"
             )
-        if self.d_model % (2 * self.num_heads) and "attention" in self.layers:
+        if not -self.seq_len <= self.halt_position < self.seq_len:
             raise ConfigError(
-                f"model.d_model = {self.d_model} is not divisible by "
-                f"2 * num_heads = {2 * self.num_heads} (rotary heads are even)"
+                f"halting.halt_position = {self.halt_position}; expected one of the "
+                f"{self.seq_len} positions"
             )
-        if any(name.startswith("mamba2") for name in self.layers):
-            self._check_mamba2()
-        if self.prefix_len and self.puzzle_width > self.prefix_len * self.d_model:
-            raise ConfigError(
-                f"model.puzzle_dim = {self.puzzle_dim} does not fit into prefix_len = "
-                f"{self.prefix_len} tokens of d_model = {self.d_model}"
-            )
+        for _, settings in self.operators:
+            settings.check(self.d_model, self.compute_dtype)
 
-    def _check_mamba2(self) -> None:
-        inner, group = self.expand * self.d_model, self.head_dim * self.num_groups
-        if inner % group:
-            raise ConfigError(
-                f"model.expand * d_model = {inner} is not divisible by "
-                f"head_dim * num_groups = {group}"
-            )
-        sizes = (self.head_dim, self.d_state, self.chunk_size)
-        fits = supports(*sizes, self.compute_dtype)
-        if self.ssd_implementation == "pallas" and not fits:
-            raise ConfigError(
-                f"model.head_dim, d_state and chunk_size = {sizes} in {self.dtype}; "
-                "model.ssd_implementation = 'pallas' wants powers of two, head_dim x "
-                "d_state of at most 32 KiB and no float64"
-            )
+    def operator(self, section: str) -> Any:
+        """The settings of one operator."""
+        return dict(self.operators)[section]
 
-    @staticmethod
-    def _least(name: str) -> int:
-        may_be_zero = ("prefix_len", "puzzle_dim", "swiglu_width", "token_mlp_width")
-        return 0 if name in may_be_zero else 1
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Sublayers by name."""
+        return self.settings.layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the latent states."""
+        return self.settings.d_model
+
+    @property
+    def prefix_len(self) -> int:
+        """Tokens before the grid."""
+        return self.settings.prefix_len
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of the grid, m."""
+        return self.grid_shape[0] * self.grid_shape[1]
 
     @property
     def seq_len(self) -> int:
@@ -113,14 +124,10 @@ class ModelConfig:
 
     @property
     def puzzle_width(self) -> int:
-        """Width of a puzzle-table row."""
-        return self.puzzle_dim or self.d_model
+        """Width of a puzzle-table row, e."""
+        return self.settings.puzzle_dim or self.d_model
 
     @property
     def compute_dtype(self) -> Any:
         """Dtype of activations and of the carry; weights are float32."""
-        return jnp.dtype(self.dtype)
-
-    def inner_width(self, width: int, chosen: int) -> int:
-        """SwiGLU inner width: the chosen one, or the papers' rounding for 0."""
-        return chosen or -(-round(self.expansion * width * 2 / 3) // 256) * 256
+        return jnp.dtype(self.settings.dtype)

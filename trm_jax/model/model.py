@@ -1,29 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TRM around its network: embed the question, refine a state, predict the answer."""
+"""The model around its networks: embed the question, refine states, predict."""
 
+import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.layers import Linear, truncated_normal
 from trm_jax.model.network import Network
-from trm_jax.types import Params, StepOutput
+from trm_jax.types import Batch, Params
 
 HALT_BIAS = -5.0  # rows hardly ever halt before the head has learned to judge
 
 
-class TRM(nn.Module):
-    """Tiny Recursive Model (arXiv 2510.04871).
+class ReasoningModel(nn.Module):
+    """Embedding, networks and heads of a recursive reasoner (arXiv 2510.04871).
 
-    `refine` is the network that recursion.py applies again and again; `__call__`
-    runs embed, refine and predict once and serves `init` only.
+    A rule applies the networks again and again; `__call__` runs everything once and
+    serves `init` only.
     """
 
     config: ModelConfig
+    networks: tuple[str, ...] = ("net",)
 
     def setup(self) -> None:
         """Declare the parameters."""
@@ -33,13 +37,13 @@ class TRM(nn.Module):
         self.embed_tokens = self.param(
             "embed_tokens", embedding, (c.vocab_size, c.d_model)
         )
-        if c.positions == "learned":
+        if c.settings.positions == "learned":
             self.embed_positions = self.param(
                 "embed_positions", embedding, (c.seq_len, c.d_model)
             )
-        self.network = Network(c)
+        self.stacks = {name: Network(c, name=name) for name in self.networks}
         self.head = Linear(c.vocab_size)
-        # Two outputs as published; the second, "continue", is not used.
+        # Two outputs as published; TRM does not use the second, "continue".
         self.halt_kernel = self.param(
             "halt_kernel", nn.initializers.zeros, (c.d_model, 2)
         )
@@ -49,9 +53,12 @@ class TRM(nn.Module):
 
     def __call__(
         self, inputs: Int[Array, "b m"], puzzle_vector: Float[Array, "b e"]
-    ) -> StepOutput:
+    ) -> tuple[Array, Array]:
         """Touch every parameter once, for `init`."""
-        return self.predict(self.refine(self.embed(inputs, puzzle_vector)))
+        hidden = self.embed(inputs, puzzle_vector)
+        for name in self.networks:
+            hidden = self.refine(hidden, name)
+        return self.predict(hidden)
 
     def embed(
         self, inputs: Int[Array, "b m"], puzzle_vector: Float[Array, "b e"]
@@ -65,29 +72,87 @@ class TRM(nn.Module):
             x = jnp.concatenate(
                 [padded.reshape(-1, c.prefix_len, c.d_model), x], axis=1
             )
-        if c.positions == "learned":
+        if c.settings.positions == "learned":
             x = math.sqrt(0.5) * (x + self.embed_positions.astype(dtype)[None])
         return math.sqrt(c.d_model) * x
 
-    def refine(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        """One application of the network."""
-        return self.network(hidden)
+    def refine(
+        self, hidden: Float[Array, "b l d"], network: str
+    ) -> Float[Array, "b l d"]:
+        """One application of a network."""
+        return self.stacks[network](hidden)
 
-    def predict(self, y: Float[Array, "b l d"]) -> StepOutput:
-        """Read cell logits and the halting logit off the answer state."""
+    def predict(
+        self, y: Float[Array, "b l d"]
+    ) -> tuple[Float[Array, "b m v"], Float[Array, "b c"]]:
+        """Cell logits, and the halting logits (halt, continue), off an answer state."""
         wide = jnp.promote_types(y.dtype, jnp.float32)
         logits = self.head(y[:, self.config.prefix_len :])
-        q = y[:, 0].astype(wide) @ self.halt_kernel
-        return StepOutput(logits.astype(wide), q[:, 0] + self.halt_bias[0])
+        q = y[:, self.config.halt_position].astype(wide) @ self.halt_kernel
+        return logits.astype(wide), q + self.halt_bias[None]
 
 
-def init_variables(model: TRM, key: Array) -> tuple[Params, Params]:
-    """Fresh parameters, and the constants: the first y and z, drawn once (std 1)."""
-    c = model.config
-    params_key, y_key, z_key = jax.random.split(key, 3)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BoundModel:
+    """The model with its weights and the puzzle vectors of the rows at hand.
+
+    This is what a rule computes with: `model.net(h)` applies the network called "net".
+    It is a pytree, so that `frozen(model)` and loops take it whole.
+    """
+
+    params: Any
+    constants: Any  # as the rule drew them
+    vectors: Any  # `b e`, rows of the puzzle table
+    module: ReasoningModel = dataclasses.field(metadata={"static": True})
+    rule_module: Any = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and settings."""
+        return self.module.config
+
+    @property
+    def own(self) -> Any:
+        """The rule's own module, bound to its weights; None if it has none."""
+        if self.rule_module is None:
+            return None
+        return self.rule_module.bind({"params": self.params["rule"]})
+
+    def __getattr__(self, name: str) -> Callable[[Array], Array]:
+        """The network called `name`, as a function of `b l d`."""
+        if name.startswith("_") or name not in self.module.networks:
+            raise AttributeError(name)
+        return lambda hidden: self._apply("refine", hidden, name)
+
+    def embed(self, inputs: Int[Array, "b m"]) -> Float[Array, "b l d"]:
+        """The question x of every row."""
+        return self._apply("embed", inputs, self.vectors)
+
+    def predict(
+        self, y: Float[Array, "b l d"]
+    ) -> tuple[Float[Array, "b m v"], Float[Array, "b c"]]:
+        """Cell logits, and all halting logits, off an answer state."""
+        return self._apply("predict", y)
+
+    def given(self, rows: Batch) -> Bool[Array, "b m"]:
+        """Which cells are clues; none where the task has no token for unknown cells."""
+        blank = self.config.blank
+        return (rows.inputs != blank) & (blank >= 0)
+
+    def _apply(self, method: str, *args: Any) -> Any:
+        apply = cast(Any, self.module.apply)
+        own = {k: v for k, v in self.params.items() if k != "rule"}
+        return apply({"params": own}, *args, method=method)
+
+
+def init_params(module: ReasoningModel, rule_module: Any, key: Array) -> Params:
+    """Fresh parameters; those of the rule's own module under "rule"."""
+    c = module.config
+    key, rule_key = jax.random.split(key)
     inputs = jnp.zeros((1, c.num_cells), jnp.int32)
     puzzle_vector = jnp.zeros((1, c.puzzle_width), jnp.float32)
-    params = model.init(params_key, inputs, puzzle_vector)["params"]
-    draw = truncated_normal(1.0)
-    constants = {"y": draw(y_key, (c.d_model,)), "z": draw(z_key, (c.d_model,))}
-    return params, constants
+    params = module.init(key, inputs, puzzle_vector)["params"]
+    if rule_module is not None:
+        params["rule"] = rule_module.init(rule_key)["params"]
+    return params

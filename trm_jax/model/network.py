@@ -6,17 +6,31 @@ from jaxtyping import Array, Float
 
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.layers import rms_norm
-from trm_jax.model.sublayers import sublayer_class
+from trm_jax.model.sublayers import SUBLAYERS, operator
 
 
 class Network(nn.Module):
-    """Post-norm stack of `config.layers`; one network serves y and z updates."""
+    """Post-norm stack of `config.layers`."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         for i, name in enumerate(self.config.layers):
-            sublayer = sublayer_class(name)(self.config, name=f"{i}_{name}")
-            hidden = rms_norm(hidden + sublayer(hidden), axis=sublayer.norm_axis)
+            kind = operator(name)
+            sublayer = kind(
+                self.config.operator(kind.section),
+                self.config.grid_shape,
+                self.config.prefix_len,
+                name=f"{i}_{name}",
+            )
+            hidden = rms_norm(hidden + sublayer(hidden), axis=kind.norm_axis)
         return hidden
+
+
+def free_of_decay(path: str) -> bool:
+    """Whether an operator keeps the parameter at `.../0_mamba2/A_log` undecayed."""
+    *_, layer, name = path.split("/") if "/" in path else ("", path)
+    _, _, operator_name = layer.partition("_")
+    kind = SUBLAYERS.get(operator_name)
+    return kind is not None and name in kind.no_decay

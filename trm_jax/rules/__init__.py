@@ -1,2 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recurs: one file a rule. Read `recursion.py`, then `trm.py`."""
+"""What recurs: one file a rule. Read `recursion.py`, then `trm.py`.
+
+A new rule is one file here, and one entry in `RULES`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trm_jax.rules.base import Rule
+from trm_jax.rules.trm import TRM
+from trm_jax.settings import choose, knob, read
+
+RULES: dict[str, type[Any]] = {"trm": TRM}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuleSettings:
+    """config.rule, without the sections of the rules."""
+
+    name: str = knob("trm", "Which of the sections below.")
+
+
+def make_rule(section: Mapping[str, Any]) -> Rule:
+    """The rule that config.rule names, with its own section. Raises ConfigError."""
+    own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+    name = read(RuleSettings, own, "rule").name
+    return read(choose(RULES, name, "rule.name"), section[name], f"rule.{name}")

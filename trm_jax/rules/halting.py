@@ -1,27 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a row of the carry is done: TRM's ACT without a continue head (section 4.6)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
+
+from trm_jax.settings import knob
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halting:
+    """config.halting: how long a row is worked on, whatever the rule."""
+
+    max_supervision_steps: int = knob(16, "Most steps on one puzzle (N_sup).", low=1)
+    explore_rate: float = knob(
+        0.1, "Share of rows that must stay for 2 to max steps.", low=0.0, high=1.0
+    )
+    halt_position: int = knob(
+        0, "Position of y at which halting is decided; negative from the end."
+    )
 
 
 def exploration_minimum(
-    key: Array, num_rows: int, *, max_steps: int, explore_rate: float
+    keys: Array, *, max_steps: int, explore_rate: float
 ) -> Int[Array, " b"]:
-    """Least number of steps per row: usually 0, with `explore_rate` one of 2..max."""
-    coin, count = jax.random.split(key)
-    explores = jax.random.bernoulli(coin, explore_rate, (num_rows,))
-    least = jax.random.randint(count, (num_rows,), min(2, max_steps), max_steps + 1)
-    return jnp.where(explores, least, 0)
+    """Least number of steps per row: usually 0, with `explore_rate` one of 2..max.
+
+    `keys` holds one key per row.
+    """
+
+    def of_row(key: Array) -> Int[Array, ""]:
+        coin, count = jax.random.split(key)
+        explores = jax.random.bernoulli(coin, explore_rate)
+        least = jax.random.randint(count, (), min(2, max_steps), max_steps + 1)
+        return jnp.where(explores, least, 0)
+
+    return jax.vmap(of_row)(keys)
 
 
 def halt(
-    q_halt: Float[Array, " b"],
+    wants_halt: Bool[Array, " b"],
     steps: Int[Array, " b"],
     min_steps: Int[Array, " b"],
     *,
     max_steps: int,
 ) -> Bool[Array, " b"]:
-    """A row halts at `max_steps`, or once q_halt > 0 and `min_steps` are done."""
-    return (steps >= max_steps) | ((q_halt > 0) & (steps >= min_steps))
+    """A row halts at `max_steps`, or when it wants to and `min_steps` are done."""
+    return (steps >= max_steps) | (wants_halt & (steps >= min_steps))

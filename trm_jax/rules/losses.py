@@ -8,26 +8,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.errors import ConfigError
-from trm_jax.types import Batch, StepOutput
+from trm_jax.types import Batch
 
 LOSSES = ("stablemax", "softmax")
-HALT_WEIGHT = 0.5
 
 
 class RowLosses(NamedTuple):
     """Losses and scores of each row, for one supervision step."""
 
+    total: Float[Array, " b"]  # what is minimised
     cell_loss: Float[Array, " b"]  # mean over the labelled cells
     halt_loss: Float[Array, " b"]
     cells_right: Float[Array, " b"]  # share of the labelled cells
     all_right: Bool[Array, " b"]
     has_labels: Bool[Array, " b"]
-
-    @property
-    def total(self) -> Float[Array, " b"]:
-        """What is minimised, per row."""
-        return self.cell_loss + HALT_WEIGHT * self.halt_loss
+    extra: dict[str, Array] = {}  # `b` each: the metrics that the rule names itself
 
 
 def log_stablemax(logits: Float[Array, "... v"]) -> Float[Array, "... v"]:
@@ -41,40 +36,52 @@ def log_stablemax(logits: Float[Array, "... v"]) -> Float[Array, "... v"]:
     return jax.nn.log_softmax(jnp.log1p(rising) - jnp.log1p(falling))
 
 
-def unknown_loss(loss: str) -> ConfigError:
-    """The error for a name that is not in LOSSES."""
-    names = ", ".join(LOSSES)
-    return ConfigError(f"train.loss = {loss!r}; expected one of {names}")
-
-
 def cross_entropy(
-    logits: Float[Array, "... v"], labels: Int[Array, "..."], *, loss: str
+    logits: Float[Array, "... v"],
+    labels: Int[Array, "..."],
+    *,
+    loss: str,
+    label_smoothing: float = 0.0,
 ) -> Float[Array, "..."]:
-    """Negative log-probability of the label, in float32 or wider."""
+    """Negative log-probability of the label, in float32 or wider.
+
+    `label_smoothing` is the share of the label that all tokens have in common.
+    """
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    match loss:
-        case "stablemax":
-            log_probs = log_stablemax(wide)
-        case "softmax":
-            log_probs = jax.nn.log_softmax(wide)
-        case _:
-            raise unknown_loss(loss)
-    return -jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    log_probs = log_stablemax(wide) if loss == "stablemax" else jax.nn.log_softmax(wide)
+    of_label = -jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    if not label_smoothing:
+        return of_label
+    return (1 - label_smoothing) * of_label - label_smoothing * log_probs.mean(-1)
 
 
-def row_losses(output: StepOutput, batch: Batch, *, loss: str) -> RowLosses:
-    """Losses of each row. A row without labels has no cell loss and counts as right."""
-    mask = batch.label_mask
+def row_losses(
+    logits: Float[Array, "b m v"],
+    q_halt: Float[Array, " b"],
+    rows: Batch,
+    *,
+    loss: str,
+    label_smoothing: float,
+    halt_weight: float,
+) -> RowLosses:
+    """Cell cross-entropy, and the loss of a halting logit that means "all is right".
+
+    A row without labels has no cell loss and counts as right.
+    """
+    mask = rows.label_mask
     num_labels = mask.sum(-1)
     divisor = jnp.maximum(num_labels, 1)
-    labels = jnp.where(mask, batch.labels, 0)
-    per_cell = jnp.where(mask, cross_entropy(output.logits, labels, loss=loss), 0)
-    right = mask & (output.logits.argmax(-1) == labels)
+    labels = jnp.where(mask, rows.labels, 0)
+    entropy = cross_entropy(logits, labels, loss=loss, label_smoothing=label_smoothing)
+    right = mask & (logits.argmax(-1) == labels)
     all_right = right.sum(-1) == num_labels
-    target = all_right.astype(output.q_halt.dtype)
+    cell_loss = jnp.where(mask, entropy, 0).sum(-1) / divisor
+    target = all_right.astype(q_halt.dtype)
+    halt_loss = optax.sigmoid_binary_cross_entropy(q_halt, target)
     return RowLosses(
-        cell_loss=per_cell.sum(-1) / divisor,
-        halt_loss=optax.sigmoid_binary_cross_entropy(output.q_halt, target),
+        total=cell_loss + halt_weight * halt_loss,
+        cell_loss=cell_loss,
+        halt_loss=halt_loss,
         cells_right=right.sum(-1) / divisor,
         all_right=all_right,
         has_labels=num_labels > 0,

@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latent and deep recursion as in TRM's pseudocode (arXiv 2510.04871, Figure 3).
+"""How states recur: with and without gradients, and where these are stopped.
 
-Pure functions of a network `net_fn(params, h) -> h`: no Flax, tested with toy networks.
+Pure functions of a step: no Flax, tested with toy networks. The only calls of
+`stop_gradient` in the package stand here.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
-from trm_jax.types import Params
-
-State = Float[Array, "*b l d"]
-NetFn = Callable[[Params, State], State]
-P = TypeVar("P")
+Inputs = TypeVar("Inputs")
+State = TypeVar("State")
+Keep = Callable[[State], Any]  # what is kept of the state after each iteration
 
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
+    "none": None,
     # The products inside attention; layers.matmul and ops.ssd, known by their names.
     "dots": _policies.save_from_both_policies(
         _policies.dots_saveable, _policies.save_only_these_names("matmul", "ssd")
@@ -28,40 +27,74 @@ REMAT_POLICIES = {
 }
 
 
-def latent_recursion(
-    net: Callable[[State], State], x: State, y: State, z: State, *, l_cycles: int
-) -> tuple[State, State]:
-    """One h-cycle: `l_cycles` latent updates, then one answer update. Gives (y, z)."""
-    z, _ = lax.scan(lambda z, _: (net(z + (y + x)), None), z, length=l_cycles)
-    return net(y + z), z
+def frozen(tree: Inputs) -> Inputs:
+    """The same values, through which no gradient flows."""
+    return lax.stop_gradient(tree)
 
 
-def deep_recursion(
-    net_fn: NetFn,
-    params: P,
-    x: State,
-    y: State,
-    z: State,
-    *,
-    h_cycles: int,
-    l_cycles: int,
-    remat: str = "none",
-) -> tuple[State, State]:
-    """`h_cycles` h-cycles of which only the last carries gradients. Gives (y, z).
+def rematerialised(fn: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """`fn`, whose backward pass computes again what the policy `remat` drops.
 
-    The weights and x of the earlier cycles are stopped too: that changes no gradient
-    (the boundary stop is enough) but keeps their residuals out of the trace.
+    "none" keeps all residuals, "dots" the results of products, "full" nothing.
     """
-    frozen_net, frozen_x = (
-        partial(net_fn, lax.stop_gradient(params)),
-        lax.stop_gradient(x),
-    )
+    policy = REMAT_POLICIES[remat]
+    return fn if policy is None else jax.checkpoint(fn, policy=policy)
 
-    def cycle(yz: tuple[State, State], _: None) -> tuple[tuple[State, State], None]:
-        return latent_recursion(frozen_net, frozen_x, *yz, l_cycles=l_cycles), None
 
-    yz, _ = lax.scan(cycle, lax.stop_gradient((y, z)), length=h_cycles - 1)
-    y, z = lax.stop_gradient(yz)
-    if remat != "none":
-        net_fn = jax.checkpoint(net_fn, policy=REMAT_POLICIES[remat])
-    return latent_recursion(partial(net_fn, params), x, y, z, l_cycles=l_cycles)
+def repeat(
+    fn: Callable[[State], State],
+    state: State,
+    times: int,
+    keep: Keep | None = None,
+    *,
+    unroll: int = 1,
+) -> tuple[State, Any]:
+    """`fn` applied `times` times: the last state, and `keep` of each one, stacked."""
+
+    def body(state: State, _: None) -> tuple[State, Any]:
+        state = fn(state)
+        return state, keep(state) if keep else None
+
+    return lax.scan(body, state, length=times, unroll=min(unroll, times))
+
+
+def iterate(
+    step: Callable[[Inputs, State, Any], State],
+    grad_inputs: Inputs,
+    state: State,
+    *,
+    times: int,
+    grad_times: int,
+    keep: Keep | None = None,
+) -> tuple[State, Any]:
+    """`state = step(grad_inputs, state, i)` for i in 0 .. times - 1.
+
+    Only the last `grad_times` iterations carry gradients, and none of them crosses
+    into the state at the start. The inputs of the earlier ones are frozen too: that
+    changes no gradient, since the state is stopped at the boundary, but it keeps
+    their residuals out of the trace. Returns the last state, and `keep` of each one,
+    stacked.
+    """
+    kept: list[Any] = []
+
+    def scan(inputs: Inputs, state: State, first: int, last: int) -> State:
+        def body(state: State, i: Any) -> tuple[State, Any]:
+            state = step(inputs, state, i)
+            return state, keep(state) if keep else None
+
+        # A single step stands by itself: a loop would stack what it hands back.
+        if last - first == 1:
+            state, one = body(state, jnp.int32(first))
+            kept.append(jax.tree.map(lambda v: v[None], one))
+        else:
+            state, each = lax.scan(body, state, jnp.arange(first, last))
+            kept.append(each)
+        return state
+
+    start = times - grad_times
+    if start:
+        state = scan(frozen(grad_inputs), frozen(state), 0, start)
+    state = frozen(state)
+    if grad_times:
+        state = scan(grad_inputs, state, start, times)
+    return state, jax.tree.map(lambda *v: jnp.concatenate(v), *kept)

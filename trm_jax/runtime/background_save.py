@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A save beside the training, and how several processes agree on what became of it."""
+"""One save in the background, and how all processes learn what became of it.
+
+Arrays are written to a draft folder, which gets the name of its step by one rename once
+all of it is on the disk. So a folder with the name of a step is never half written.
+"""
 
 import asyncio
+import errno
+import glob
+import logging
+import os
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,45 +19,53 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath  # the only paths that orbax writes to
+from etils import epath
 
 from trm_jax.errors import CheckpointError
+from trm_jax.files import sync_folder, write_whole
 from trm_jax.runtime import manifest, processes
-from trm_jax.runtime.step_folders import STATE, StepFolders
 from trm_jax.types import TrainState
 
-_CHUNK = 2**24  # bytes: of a large array many are packed, and unpacked, side by side
+log = logging.getLogger(__name__)
+
+STATE, MANIFEST = "state", "manifest/metadata"  # in the folder of a step
+DRAFT = ".tmp"  # in the name of a folder that is not yet a step, or no longer one
 OTHERS_FAILED = "another process failed; its message says why"
+_CHUNK = 2**24  # bytes: the chunks of a large array are compressed in parallel
+_GIB = 2**30
+
+
+class OrbaxPath(type(epath.Path())):  # type: ignore[misc]
+    """A path for orbax, which otherwise reads `[` in the name of a folder as glob."""
+
+    def glob(self, pattern: str) -> Any:
+        """Match the pattern inside the folder, whatever the folder is called."""
+        return map(type(self), glob.glob(os.path.join(glob.escape(self), pattern)))
 
 
 class BackgroundSave(threading.Thread):
-    """One step on its way to the disk; `error` is final once it has ended."""
+    """Writes a state into a draft and commits it; `error` is final once it has ended.
+
+    Once the constructor returns, the state is on the host and may be donated.
+    """
 
     def __init__(
-        self,
-        folders: StepFolders,
-        draft: Path,
-        handler: ocp.StandardCheckpointHandler,
-        state: TrainState,
-        keep: int | None,
+        self, draft: Path, state: TrainState, handler: Any, keep: int | None
     ) -> None:
-        """Return once the state may change: it has been copied to the host."""
         super().__init__(daemon=True)
         self.step = int(state.step)
         self.error: Exception | None = None
-        self._folders, self._draft, self._keep = folders, draft, keep
-        self._handler = handler
+        self._draft, self._handler, self._keep = draft, handler, keep
         self._manifest = manifest.begin(state)
         self._writes: list[Any] = []
         self._start_error = error_of(lambda: self._start_writing(state))
+        self.start()
 
     def _start_writing(self, state: TrainState) -> None:
-        chunks = ocp.SaveArgs(chunk_byte_size=_CHUNK)
-        save_args = jax.tree.map(lambda _: chunks, state)
-        args = ocp.args.StandardSave(state, save_args=save_args)
-        folder = epath.Path(self._draft / STATE)
-        writing = self._handler.async_save(folder, args=args)
-        self._writes += asyncio.run(writing) or []
+        chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state)
+        args = ocp.args.StandardSave(state, save_args=chunks)
+        folder = OrbaxPath(self._draft / STATE)
+        self._writes += asyncio.run(self._handler.async_save(folder, args=args)) or []
 
     def run(self) -> None:
         """Commit once all processes have written."""
@@ -56,20 +73,63 @@ class BackgroundSave(threading.Thread):
             error = self._start_error or error_of(self._end_writing)
             agree(error, f"writing of step {self.step}")
             on_first(self._commit, f"commit of step {self.step}")
-        except Exception as error:  # noqa: BLE001  `poll` and `wait` tell it
+        except Exception as error:  # noqa: BLE001  `Checkpoints` raises it
             self.error = error
             if processes.is_first():
-                self._folders.discard(self._draft)
+                shutil.rmtree(self._draft, ignore_errors=True)
 
     def _end_writing(self) -> None:
         while self._writes:  # each holds a copy of its arrays
             self._writes.pop().result()
 
     def _commit(self) -> None:
-        self._handler.finalize(epath.Path(self._draft / STATE))
-        self._folders.commit(self._draft, self.step, self._manifest())
+        self._handler.finalize(OrbaxPath(self._draft / STATE))
+        path = self._draft / MANIFEST
+        path.parent.mkdir()
+        write_whole(path, self._manifest(), CheckpointError)
+        for part in (self._draft, *self._draft.rglob("*")):
+            if part.is_dir():
+                sync_folder(part)
+            elif not part.stat().st_size:
+                raise OSError(errno.EIO, "not all that was written is there", str(part))
+        self._draft.rename(self._draft.with_name(str(self.step)))
+        sync_folder(self._draft.parent)
         if self._keep:
-            self._folders.remove_old(self._keep)
+            remove_old(self._draft.parent, self._keep)
+
+
+def steps_in(root: Path) -> list[int]:
+    """The steps that were saved there, ascending; some may be damaged."""
+    names = [path.name for path in root.iterdir()]
+    return sorted(int(n) for n in names if n.isdecimal() and n == str(int(n)))
+
+
+def make_draft(draft: Path, size: int) -> None:
+    """Create the folder for a state of `size` bytes, if there is room for two."""
+    remove_drafts(draft.parent)
+    free, needed = shutil.disk_usage(draft.parent).free, 2 * size
+    if free < needed:
+        reason = f"{free / _GIB:.3g} GiB are free, a save needs {needed / _GIB:.3g}"
+        raise OSError(errno.ENOSPC, reason, str(draft.parent))
+    (draft / STATE).mkdir(parents=True)
+
+
+def remove_drafts(root: Path) -> None:
+    """Create the root; remove what failed saves and kills left there."""
+    root.mkdir(parents=True, exist_ok=True)
+    for draft in root.glob(f"*{DRAFT}-*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_old(root: Path, keep: int) -> None:
+    """Remove all but the newest steps. A step that cannot be removed is reported."""
+    try:
+        for step in steps_in(root)[:-keep]:
+            doomed = root / f"{step}{DRAFT}-old"  # so that no step is half removed
+            (root / str(step)).rename(doomed)
+            shutil.rmtree(doomed)
+    except OSError as error:
+        log.warning("old checkpoints were not removed: %s", error)
 
 
 def on_first(act: Callable[[], Any], phase: str) -> None:
@@ -87,7 +147,7 @@ def agree(error: Exception | None, phase: str) -> None:
 
 
 def error_of(act: Callable[[], Any]) -> Exception | None:
-    """What `act` raises: the other processes have to hear of it first."""
+    """What `act` raises; it is raised again once the other processes know of it."""
     try:
         act()
     except Exception as error:  # noqa: BLE001  orbax raises many kinds
@@ -96,7 +156,7 @@ def error_of(act: Callable[[], Any]) -> Exception | None:
 
 
 def reason_of(error: Exception) -> str:
-    """In one line; of the long ones of tensorstore, how they begin and end."""
+    """The error in one line; of tensorstore's long ones, their beginning and end."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = re.sub(r" \[[a-z_]+[\[=].*", "", str(error).strip().split("\n")[0])

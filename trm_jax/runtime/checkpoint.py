@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the TrainState: saved beside the training, checked when restored.
+"""Checkpoints of the TrainState: saved in the background, verified when restored.
 
-Orbax alone restores a flipped bit without complaint, takes a folder with missing files
-or of a failed save for the newest step, and hangs where one of several processes fails.
-So only its reader and writer of arrays are used. A step carries a manifest, every
-restore is checked against it, and a damaged step is set aside (renamed, never deleted)
-for the one before it.
+Only orbax's reader and writer of arrays are used. Its CheckpointManager restores a
+flipped bit without complaint, counts folders with missing files as steps, and leaves
+all processes waiting where one of them fails to save. Here every step has a manifest
+of digests, and a damaged step is set aside (renamed, never deleted).
 """
 
 import errno
-import functools
 import logging
 import os
 import re
@@ -19,107 +17,108 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath  # the only paths that orbax reads
 
 from trm_jax.errors import CheckpointError, SaveError
+from trm_jax.runtime import background_save as saving
 from trm_jax.runtime import manifest, processes
-from trm_jax.runtime.background_save import (
-    OTHERS_FAILED,
-    BackgroundSave,
-    agree,
-    error_of,
-    on_first,
-    reason_of,
-)
+from trm_jax.runtime.background_save import BackgroundSave, agree, on_first, reason_of
 from trm_jax.runtime.manifest import DamagedError
-from trm_jax.runtime.step_folders import MANIFEST, STATE, StepFolders
 from trm_jax.types import TrainState
 
 log = logging.getLogger(__name__)
 
-SAVE_LIMIT_S = 1800.0  # a save that takes longer has a disk that does not answer
+SAVE_LIMIT_S = 1800.0  # after so long the disk is taken for one that does not answer
 
 
 class Checkpoints:
     """The checkpoints of one workdir: `workdir/checkpoints/<step>/`.
 
-    Of several processes all make the same calls; process 0 moves the folders.
+    All processes must make the same calls; process 0 moves the folders.
     """
 
     def __init__(self, workdir: str | Path, *, keep: int | None = None) -> None:
-        """Open for training, keeping `keep` steps; or for reading alone (None).
+        """Open for training, keeping `keep` steps; or only for reading (None).
 
         Raises CheckpointError where the folder is missing or cannot be created.
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
-        self._folders = StepFolders(self.folder)
         self._keep = keep
         self._handler = ocp.StandardCheckpointHandler()
         self._save: BackgroundSave | None = None
-        self._failure: SaveError | None = None
+        self._num_drafts = 0
         if keep is not None:
-            on_first(self._folders.clear, f"opening of {self.folder}")
+            opened = f"opening of {self.folder}"
+            on_first(lambda: saving.remove_drafts(self.folder), opened)
         elif not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: not found; nothing was saved yet")
 
     def steps(self) -> list[int]:
         """The steps that were saved, ascending; some may be damaged since."""
-        return self._folders.steps()
+        return saving.steps_in(self.folder)
 
     def save(
         self, state: TrainState, *, before: Callable[[], None] = lambda: None
     ) -> None:
         """Start saving the state under its step; does nothing if that step exists.
 
-        Waits for the save before, whose failure the next `poll` or `wait` raises. What
-        has to be on the disk first, process 0 brings there in `before`.
+        Process 0 calls `before()` first, to flush whatever must reach the disk before
+        the checkpoint.
 
         Raises:
-          SaveError: it cannot start: too little space, a folder that is read-only, or
-            an error of `before`.
+          SaveError: it cannot start (too little space, a folder that is read-only, an
+            error of `before`), or the save before it failed.
         """
+        self.wait()
         step, phase = int(state.step), f"start of save {int(state.step)}"
-        self._settle()
-        exists = processes.is_first() and os.path.isdir(self._folders.path(step))
+        exists = processes.is_first() and self._path(step).is_dir()
         if not processes.all_true(not exists, phase):
             return
-        draft = self._folders.next_draft(step)
+        # A number, since a save that failed may still be writing to its draft.
+        self._num_drafts += 1
+        draft = self.folder / f"{step}{saving.DRAFT}-{self._num_drafts}"
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
         def begin() -> None:
             before()
-            self._folders.make(draft, size)
+            saving.make_draft(draft, size)
 
         try:
             on_first(begin, phase)
         except CheckpointError as error:
-            self._failure = None  # the newer one says as much
             raise self._save_error(step, error) from error
-        self._save = BackgroundSave(
-            self._folders, draft, self._handler, state, self._keep
-        )
-        self._save.start()
+        self._save = BackgroundSave(draft, state, self._handler, self._keep)
 
     def poll(self) -> None:
-        """Log it if a save has been committed; never waits for one.
-
-        Raises SaveError once a save has failed. The next one may succeed.
-        """
+        """`wait`, but only if the save has ended on all processes."""
         if self._save:
             ended = not self._save.is_alive()
             if processes.all_true(ended, f"look at save {self._save.step}"):
-                self._settle()
-        self._raise_failure()
+                self.wait()
 
     def wait(self) -> None:
-        """Return when the save has been committed. Raises SaveError if one failed."""
-        self._settle()
-        self._raise_failure()
+        """Return when the save under way has been committed, and log that.
+
+        Raises SaveError if it failed. The next one may succeed.
+        """
+        save, self._save = self._save, None
+        if not save:
+            return
+        save.join(SAVE_LIMIT_S)
+        if save.is_alive():
+            raise processes.ProcessError(
+                f"step {save.step} is not in {self.folder} after {SAVE_LIMIT_S:g} s; "
+                "run again to resume"
+            )
+        if isinstance(save.error, processes.ProcessError):
+            raise save.error
+        if save.error:
+            raise self._save_error(save.step, save.error) from save.error
+        log.info("saved step %d", save.step)
 
     def close(self) -> None:
-        """Wait, then release what reads and writes.
+        """Wait, then release orbax's threads.
 
-        Only logs a save that failed: who has not called `wait` has another error.
+        A save that failed is only logged: a caller that skips `wait` has another error.
         """
         try:
             self.wait()
@@ -127,26 +126,8 @@ class Checkpoints:
             log.warning("SAVE FAILED: %s", error)
         self._handler.close()
 
-    def _settle(self) -> None:
-        save, self._save = self._save, None
-        if save:
-            save.join(SAVE_LIMIT_S)
-            if save.is_alive():
-                raise processes.ProcessError(
-                    f"step {save.step} is not in {self.folder} after "
-                    f"{SAVE_LIMIT_S:g} s; run again to resume"
-                )
-            if isinstance(save.error, processes.ProcessError):
-                raise save.error
-            if save.error:
-                self._failure = self._save_error(save.step, save.error)
-            else:
-                log.info("saved step %d", save.step)
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure:
-            raise failure
+    def _path(self, step: int) -> Path:
+        return self.folder / str(step)
 
     def _save_error(self, step: int, error: Exception) -> SaveError:
         return SaveError(
@@ -161,7 +142,7 @@ class Checkpoints:
         `damaged-<step>` with a warning.
 
         Raises:
-          CheckpointError: steps exist but none is intact, or they are of another shape.
+          CheckpointError: steps exist but none is intact, or they do not fit `like`.
         """
         reasons = []
         for step in reversed(self._same_steps()):
@@ -169,14 +150,13 @@ class Checkpoints:
                 state = self._restore(step, like)
             except DamagedError as error:
                 reasons.append(f"step {step}: {error}")
-                rename = functools.partial(self._folders.set_aside, step)
-                on_first(rename, f"end of step {step}")
+                on_first(lambda: self._set_aside(step), f"end of step {step}")  # noqa: B023
                 log.warning("DAMAGED CHECKPOINT, %s; set aside", reasons[-1])
             else:
                 if reasons:
                     log.warning("using the checkpoint of step %d instead", step)
                 return state
-        aside = self._folders.aside()
+        aside = sorted(path.name for path in self.folder.glob("damaged-*"))
         if aside:
             reasons = reasons or [f"set aside earlier: {', '.join(aside)}"]
             raise CheckpointError(
@@ -201,10 +181,10 @@ class Checkpoints:
         try:
             return self._restore(step, like)
         except DamagedError as error:
-            raise CheckpointError(f"{self._folders.path(step)}: {error}") from error
+            raise CheckpointError(f"{self._path(step)}: {error}") from error
 
     def _same_steps(self) -> list[int]:
-        self._settle()
+        self.wait()
         try:
             steps = self.steps()
         except OSError as error:
@@ -212,25 +192,33 @@ class Checkpoints:
         processes.check_same(" ".join(map(str, steps)), "list of checkpoints")
         return steps
 
+    def _set_aside(self, step: int) -> None:
+        target, copy = self.folder / f"damaged-{step}", 1
+        while os.path.lexists(target):
+            copy += 1
+            target = self.folder / f"damaged-{step}-{copy}"
+        self._path(step).rename(target)
+
     def _restore(self, step: int, like: TrainState) -> TrainState:
         """Raises DamagedError on all processes where one of them cannot read it."""
         read: list[Any] = []
-        error = error_of(lambda: read.extend(self._read(step, like)))
+        error = saving.error_of(lambda: read.extend(self._read(step, like)))
         damaged = isinstance(error, DamagedError)
         phase = f"reading of step {step}"
         agree(None if damaged else error, phase)
         if not processes.all_true(not damaged, phase):
-            raise error or DamagedError(OTHERS_FAILED)
+            raise error or DamagedError(saving.OTHERS_FAILED)
         leaves, state = read
         manifest.check_digests(leaves, state)
         return state
 
     def _read(self, step: int, like: TrainState) -> tuple[dict[str, Any], TrainState]:
-        folder, args = self._folders.path(step), ocp.args.StandardRestore(like)
+        folder, args = self._path(step), ocp.args.StandardRestore(like)
         try:
-            leaves = manifest.read(folder / MANIFEST, step)
+            leaves = manifest.read(folder / saving.MANIFEST, step)
             manifest.check_fits(folder, leaves, like)
-            return leaves, self._handler.restore(epath.Path(folder / STATE), args=args)
+            path = saving.OrbaxPath(folder / saving.STATE)
+            return leaves, self._handler.restore(path, args=args)
         except (DamagedError, CheckpointError, jax.errors.JaxRuntimeError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001  orbax raises many kinds on damage
@@ -244,6 +232,6 @@ def _is_damage(error: Exception) -> bool:
     """Whether files are to blame, not rights or limits of this machine."""
     if isinstance(error, TimeoutError):
         return False
-    told = re.search(r"os_error_code='(\d+)'", str(error))  # by tensorstore
-    number = int(told[1]) if told else getattr(error, "errno", None)
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # of tensorstore
+    number = int(found[1]) if found else getattr(error, "errno", None)
     return number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell around train.py and eval.py: flags, exit codes, signals, log lines."""
+"""The shell around a command: flags, exit codes, signals, log lines."""
 
 import contextlib
 import io
@@ -10,33 +10,31 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from absl import flags
 
-from trm_jax.errors import CheckpointError, ConfigError, SaveError
+from trm_jax.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_WRONG_INPUT,
+    CheckpointError,
+    ConfigError,
+    SaveError,
+)
 from trm_jax.runtime import processes
-from trm_jax.runtime.command_line import parse_flags
 from trm_jax.runtime.progress import ProgressBar
 
 BAR = ProgressBar()
 SAME_SIGNAL_S = 0.3  # `timeout` and terminals may deliver one signal twice
-EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
+_HELP = {"--help", "-h", "-help", "--helpfull"}
 
 
-def run(
-    main: Callable[[], int], doc: str, *, user_errors: tuple[type[Exception], ...]
-) -> NoReturn:
-    """Parse the flags, run `main`, and leave with the right exit code.
-
-    Errors that the user can mend end in one message and code 2, without a traceback.
-    """
-    # Read by JAX on import: a restarted run need not compile again.
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if os.path.isabs(cache):  # not where there is no home
-        cache = os.path.join(cache, "trm_jax")
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Prepare this process, call `main` with its arguments, exit with its code."""
+    _share_compilations()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("trm_jax").setLevel(logging.INFO)
     logging.raiseExceptions = False  # a closed pipe is no reason to stop a run
@@ -44,61 +42,103 @@ def run(
     cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     logging.getLogger("trm_jax").addHandler(BAR.handler())
     logging.getLogger("trm_jax").propagate = False
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        ours = flags.FLAGS.main_module_help(), flags.FLAGS.module_help(__name__)
-        sys.stdout.write("\n".join((f"{doc.strip()}\n", *ours)))
-        sys.exit(EXIT_OK)
     _quieten_failed_reads()
+    code = main(sys.argv)
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads the pipe that is stdout: Python would exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    processes.leave(code)
+
+
+def call(
+    act: Callable[[], int],
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    *,
+    doc: str | None,
+    user_errors: tuple[type[Exception], ...] = (),
+) -> int:
+    """The exit code of `act`, or of `--help`, which prints `doc` and the flags.
+
+    An error that the user can mend becomes one message and code 2, without a traceback.
+    """
+    if _HELP & set(argv[1:]):
+        help_text = values.get_help(include_special_flags=False)
+        sys.stdout.write(f"{(doc or '').strip()}\n{help_text}\n")
+        return EXIT_OK
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
     try:
-        parse_flags()
-        code = main()
-        processes.finish(code)
-        _exit(code)
+        code = act()
+        processes.finish()
+        return code
     except SaveError as error:
-        _leave(EXIT_FAILED, f"error: {error}", error)
+        return _failed(EXIT_FAILED, f"error: {error}")
     except mendable as error:
-        _leave(EXIT_WRONG_INPUT, f"error: {error}", error)
+        return _failed(EXIT_WRONG_INPUT, f"error: {error}")
     except FloatingPointError as error:
         kept = "the last good checkpoint is untouched"
-        _leave(EXIT_FAILED, f"error: {error}; {kept}", error)
+        return _failed(EXIT_FAILED, f"error: {error}; {kept}")
     except processes.ProcessError as error:
-        _leave(EXIT_STOPPED, f"error: {error}", error)
-    except Exception as error:
+        return _failed(EXIT_STOPPED, f"error: {error}")
+    except Exception:
+        BAR.clear()
         if processes.name() is None:
             raise
-        processes.crash(error)  # with a traceback; the others end as well
+        processes.crash()  # with a traceback; the others end as well
 
 
-def define_process_flags() -> None:
-    """The flags by which several processes become one run; see `join_processes`."""
+def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Read the flags of `argv` into `values`. Raises ConfigError."""
+    try:
+        extra = values(list(argv))[1:]
+    except flags.Error as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ConfigError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
+    if extra:
+        raise ConfigError(
+            f"unexpected argument {extra[0]!r}; flags look like --name=value"
+        )
+
+
+def define_process_flags(values: flags.FlagValues) -> None:
+    """Define the flags by which several processes become one run."""
     flags.DEFINE_string(
         "coordinator",
         None,
         "HOST:PORT of process 0, where the processes of a run join.",
+        flag_values=values,
     )
-    flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
-    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
+    flags.DEFINE_integer(
+        "num_processes", None, "How many processes the run has.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "Which of them this is, from 0 on.", flag_values=values
+    )
     flags.DEFINE_bool(
-        "distributed", False, "Join the processes that Slurm, MPI or the pod started."
+        "distributed",
+        False,
+        "Join the processes that Slurm, MPI or the pod started.",
+        flag_values=values,
     )
 
 
-def join_processes() -> None:
-    """Join the other processes if flags say so; before any use of a JAX device.
+def join_processes(values: flags.FlagValues) -> None:
+    """Join the other processes if the flags say so; before any use of a JAX device.
 
-    Process 0 alone logs all; the others show warnings and errors, with their name.
+    Process 0 logs everything; the others show warnings and errors, with their name.
     """
-    if not flags.FLAGS.is_parsed():  # called from another program
-        return
     names = ("coordinator", "num_processes", "process_id")
-    given = [flags.FLAGS[name].value for name in names]
-    if given == [None] * 3 and not flags.FLAGS.distributed:
+    given = [values[name].value for name in names]
+    if given == [None] * 3 and not values.distributed:
         return
-    if given != [None] * 3 and flags.FLAGS.distributed:
+    if given != [None] * 3 and values.distributed:
         raise ConfigError("--distributed finds --" + ", --".join(names) + " by itself")
     processes.initialize(*given)
-    processes.check_same(_shared_flags(), "command line")
+    # All flags but those above; the value of --config holds its overrides.
+    shared = [n for n in values if n not in (*names, "distributed") and "." not in n]
+    text = "\n".join(f"--{name}={values[name].value}" for name in shared)
+    processes.check_same(text, "command line")
     if not processes.is_first():
         logging.getLogger("trm_jax").setLevel(logging.WARNING)
         formatter = logging.Formatter(f"{processes.name()}: %(message)s")
@@ -108,10 +148,28 @@ def join_processes() -> None:
         BAR.live = False
 
 
-def _shared_flags() -> str:
-    """The program's own flags, a line each: the same on all processes of a run."""
-    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
-    return "\n".join(f"--{flag.name}={flag.value}" for flag in own)
+def set_precision(dtype: str) -> None:
+    """Let JAX have 64-bit numbers if the model computes with them, and only then.
+
+    The environment has no say in it: the config decides a run.
+    """
+    import jax
+
+    jax.config.update("jax_enable_x64", dtype == "float64")
+
+
+def _share_compilations() -> None:
+    """Let JAX keep what it compiles: a restarted run need not compile again."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):  # there is no home
+        return
+    cache = os.path.join(cache, "trm_jax")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    if "jax" in sys.modules:  # it has read the environment already
+        import jax
+
+        if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+            jax.config.update("jax_compilation_cache_dir", cache)
 
 
 def _quieten_failed_reads() -> None:
@@ -132,22 +190,13 @@ def _quieten_failed_reads() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
-def _leave(code: int, message: str, error: Exception) -> NoReturn:
+def _failed(code: int, message: str) -> int:
+    """Report an error; the exit code."""
     BAR.clear()
-    if processes.name() is not None:
-        processes.fail(code, message, error)
+    prefix = f"{processes.name()}: " if processes.name() else ""
     with contextlib.suppress(OSError):  # a closed pipe
-        sys.stderr.write(message + "\n")
-    _exit(code)
-
-
-def _exit(code: int) -> NoReturn:
-    """Python would end with code 120 where nobody reads the pipe that is its stdout."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+        sys.stderr.write(f"{prefix}{message}\n")
+    return code
 
 
 class StopSignal:

@@ -1,46 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes as one run: joining, meeting, agreeing, and ending together.
+"""Several processes as one run: they join, wait for each other, agree, and end.
 
-With one process all of it is trivial. JAX is imported where it is used: wrong flags are
-told at once.
+With one process every function is trivial. Where a process dies or stops answering,
+JAX's coordination service misses its heartbeats and aborts the others (code 134).
+JAX is imported late, so that wrong flags are reported at once.
 """
 
-import contextlib
 import itertools
-import logging
 import os
 import re
+import socket
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from trm_jax.errors import CheckpointError, ConfigError
-from trm_jax.runtime.process_join import await_coordinator, check_flags, give_up
-from trm_jax.runtime.process_watch import LOST_S, ProcessWatch, hold_aborts, start_timer
+from trm_jax.errors import EXIT_FAILED, ConfigError
 
+HEARTBEAT_S = 10  # JAX declares a process lost that is silent for so long
 JOIN_S = 300.0  # hosts of a pod come up minutes apart
-MEET_S = 600.0  # for the slowest of processes that are alive: compilation, slow disks
-SILENT_S = 120  # JAX's own limit, which aborts without a word; our watch is faster
-# How JAX, Gloo, NCCL and `barrier` say that another process has gone.
-_LOST = re.compile(
-    r"Gloo \S+ failed|gloo/transport|NCCL \w+ |\bnccl[A-Z]|^UNAVAILABLE"
-    r"|[Hh]eartbeat|Barrier failed|and one is lost",
-    re.M,
-)
+MEET_S = 600.0  # compilation or a slow disk may delay a process that is alive
+_ADDRESS = re.compile(r"(?:\[[\da-fA-F:.%]+\]|[\w-]+(?:\.[\w-]+)*\.?):(\d{1,5})")
 
 
 class ProcessError(RuntimeError):
     """The processes did not meet; the message names the phase. The run can resume."""
 
 
-_client: Any = None  # JAX's client of the coordinator; None with one process
-_watch: ProcessWatch | None = None
-_first = True
-_calls: Counter[str] = Counter()  # by phase: all processes make the same, in one order
+_client: Any = None  # of JAX's coordination service; None with one process
+_index, _num = 0, 1
+_calls: Counter[str] = Counter()  # by phase: every process makes the same calls
 
 
 def initialize(
@@ -52,103 +43,119 @@ def initialize(
 ) -> None:
     """Join the other processes, before any use of a device.
 
-    With all three None, the cluster's environment tells (Slurm, MPI, TPU, Kubernetes).
+    With all three None, JAX reads the cluster's environment (Slurm, MPI, TPU,
+    Kubernetes).
 
     Raises:
       ConfigError: flags that do not fit, or no coordinator within `timeout_s`.
     """
-    global _client, _first, _watch
-    check_flags(coordinator, num_processes, process_id)
+    global _client, _index, _num
+    _check_flags(coordinator, num_processes, process_id)
     where = f"--coordinator={coordinator}" if coordinator else "--distributed"
-    end = time.monotonic() + timeout_s
     if coordinator and process_id:
-        await_coordinator(coordinator, timeout_s)
+        _await_coordinator(coordinator, timeout_s)
     import jax
     from jax._src import distributed  # Orbax, too, takes the client from there
 
-    # It would take SIGTERM for itself.
+    # The service would take SIGTERM for itself.
     jax.config.update("jax_enable_preemption_service", False)
-    hold_aborts()
-    limit = start_timer(end - time.monotonic(), give_up, where, timeout_s)
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=int(timeout_s) + 60,
-            heartbeat_timeout_seconds=SILENT_S,
-            shutdown_timeout_seconds=int(LOST_S),
+            initialization_timeout=int(timeout_s),
+            heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (RuntimeError, ValueError) as error:
         hint = (
             "is the port free?" if coordinator else "no known cluster: name all three"
         )
         raise ConfigError(f"{where}: could not join ({hint}): {error}") from error
-    finally:
-        limit.cancel()
     state = distributed.global_state
-    _first = state.process_id == 0
     if state.num_processes > 1:
-        _client = state.client
-        address = str(state.coordinator_address)
-        _watch = ProcessWatch(_client, address, state.process_id, state.num_processes)
-        check_same(f"--num_processes={state.num_processes}", "number of processes")
+        _client, _index, _num = state.client, state.process_id, state.num_processes
+        check_same(f"--num_processes={_num}", "number of processes")
 
 
-def finish(code: int) -> None:
-    """Wait for all at the end of a run; then end this one of several with `code`."""
-    if _watch is None:
+def _check_flags(*given: str | int | None) -> None:
+    """Raise ConfigError if the three flags do not fit, unless all are None."""
+    if given == (None, None, None):
         return
-    import jax
+    coordinator, num_processes, process_id = given
+    if None in given:
+        raise ConfigError(
+            "--coordinator, --num_processes and --process_id belong together: "
+            "give all three, or only --distributed"
+        )
+    found = _ADDRESS.fullmatch(str(coordinator))
+    if not found or not 0 < int(found[1]) < 2**16:
+        raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT")
+    if not 0 <= int(process_id or 0) < int(num_processes or 0):
+        raise ConfigError(
+            f"--process_id={process_id}: expected 0 <= process_id < num_processes "
+            f"= {num_processes}"
+        )
 
-    barrier("end of the run")
-    _watch.close()
-    for act in (jax.distributed.shutdown, logging.shutdown, sys.stdout.flush):
-        with contextlib.suppress(Exception):  # all is done, wherever the others are
-            act()
-    os._exit(code)  # the watch and other threads of JAX's would abort at a plain exit
+
+def _await_coordinator(address: str, timeout_s: float) -> None:
+    """Wait until process 0 listens; JAX would abort if it never did."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            return socket.create_connection((host.strip("[]"), int(port)), 5).close()
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"--coordinator={address}: process 0 does not answer there "
+                    f"within {timeout_s:g} s ({error})"
+                ) from error
+        time.sleep(0.2)
 
 
-def fail(code: int, message: str, error: Exception) -> NoReturn:
-    """End this and all other processes with `code` and `message`.
+def finish() -> None:
+    """Wait for the others at the end of a run, and part from them."""
+    global _client
+    if _client is not None:
+        barrier("end of the run")
+        import jax
 
-    Where `error` comes of a lost process, it says so and takes code 75.
+        jax.distributed.shutdown()
+        _client = None
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, without waiting for others that may never end.
+
+    Unless they end by themselves within seconds, JAX aborts them.
     """
-    if _watch is None:
-        raise error
-    if _LOST.search("\n".join(_messages(error))):
-        time.sleep(1)  # a process that failed has told all why by then
-        _watch.lose()
-    _watch.end_all(code, message)
+    if _client is None:
+        sys.exit(code)
+    if is_first():
+        time.sleep(1)  # with it ends the coordinator: others may have the same error
+    os._exit(code)
 
 
-def crash(error: Exception) -> NoReturn:
-    """`fail` with a traceback and code 1, for an error that nobody expected."""
-    if not _LOST.search("\n".join(_messages(error))):
-        traceback.print_exception(error)
-    fail(1, f"error: {type(error).__name__}: {error}", error)
+def crash() -> NoReturn:
+    """Print the traceback of an unexpected error, and leave with EXIT_FAILED.
+
+    Collectives raise such an error where another process is lost. Then JAX aborts this
+    process as well while it waits here, and the exit code says that it may resume.
+    """
+    traceback.print_exc()
+    time.sleep(2 * HEARTBEAT_S)
+    leave(EXIT_FAILED)
 
 
 def name() -> str | None:
     """Such as "process 1 of 4", from 0 on; None if it is the only one."""
-    return _watch.name if _watch else None
+    return f"process {_index} of {_num}" if _num > 1 else None
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which alone writes logs and files."""
-    return _first
-
-
-def enter(phase: str) -> None:
-    """What this process does from now on; named in errors."""
-    if _watch:
-        _watch.phase = phase
-
-
-def before_end(act: Callable[[], None]) -> None:
-    """To be done, within seconds, where the loss of another process ends this one."""
-    if _watch:
-        _watch.last_act = act
+    """Whether this is process 0, the only one that writes logs and files."""
+    return _index == 0
 
 
 def barrier(phase: str, timeout_s: float = MEET_S) -> None:
@@ -157,32 +164,27 @@ def barrier(phase: str, timeout_s: float = MEET_S) -> None:
     Raises:
       ProcessError: not all came within `timeout_s`, or one is lost.
     """
-    if _watch is None:
+    if _client is None:
         return
-    before = _watch.phase
-    if threading.current_thread() is threading.main_thread():
-        enter(phase)
     try:
         _client.wait_at_barrier(f"trm_jax/{phase}", int(timeout_s * 1000))
     except RuntimeError as error:
         late = "DEADLINE_EXCEEDED" in str(error)
         why = f"not all came within {timeout_s:g} s" if late else "one is lost"
         raise ProcessError(
-            f"{_watch.name} waited for the others at {phase!r}, and {why}; "
+            f"{name()} waited for the others at {phase!r}, and {why}; "
             "run again to resume"
         ) from error
-    if _watch.phase == phase:
-        enter(before)
 
 
-def all_true(ok: bool, phase: str, timeout_s: float = MEET_S) -> bool:
+def all_true(ok: bool, phase: str) -> bool:
     """Whether `ok` on every process: the same answer on each. Blocks like `barrier`."""
     if _client is None:
         return ok
-    _calls[phase] += 1  # not over all phases: a thread that saves has its own
+    _calls[phase] += 1
     key = f"trm_jax/false/{phase}/{_calls[phase]}"
     _client.key_value_increment(key, int(not ok))
-    barrier(phase, timeout_s)
+    barrier(phase)
     return _client.key_value_increment(key, 0) == 0
 
 
@@ -191,18 +193,22 @@ def check_same(text: str, what: str) -> None:
     if _client is None:
         return
     phase = f"comparison of the {what}"
+    _calls[phase] += 1
     key = f"trm_jax/text/{phase}/{_calls[phase]}"
-    if _first:
-        _client.key_value_set(key, text)
+    _client.key_value_set(f"{key}/{_index}", text)
     barrier(phase)
-    theirs = _client.blocking_key_value_get(key, 10_000)
-    pairs = itertools.zip_longest(text.splitlines(), theirs.splitlines(), fillvalue="")
-    unlike = [f"{a.strip()!r}, not {b.strip()!r}" for a, b in pairs if a != b]
-    if unlike:
-        _client.key_value_set(f"{key}/unlike", f"{name()} has {unlike[0]}", True)
-    if not all_true(not unlike, phase):
-        whose = _client.blocking_key_value_get(f"{key}/unlike", 10_000)
-        raise ConfigError(f"a process has another {what} than process 0: {whose}")
+    texts = [
+        _client.blocking_key_value_get(f"{key}/{i}", 10_000).splitlines()
+        for i in range(_num)
+    ]
+    for i, lines in enumerate(texts):
+        pairs = itertools.zip_longest(lines, texts[0], fillvalue="")
+        for line, first in pairs:
+            if line != first:
+                raise ConfigError(
+                    f"a process has another {what} than process 0: process {i} of "
+                    f"{_num} has {line.strip()!r}, not {first.strip()!r}"
+                )
 
 
 def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
@@ -215,29 +221,19 @@ def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
     if _client is None:
         return flag
     import jax
+    import jax.numpy as jnp
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     mesh = Mesh(jax.devices(), "all")
-    split, whole = (NamedSharding(mesh, PartitionSpec(*a)) for a in (["all"], []))
-    total = jax.jit(lambda votes: votes.sum(), out_shardings=whole)
+    split = NamedSharding(mesh, PartitionSpec("all"))
+    total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
     last: list[jax.Array] = []
-    said = False
 
     def ask() -> bool:
-        nonlocal said
-        said = said or any(jax.device_get(last))
-        votes = np.full(jax.local_device_count(), flag(), np.int32)
+        said = any(jax.device_get(last))
+        votes = np.full(jax.local_device_count(), said or flag(), np.int32)
         last[:] = [total(jax.make_array_from_process_local_data(split, votes))]
         return said
 
     return ask
-
-
-def _messages(error: BaseException | None) -> list[str]:
-    """Without those that name files, which may be called anything."""
-    if error is None:
-        return []
-    more = _messages(error.__cause__ or error.__context__)
-    of_files = isinstance(error, ConfigError | CheckpointError | OSError)
-    return more if of_files else [str(error), *more]

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import optax
 
 from trm_jax.errors import SaveError
-from trm_jax.runtime import processes
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.clock import clock_time
 from trm_jax.runtime.metric_writer import MetricWriter
-from trm_jax.runtime.non_finite import Guard, NonFiniteError, Seen
+from trm_jax.runtime.non_finite import Guard, Seen
+from trm_jax.runtime.progress import clock_time
+from trm_jax.training.config import Train
 from trm_jax.training.metrics import mean_metrics
 from trm_jax.types import Batch, TrainState
 
@@ -30,25 +30,6 @@ class Stopped(Exception):
     """The run was asked to stop. Raised by `run` once the state has been saved."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cadence:
-    """How many steps in all, and between two log lines, evaluations and saves."""
-
-    steps: int
-    log_every: int
-    eval_every: int  # 0: only at the end
-    checkpoint_every: int
-
-    @classmethod
-    def from_section(cls, train: Mapping[str, Any]) -> "Cadence":
-        """From config.train, which holds more."""
-        return cls(**{f.name: train[f.name] for f in dataclasses.fields(cls)})
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether something done every `every` steps is due after `step`."""
-        return step == self.steps or bool(every and step and step % every == 0)
-
-
 @dataclasses.dataclass(kw_only=True)
 class Trainer:
     """The loop over built objects; see `run`."""
@@ -57,48 +38,35 @@ class Trainer:
     batches: Callable[[int, int], Iterator[Batch]]  # for steps first + 1 to last
     evaluate: Callable[[TrainState, OnBatch], dict[str, Any]]
     checkpoints: Checkpoints
-    restore: Callable[[], TrainState | None]  # the newest checkpoint
-    open_writer: Callable[[int], MetricWriter]  # after a restore at that step
+    writer: MetricWriter
     guard: Guard
-    cadence: Cadence
+    settings: Train
     schedule: optax.Schedule
-    on_save_error: str = "stop"
     before_save: Callable[[], None] = lambda: None
-    # Several processes must ask equally often. Whether this loop asks hangs on the step
-    # and on earlier answers alone, and an evaluation asks after each of its batches.
+    # All processes must call this equally often. The loop does: its calls depend only
+    # on the step and on earlier answers, and an evaluation calls it once a batch.
     stop_requested: Callable[[], bool] = lambda: False
     on_step: Callable[[int], None] = lambda step: None
-    _writer: MetricWriter = dataclasses.field(init=False)
     _clock: tuple[float, int] = (0.0, 0)
 
     def run(self, state: TrainState) -> TrainState:
-        """Train to the last step. What a step calls for is done when it is reached.
+        """Train to the last step; log, evaluate and save at the steps that call for it.
 
-        A resumed run therefore writes the line that a kill cut off, and no other twice.
+        A resumed run first does what is still to do after the step it starts from, so
+        that it writes the line that a kill cut off, and no other line twice.
 
         Raises:
           Stopped: a stop was requested; the state has been saved.
           NonFiniteError: a loss or gradient sum is not finite; nothing was saved.
           SaveError: a save failed, and it was the last or on_save_error is "stop".
         """
-        while True:
-            try:
-                return self._run_from(state)
-            except NonFiniteError as error:
-                # A new one: frames of the old one, and of its context, hold the state.
-                fault = NonFiniteError(str(error), error.step)
-            del state
-            state = self._rolled_back(fault)
-
-    def _run_from(self, state: TrainState) -> TrainState:
-        first, last = int(state.step), self.cadence.steps
+        first, last = int(state.step), self.settings.steps
         self._restart_clock(first)
         self.guard.start(state)
-        with closing(self.open_writer(first)) as self._writer:
+        with closing(self.writer):
             self._after_step(first, state)
             seen = Seen.of(first, state)
             for step, batch in enumerate(self.batches(first, last), start=first + 1):
-                processes.enter(f"step {step}")
                 state = self.train_step(state, batch)
                 self.guard.check(seen)  # a step late: the device is not kept waiting
                 seen = Seen.of(step, state)
@@ -106,67 +74,59 @@ class Trainer:
                 if self._anything_due(step) or self.stop_requested():
                     self.guard.check(seen)
                     self._after_step(step, state)
-            self._writer.sync()
+            self.writer.sync()
         return state
 
-    def _rolled_back(self, fault: NonFiniteError) -> TrainState:
-        """The state to go on from; raises `fault` where there is none."""
-        if self.guard.policy != "rollback":
-            raise fault
-        self.before_save()  # another may write here by now
-        self._tolerate(self.checkpoints.wait)
-        state = self.restore()
-        if state is None:
-            raise fault
-        self.guard.roll_back(int(state.step), fault)
-        return state
+    def _due(self, step: int, every: int) -> bool:
+        """Whether something done every `every` steps (0: at the end) is due."""
+        return step == self.settings.steps or bool(every and step and step % every == 0)
 
     def _anything_due(self, step: int) -> bool:
-        c = self.cadence
-        every = (c.log_every, c.eval_every, c.checkpoint_every)
-        return any(c.due(step, e) for e in every)
+        due, every = partial(self._due, step), self.settings
+        return (
+            due(every.log_every) or due(every.eval_every) or due(every.checkpoint_every)
+        )
 
     def _after_step(self, step: int, state: TrainState) -> None:
         """Log, evaluate and save as far as they are due; stop if asked to."""
         self._tolerate(self.checkpoints.poll)
-        if step > self._writer.last_step:
+        if step > self.writer.last_step:
             record = self._record(step, state)
             if record:
                 line = {"step": step} | record
-                self._tolerate(lambda: self._writer.write(line))
-        stop, last = self.stop_requested(), self.cadence.steps
-        if stop or self.cadence.due(step, self.cadence.checkpoint_every):
+                self._tolerate(lambda: self.writer.write(line))
+        stop, last = self.stop_requested(), self.settings.steps
+        if stop or self._due(step, self.settings.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
         # The last step is always logged: no line means that its evaluation was cut.
-        if stop and (step < last or self._writer.last_step < step):
+        if stop and (step < last or self.writer.last_step < step):
             raise Stopped(f"stopped after step {step}; saved, run again to resume")
 
     def _save(self, step: int, state: TrainState, *, is_last: bool) -> None:
-        processes.enter(f"save of step {step}")
         self.before_save()
-        save = partial(self.checkpoints.save, state, before=self._writer.sync)
-        if not is_last:
+        self._tolerate(self.checkpoints.wait)  # for the save before
+        save = partial(self.checkpoints.save, state, before=self.writer.sync)
+        if is_last:
+            save()
+            self.checkpoints.wait()
+        else:
             self._tolerate(save)
-            return
-        self._tolerate(self.checkpoints.wait)  # for the one before
-        save()
-        self.checkpoints.wait()
 
     def _tolerate(self, act: Callable[[], None]) -> None:
         """Go on where a save failed, if the config says so."""
         try:
             act()
         except SaveError as error:
-            if self.on_save_error == "stop":
+            if self.settings.on_save_error == "stop":
                 raise
             log.warning("SAVE FAILED, going on: %s", error)
 
     def _record(self, step: int, state: TrainState) -> dict[str, Any]:
         """The line of this step; empty if a stop cuts its evaluation short."""
         record: dict[str, Any] = {}
-        if self.cadence.due(step, self.cadence.log_every):
+        if self._due(step, self.settings.log_every):
             record |= self._log_line(step, state)
-        if self.cadence.due(step, self.cadence.eval_every):
+        if self._due(step, self.settings.eval_every):
             try:
                 record |= self._evaluate(step, state)
             except Stopped:
@@ -174,32 +134,21 @@ class Trainer:
         return record
 
     def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:
-        means = mean_metrics(state.metrics)
+        means, last = mean_metrics(state.metrics), self.settings.steps
         start, first = self._clock
         # Unknown where a resumed run only writes the line that was cut off.
         rate = (step - first) / max(time.monotonic() - start, 1e-9) or math.nan
-        shown = (
-            f"{name} {value:.4f}"
-            for name in ("loss", "cell_accuracy", "exact_accuracy")
-            if (value := means[name]) is not None
-        )
-        eta = (self.cadence.steps - step) / rate
-        log.info(
-            "step %d/%d  %s  %.2f steps/s  ETA %s",
-            step,
-            self.cadence.steps,
-            "  ".join(shown),
-            rate,
-            clock_time(eta),
-        )
+        names = ("loss", "cell_accuracy", "exact_accuracy")
+        shown = [f"{n} {means[n]:.4f}" for n in names if means[n] is not None]
+        eta = clock_time((last - step) / rate)
+        line = "step %d/%d  %s  %.2f steps/s  ETA %s"
+        log.info(line, step, last, "  ".join(shown), rate, eta)
         self._restart_clock(step)
-        learning_rate = float(self.schedule(step))
         record = {f"train/{name}": value for name, value in means.items()}
         known_rate = None if math.isnan(rate) else round(rate, 4)
-        return record | {"lr": learning_rate, "steps_per_s": known_rate}
+        return record | {"lr": float(self.schedule(step)), "steps_per_s": known_rate}
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
-        processes.enter(f"evaluation after step {step}")
         scores = self.evaluate(state, self._raise_if_stopped)
         floats = {k: v for k, v in scores.items() if isinstance(v, float)}
         shown = "  ".join(f"{k} {v:.4f}" for k, v in floats.items())

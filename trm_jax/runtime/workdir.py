@@ -4,6 +4,7 @@
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -11,16 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from trm_jax.errors import ConfigError
 from trm_jax.files import read_bytes, write_whole
 from trm_jax.runtime import processes
-from trm_jax.runtime.nested import diff, flatten
 
-# Keys that may differ when a run resumes: beyond rounding none of them changes what a
-# step computes, except train.steps where the learning rate decays, which the user then
-# asks for. The content of the data files is compared by digest.
+# Keys that may differ when a run resumes. None of them changes what a step computes,
+# beyond rounding, except train.steps where the learning rate decays: whoever raises it
+# wants that. The content of the data files is compared by digest.
 MAY_CHANGE = (
     "train.steps",
     "train.micro_batches",
@@ -35,57 +33,92 @@ MAY_CHANGE = (
     "data.train",
     "data.test",
 )
-_SIZE = "sizes.num_puzzles"
+ROOT = Path(__file__).resolve().parents[2]
+_NEW_KEY = "rule.name"  # configs of format 1 lack it
 _VERSIONED = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def claim(
     workdir: str | Path, config: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> None:
-    """Record config and data in a new workdir, or check that they are the same.
+    """Record config and data in a folder without any, or check that they are the same.
 
-    Of several processes the first does so. Raises ConfigError, with a diff, where
-    another config or other data were used, or where the record of them is lost.
+    Process 0 does so. Raises ConfigError, with a diff, where another config, other data
+    or another version of this project were used, or where the record of them is lost.
     """
     if not processes.is_first():
         return
     folder = Path(workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: {error.strerror}") from error
     records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
     results = _results(folder)
     for name, (new, may_change) in records.items():
         path = folder / name
-        if results and not path.exists():
+        if path.exists():
+            old = read_json(path)
+            if name == "config.json":
+                _check_version(path, old)
+            lines = _diff(old, new, may_change)
+            if lines:
+                raise ConfigError(
+                    f"{path}: this workdir belongs to another run. Use a new --workdir "
+                    "or undo these differences:\n  " + "\n  ".join(lines)
+                )
+        elif results:
             raise ConfigError(
                 f"{path}: not found, but {results[0]} is there: so nobody knows what "
                 f"was trained. Restore {name} from a backup, or use a new --workdir."
-            )
-        lines = diff(read_json(path), new, may_change) if path.exists() else []
-        if lines:
-            raise ConfigError(
-                f"{path}: this workdir belongs to another run. Use a new --workdir "
-                "or undo these differences:\n  " + "\n  ".join(lines)
             )
     for name, (new, _) in records.items():
         write_whole(folder / name, json.dumps(new, indent=2) + "\n", ConfigError)
 
 
 def _results(folder: Path) -> list[str]:
-    """What only a run leaves that has recorded its config and data before."""
+    """What a run leaves only after it has recorded its config and data."""
     names = ("checkpoints/*[0-9]", "metrics.jsonl")
     return [str(path) for name in names for path in sorted(folder.glob(name))]
+
+
+def _check_version(path: Path, config: Mapping[str, Any]) -> None:
+    if _NEW_KEY not in flatten(config):
+        raise ConfigError(
+            f"{path}: has no {_NEW_KEY}: written by another version of this project; "
+            "use that version, or train anew in a new --workdir"
+        )
+
+
+def _diff(
+    old: Mapping[str, Any], new: Mapping[str, Any], may_change: tuple[str, ...]
+) -> list[str]:
+    """Lines `key: old -> new` for every difference that is not allowed."""
+    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+    return [
+        f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == n or n[-1] == "." and key.startswith(n) for n in may_change)
+    ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> {"a.b.c": value}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def record_run(workdir: str | Path, step: int) -> None:
     """Append this run to runs.jsonl: when, from which step, on what.
 
-    Of several processes the first does so. Raises ConfigError if it cannot.
+    Process 0 does so. Raises ConfigError if it cannot.
     """
     if not processes.is_first():
         return
+    import jax  # late, for callers that only read
+
     path = Path(workdir) / "runs.jsonl"
     record = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -119,18 +152,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and dataset.json. Raises ConfigError, also where they are too old."""
-    folder = Path(workdir)
-    paths = folder / "config.json", folder / "dataset.json"
-    config, dataset = map(read_json, paths)
-    for path, tree, key in (
-        (paths[0], config, "train.on_non_finite"),
-        (paths[1], dataset, _SIZE),
-    ):
-        if key not in flatten(tree):
-            raise ConfigError(
-                f"{path}: has no {key}, so another version of this project wrote it; "
-                "evaluate it with that version, or train anew"
-            )
+    path = Path(workdir) / "config.json"
+    config, dataset = read_json(path), read_json(path.with_name("dataset.json"))
+    _check_version(path, config)
     return config, dataset
 
 
@@ -146,13 +170,22 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
-    """The commit of the checkout, read without running git."""
-    folder = Path(__file__).resolve().parents[2] / ".git"
+def _git_commit(root: Path = ROOT) -> str | None:
+    """The commit of the checkout, also of a linked worktree; git need not be there."""
     try:
+        folder = root / ".git"
+        if folder.is_file():
+            folder = root / folder.read_text().removeprefix("gitdir:").strip()
         head = (folder / "HEAD").read_text().strip()
-        if head.startswith("ref: "):
-            return (folder / head.removeprefix("ref: ")).read_text().strip()
+        ref = head.removeprefix("ref: ")
+        if ref == head:
+            return head
+        if (folder / "commondir").exists():
+            folder = folder / (folder / "commondir").read_text().strip()
+        if (folder / ref).exists():
+            return (folder / ref).read_text().strip()
+        packed = (folder / "packed-refs").read_text()
     except OSError:
         return None
-    return head
+    found = re.search(rf"^(\w+) {re.escape(ref)}$", packed, re.MULTILINE)
+    return found and found[1]

@@ -9,44 +9,28 @@ from jax.sharding import Mesh
 
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
-from trm_jax.model.model import TRM
-from trm_jax.training.optim import Optim, make_optim
-from trm_jax.training.sharding import make_mesh, state_shardings
+from trm_jax.model.model import ReasoningModel
+from trm_jax.model.network import free_of_decay
+from trm_jax.rules import make_rule
+from trm_jax.training.config import RunSettings, read_run
+from trm_jax.training.optim import make_optim
+from trm_jax.training.optim.base import Mask
+from trm_jax.training.sharding import make_mesh, path_string, state_shardings
 from trm_jax.training.step import (
+    Recipe,
     init_train_state,
     jit_train_step,
     make_train_step,
+    seed_key,
 )
 from trm_jax.types import TrainState
-
-LEAST = {
-    "train.steps": 1,
-    "train.batch_size": 1,
-    "train.micro_batches": 1,
-    "train.log_every": 1,
-    "train.eval_every": 0,
-    "train.checkpoint_every": 1,
-    "train.keep_checkpoints": 1,
-    "eval.batch_size": 1,
-    "eval.max_puzzles": 0,
-    "eval.supervision_steps": 0,
-    "eval.votes": 0,
-    "mesh.data": 0,
-    "mesh.fsdp": 1,
-    "optim.warmup_steps": 0,
-}
-CHOICES = {
-    "train.on_non_finite": ("halt", "skip", "rollback"),
-    "train.on_save_error": ("stop", "continue"),
-}
-MAX_SEED = 2**32 - 1  # jax.random.key takes no more of it
 
 
 class Built(NamedTuple):
     """Everything that a config and the data's sizes determine."""
 
-    model: TRM
-    optim: Optim
+    run: RunSettings
+    recipe: Recipe
     mesh: Mesh
     state_like: TrainState  # shapes, dtypes and shardings
     init: Callable[[], TrainState]
@@ -55,60 +39,80 @@ class Built(NamedTuple):
 
 def build(
     config: Mapping[str, Any],
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, Any],
     devices: Sequence[Any] | None = None,
 ) -> Built:
-    """Build from the sections of a config and the data's sizes; allocates nothing yet.
+    """Build from a config and the data's sizes; allocates nothing yet.
 
     `devices` other than the visible ones may be those of a topology, to compile for.
     Raises ConfigError for values that do not fit.
     """
-    _check_ranges(config)
-    seed, train, rows = config["seed"], config["train"], config["train"]["batch_size"]
-    fields: dict[str, Any] = {**config["model"], **sizes}
-    trm = TRM(ModelConfig(**(fields | {"layers": tuple(fields["layers"])})))
+    run = read_run(config)
+    recipe = make_recipe(config, sizes, run)
     batch_sizes = {
-        f"{section}.batch_size": config[section]["batch_size"]
-        for section in ("train", "eval")
+        "train.batch_size": run.train.batch_size,
+        "eval.batch_size": run.eval.batch_size,
     }
-    device_mesh = make_mesh(**config["mesh"], batch_sizes=batch_sizes, devices=devices)
-    optim = make_optim(**config["optim"], total_steps=train["steps"])
+    mesh = make_mesh(
+        run.mesh.data, run.mesh.fsdp, batch_sizes=batch_sizes, devices=devices
+    )
 
     def init() -> TrainState:
-        return init_train_state(trm, optim, jax.random.key(seed), rows)
+        # What decides the draws is fixed here, not by JAX's settings.
+        with jax.threefry_partitionable(True):
+            key = seed_key(run.seed)
+            return init_train_state(recipe, key, run.train.batch_size)
 
     shapes = jax.eval_shape(init)
-    shardings = state_shardings(shapes, device_mesh)
+    shardings = state_shardings(shapes, mesh)
     like = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
         shapes,
         shardings,
     )
     step = make_train_step(
-        trm,
-        optim,
-        loss=train["loss"],
-        seed=seed,
-        micro_batches=train["micro_batches"],
-        log_every=train["log_every"],
-        skips=train["on_non_finite"] == "skip",
+        recipe,
+        seed=run.seed,
+        micro_batches=run.train.micro_batches,
+        log_every=run.train.log_every,
+        skips=run.train.on_non_finite == "skip",
     )
-    compiled = jit_train_step(
-        step, like, device_mesh, micro_batches=train["micro_batches"]
+    compiled = jit_train_step(step, like, mesh, micro_batches=run.train.micro_batches)
+    return Built(
+        run, recipe, mesh, like, jax.jit(init, out_shardings=shardings), compiled
     )
-    sharded_init = jax.jit(init, out_shardings=shardings)
-    return Built(trm, optim, device_mesh, like, sharded_init, compiled)
 
 
-def _check_ranges(config: Mapping[str, Any]) -> None:
-    for key, least in LEAST.items():
-        section, name = key.split(".")
-        if config[section][name] < least:
-            raise ConfigError(f"{key} = {config[section][name]}; expected >= {least}")
-    for key, choices in CHOICES.items():
-        section, name = key.split(".")
-        if config[section][name] not in choices:
-            expected = f"expected one of {', '.join(choices)}"
-            raise ConfigError(f"{key} = {config[section][name]!r}; {expected}")
-    if not 0 <= config["seed"] <= MAX_SEED:
-        raise ConfigError(f"seed = {config['seed']}; expected 0 to {MAX_SEED}")
+def make_recipe(
+    config: Mapping[str, Any], sizes: Mapping[str, Any], run: RunSettings
+) -> Recipe:
+    """Model, rule, halting and optimiser of a config. Raises ConfigError."""
+    wants_x64 = config["model"]["dtype"] == "float64"
+    x64: bool = jax.config.read("jax_enable_x64")
+    if x64 != wants_x64:
+        raise ConfigError(
+            f"model.dtype = {config['model']['dtype']!r}, but jax_enable_x64 is "
+            f"{x64}; expected {wants_x64}, since it decides "
+            "how everything is computed"
+        )
+    rule = make_rule(config["rule"])
+    model_config = ModelConfig.of(
+        config["model"], sizes, halt_position=run.halting.halt_position
+    )
+    model = ReasoningModel(model_config, rule.networks)
+    optim = make_optim(config["optim"], run.train.steps, decayed(rule.no_decay))
+    return Recipe(model, rule, run.halting, optim)
+
+
+def decayed(of_rule: tuple[str, ...]) -> Mask:
+    """Which parameters decay: all but those that operators and the rule keep free."""
+
+    def mask(params: Any) -> Any:
+        def of(path: tuple[Any, ...], _: Any) -> bool:
+            name = path_string(path)
+            own = name.startswith("rule/") and name.rsplit("/", 1)[-1] in of_rule
+            return not own and not free_of_decay(name)
+
+        return jax.tree_util.tree_map_with_path(of, params)
+
+    return mask

@@ -3,34 +3,57 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from trm_jax.model.config import ModelConfig
-from trm_jax.model.model import TRM, init_variables
+from trm_jax.model.model import ReasoningModel
+from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.ops.ssd import SCAN_SCOPE
 from trm_jax.training.build import Built
+from trm_jax.training.step import Recipe, init_train_state, loss_and_grads
+from trm_jax.training.supervision import row_keys
+
+# One operation per element of the result, where they are counted at all.
+_ELEMENTWISE = {
+    *("add", "sub", "mul", "div", "max", "min", "neg", "exp", "exp2", "log", "log1p"),
+    *("expm1", "tanh", "logistic", "sqrt", "rsqrt", "integer_pow", "pow", "square"),
+    *("cumsum", "select_n"),
+}
+_REDUCTIONS = {"reduce_sum", "reduce_max"}
 
 
-def matmul_flops(fn: Callable[..., Any], *args: Any) -> int:
-    """FLOPs of all matrix products in one call of `fn`, scans multiplied out."""
-    return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
+    """FLOPs of one run of a jaxpr, loops multiplied out.
 
-
-def _count(jaxpr: Any) -> int:
+    Matrix products count everywhere; elementwise work counts within the scans of
+    operators (SCAN_SCOPE), where it is what they do, and nowhere else.
+    """
     total = 0
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
+        inside = elementwise or SCAN_SCOPE in str(eqn.source_info.name_stack)
+        name = eqn.primitive.name
+        if name == "dot_general":
             (lhs_contract, _), _ = eqn.params["dimension_numbers"]
             lhs = eqn.invars[0].aval.shape
             depth = math.prod(lhs[axis] for axis in lhs_contract)
             total += 2 * depth * eqn.outvars[0].aval.size
-        elif eqn.primitive.name == "cond":  # one of the branches runs
-            total += max(_count(branch.jaxpr) for branch in eqn.params["branches"])
+        elif name == "cond":  # one of the branches runs
+            counts = [
+                count_flops(branch.jaxpr, elementwise=inside)
+                for branch in eqn.params["branches"]
+            ]
+            total += max(counts)
+        elif inside and name in _ELEMENTWISE:
+            total += eqn.outvars[0].aval.size
+        elif inside and name in _REDUCTIONS:
+            total += eqn.invars[0].aval.size
         else:
-            inner = sum(map(_count, _jaxprs(eqn.params)))
+            inner = sum(count_flops(j, elementwise=inside) for j in _jaxprs(eqn.params))
             total += inner * eqn.params.get("length", 1)
     return total
 
@@ -42,26 +65,46 @@ def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
             yield getattr(value, "jaxpr", value)
 
 
-def step_flops(config: ModelConfig, batch_size: int) -> int:
-    """Model FLOPs of one training step.
+def step_flops(recipe: Recipe, batch_size: int) -> int:
+    """Model FLOPs of one training step: of its loss and gradients, as traced.
 
-    Network calls of all h-cycles, and twice as much again for the backward pass of the
-    last one, head included. Rematerialisation is not counted: it is no model FLOP.
+    Rematerialisation is off, since it is no model FLOP, and operators take their
+    plain forms, since kernels cannot be looked into.
     """
-    # One form of the scan counts for all: kernels cannot be looked into.
-    model = TRM(dataclasses.replace(config, ssd_implementation="chunked"))
-    params, _ = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
-    shape = (batch_size, config.seq_len, config.d_model)
-    hidden = jax.ShapeDtypeStruct(shape, config.compute_dtype)
+    recipe = plain(recipe)
 
-    def flops(method: str) -> int:
-        return matmul_flops(
-            lambda p, h: model.apply({"params": p}, h, method=method), params, hidden
-        )
+    def traced(key: Any) -> Any:
+        state = init_train_state(recipe, key, batch_size)
+        vectors = jnp.zeros((batch_size, recipe.model.config.puzzle_width))
+        keys, never = row_keys(key, jnp.arange(batch_size)), state.carry.steps
+        weights = state.params, state.constants, state.step
+        return weights, vectors, state.carry, keys, never
 
-    calls = config.l_cycles + 1
-    network = flops("refine") * calls * (config.h_cycles - 1 + 3)
-    return network + 3 * flops("predict")
+    args = jax.eval_shape(traced, jax.random.key(0))
+    grads = partial(loss_and_grads, recipe, batch_size)
+    return count_flops(jax.make_jaxpr(grads)(*args).jaxpr)
+
+
+def plain(recipe: Recipe) -> Recipe:
+    """The same recipe without rematerialisation and kernels."""
+    config: ModelConfig = recipe.model.config
+    forms = {op.section: op.plain for op in SUBLAYERS.values()}
+    operators = tuple(
+        (name, dataclasses.replace(settings, **forms[name]))
+        for name, settings in config.operators
+    )
+    model = ReasoningModel(
+        dataclasses.replace(config, operators=operators), recipe.model.networks
+    )
+    return recipe._replace(model=model, rule=_without_remat(recipe.rule))
+
+
+def _without_remat(rule: Any) -> Any:
+    """The rule, and the rules that it wraps, with remat = "none"."""
+    values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    inner = {k: _without_remat(v) for k, v in values.items() if hasattr(v, "networks")}
+    off = {"remat": "none"} if "remat" in values else {}
+    return dataclasses.replace(rule, **off, **inner)
 
 
 def state_bytes(tree: Any) -> int:
@@ -77,7 +120,6 @@ def dry_run_report(built: Built) -> dict[str, Any]:
     Temporaries are what the compiler reserves, per device.
     """
     like = built.state_like
-    config = built.model.config
     rows = like.carry.steps.shape[0]
     memory = built.train_step.lower(like, like.carry.batch).compile().memory_analysis()
     table = like.puzzle_table
@@ -88,7 +130,7 @@ def dry_run_report(built: Built) -> dict[str, Any]:
             "width": table.shape[1],
             "bytes": state_bytes(table),
         },
-        "flops_per_step": step_flops(config, rows),
+        "flops_per_step": step_flops(built.recipe, rows),
         "memory_bytes": {
             "state": state_bytes(like),
             "carry": state_bytes(like.carry),

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.rules.losses import RowLosses
-from trm_jax.types import Metrics
+from trm_jax.types import Metrics, StepOutput
 
 OVER_ALL_ROWS = ("loss", "cell_loss", "halt_loss")
 OVER_STEPS = ("grad_norm", "skipped")  # the latter as a share
 OVER_HALTED_ROWS = ("cell_accuracy", "exact_accuracy", "halt_accuracy", "num_steps")
 
 
-def zero_metrics() -> Metrics:
-    """Nothing counted yet."""
-    names = OVER_ALL_ROWS + OVER_HALTED_ROWS + OVER_STEPS
+def zero_metrics(of_rule: tuple[str, ...]) -> Metrics:
+    """Nothing counted yet, of what all rules count and of a rule's own metrics."""
+    names = (*OVER_ALL_ROWS, *of_rule, *OVER_HALTED_ROWS, *OVER_STEPS)
     # A buffer each: a donated state may not hold one buffer twice.
     zeros = iter(jnp.zeros((2 * len(names), 1), jnp.float32))
     return {name: (next(zeros)[0], next(zeros)[0]) for name in names}
@@ -23,29 +23,32 @@ def zero_metrics() -> Metrics:
 
 def step_metrics(
     rows: RowLosses,
-    q_halt: Float[Array, " b"],
+    output: StepOutput,
     steps: Int[Array, " b"],
     halted: Bool[Array, " b"],
     weight: Float[Array, " b"],
 ) -> Metrics:
     """Losses over every real row, scores over the labelled rows that just halted."""
     scored = jnp.where(halted & rows.has_labels, weight, 0)
-    values = {
+    over_all = {
         "loss": rows.total,
         "cell_loss": rows.cell_loss,
         "halt_loss": rows.halt_loss,
+        **rows.extra,
+    }
+    over_halted = {
         "cell_accuracy": rows.cells_right,
         "exact_accuracy": rows.all_right,
-        "halt_accuracy": (q_halt >= 0) == rows.all_right,
+        "halt_accuracy": (output.q_halt >= 0) == rows.all_right,
         "num_steps": steps,
     }
 
-    def total(name: str) -> tuple[Array, Array]:
-        counted = weight if name in OVER_ALL_ROWS else scored
-        pair = (counted * values[name]).sum(), counted.sum()
+    def total(values: Array, counted: Array) -> tuple[Array, Array]:
+        pair = (counted * values).sum(), counted.sum()
         return jax.tree.map(lambda s: s.astype(jnp.float32), pair)
 
-    return {name: total(name) for name in values}
+    sums = {name: total(values, weight) for name, values in over_all.items()}
+    return sums | {name: total(v, scored) for name, v in over_halted.items()}
 
 
 def add_metrics(a: Metrics, b: Metrics) -> Metrics:

@@ -63,7 +63,10 @@ def in_mesh(fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
     @functools.wraps(fn)
     def within(*args: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with (
+            jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
+            jax.threefry_partitionable(True),  # whatever JAX's settings are
+        ):
             return fn(*args)
 
     return within
@@ -171,16 +174,18 @@ def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 def put_batch(rows: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
     """`own_rows` of a batch, by field of Batch -> arrays sharded over the mesh."""
+    return Batch(**{name: put_rows(values, mesh) for name, values in rows.items()})
+
+
+def put_rows(values: np.ndarray, mesh: Mesh) -> Array:
+    """One value per row of `own_rows` -> an array sharded over the mesh."""
     sharding = NamedSharding(mesh, P(BATCH_AXES))
-    batch_size = len(rows["weight"]) * mesh.size // mesh.local_mesh.size
+    batch_size = len(values) * mesh.size // mesh.local_mesh.size
     own = own_rows(mesh, batch_size)
 
-    def put(values: np.ndarray) -> Array:
-        def part(index: Any) -> np.ndarray:
-            first, last, _ = index[0].indices(batch_size)
-            return values[slice(*np.searchsorted(own, (first, last)))]
+    def part(index: Any) -> np.ndarray:
+        first, last, _ = index[0].indices(batch_size)
+        return values[slice(*np.searchsorted(own, (first, last)))]
 
-        shape = (batch_size, *values.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, part)
-
-    return Batch(**{name: put(values) for name, values in rows.items()})
+    shape = (batch_size, *values.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, part)

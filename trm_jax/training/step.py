@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step: refill, supervision step, gradients, optimiser, EMA."""
+"""One training step: refill, supervision step, gradients, optimiser, average."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.errors import ConfigError
-from trm_jax.model.config import ModelConfig
-from trm_jax.model.model import TRM, init_variables
-from trm_jax.rules.halting import exploration_minimum
-from trm_jax.rules.losses import LOSSES, row_losses, unknown_loss
+from trm_jax.model.model import ReasoningModel, init_params
+from trm_jax.rules.base import Rule
+from trm_jax.rules.halting import Halting, exploration_minimum
 from trm_jax.training.metrics import (
     add_metrics,
     all_finite,
@@ -24,7 +23,9 @@ from trm_jax.training.metrics import (
     unless_skipped,
     zero_metrics,
 )
-from trm_jax.training.optim import Optim, ema_update, sparse_sign_sgd
+from trm_jax.training.micro_batches import micro_batched
+from trm_jax.training.optim import Optim, ema_update
+from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 from trm_jax.training.sharding import (
     in_mesh,
     on_own_rows,
@@ -32,60 +33,86 @@ from trm_jax.training.sharding import (
     state_shardings,
     table_rows,
 )
-from trm_jax.training.supervision import init_carry, refill, supervision_step
+from trm_jax.training.supervision import (
+    bind,
+    init_carry,
+    refill,
+    row_keys,
+    supervision_step,
+)
 from trm_jax.types import BATCH_AXES, Batch, Carry, Metrics, Params, TrainState
 
 TrainStep = Callable[[TrainState, Batch], TrainState]
+Weights = tuple[Params, Params, Int[Array, ""]]  # parameters, constants, updates done
 Sums = tuple[Params, Metrics]  # over rows: gradients of the parameters, metrics
 Rows = tuple[Float[Array, "b e"], Carry]  # gradients of the puzzle vectors, next carry
 
 
-def init_train_state(
-    model: TRM, optim: Optim, key: Array, batch_size: int
-) -> TrainState:
+class Recipe(NamedTuple):
+    """What a training step is made of."""
+
+    model: ReasoningModel
+    rule: Rule
+    halting: Halting
+    optim: Optim
+
+
+def seed_key(seed: int) -> Array:
+    """The key of a seed, by one generator whatever JAX's settings are."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def init_train_state(recipe: Recipe, key: Array, batch_size: int) -> TrainState:
     """Step 0: fresh weights, an empty puzzle table, every carry row halted."""
-    c: ModelConfig = model.config
-    params, constants = init_variables(model, key)
-    table_shape = (table_rows(c.num_puzzles), c.puzzle_width)
+    model, rule = recipe.model, recipe.rule
+    config = model.config
+    params_key, constants_key = jax.random.split(key)
+    params = init_params(model, rule.module(config), params_key)
+    constants = rule.constants(constants_key, config)
+    table_shape = (table_rows(config.num_puzzles), config.puzzle_width)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         constants=constants,
         ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=optim.optimizer.init(params),
+        opt_state=recipe.optim.optimizer.init(params),
         puzzle_table=jnp.zeros(table_shape, jnp.float32),
-        carry=init_carry(c, batch_size),
-        metrics=zero_metrics(),
+        carry=init_carry(rule, model, (params, constants), batch_size),
+        metrics=zero_metrics(rule.metrics),
     )
 
 
 def loss_and_grads(
-    model: TRM,
-    loss: str,
+    recipe: Recipe,
     batch_size: int,
-    params: Params,
+    weights: Weights,
     vectors: Float[Array, "b e"],
     carry: Carry,
+    keys: Array,
     min_steps: Int[Array, " b"],
 ) -> tuple[Sums, Rows]:
     """Gradients and metrics, summed over the rows; vector gradients and next carry.
 
     The loss is the sum over rows divided by the global batch size.
     """
+    params, constants, update = weights
+    rule = recipe.rule
 
     def loss_fn(params: Params, vectors: Array) -> tuple[Array, tuple[Carry, Metrics]]:
-        next_carry, output = supervision_step(
-            model,
-            params,
-            vectors,
+        next_carry, outputs = supervision_step(
+            rule,
+            bind(rule, recipe.model, params, constants, vectors),
             carry,
+            keys,
             min_steps,
-            max_steps=model.config.max_supervision_steps,
+            update,
+            max_steps=recipe.halting.max_supervision_steps,
+            training=True,
         )
         weight = carry.batch.weight
-        rows = row_losses(output, carry.batch, loss=loss)
+        rows = rule.loss(outputs, carry.batch)
         metrics = step_metrics(
-            rows, output.q_halt, next_carry.steps, next_carry.halted, weight
+            rows, rule.answer(outputs), next_carry.steps, next_carry.halted, weight
         )
         return (weight * rows.total).sum() / batch_size, (next_carry, metrics)
 
@@ -94,76 +121,45 @@ def loss_and_grads(
     return (grads, metrics), (vector_grads, next_carry)
 
 
-def micro_batched(
-    grad_fn: Callable[..., tuple[Sums, Rows]],
-    micro_batches: int,
-    params: Params,
-    *rows: Any,
-) -> tuple[Sums, Rows]:
-    """`grad_fn(params, *rows)` in `micro_batches` parts of the rows, in turn.
-
-    Part i takes rows i, i + n, ...
-    """
-
-    def split(a: Array) -> Array:
-        return a.reshape(-1, micro_batches, *a.shape[1:]).swapaxes(0, 1)
-
-    def join(a: Array) -> Array:
-        return a.swapaxes(0, 1).reshape(-1, *a.shape[2:])
-
-    def part(total: Sums, rows: Any) -> tuple[Sums, Rows]:
-        sums, by_row = grad_fn(params, *rows)
-        return jax.tree.map(jnp.add, total, sums), by_row
-
-    parts = jax.tree.map(split, rows)
-    first = jax.tree.map(lambda a: a[0], parts)
-    shapes, _ = jax.eval_shape(grad_fn, params, *first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    sums, by_part = jax.lax.scan(part, zeros, parts)
-    return sums, jax.tree.map(join, by_part)
-
-
 def make_train_step(
-    model: TRM,
-    optim: Optim,
+    recipe: Recipe,
     *,
-    loss: str,
     seed: int,
     micro_batches: int,
     log_every: int,
     skips: bool = False,
 ) -> TrainStep:
-    """The pure step (state, batch) -> state; all of its randomness is (seed, step).
+    """The pure step (state, batch) -> state.
 
-    `skips`: a step whose loss or gradient is not finite changes no weight.
+    Every draw of a row follows from (seed, step, row). With `skips`, a step whose loss
+    or gradient is not finite changes no weight.
     """
-    c = model.config
-    if loss not in LOSSES:
-        raise unknown_loss(loss)
+    halting = recipe.halting
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
-        carry = refill(state.carry, batch, state.constants)
+        carry = refill(state.carry, batch)
         batch_size = carry.steps.shape[0]
         ids = carry.batch.puzzle_id
-        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        step_key = jax.random.fold_in(seed_key(seed), state.step)
+        keys = row_keys(step_key, jnp.arange(batch_size))
         min_steps = exploration_minimum(
-            step_key,
-            batch_size,
-            max_steps=c.max_supervision_steps,
-            explore_rate=c.explore_rate,
+            keys,
+            max_steps=halting.max_supervision_steps,
+            explore_rate=halting.explore_rate,
         )
 
-        grad_fn = partial(loss_and_grads, model, loss, batch_size)
+        grad_fn = partial(loss_and_grads, recipe, batch_size)
         if micro_batches > 1:
             grad_fn = partial(micro_batched, grad_fn, micro_batches)
         vectors = puzzle_vectors(state.puzzle_table, ids)
-        sums, rows = on_own_rows(grad_fn)(state.params, vectors, carry, min_steps)
-        (grads, metrics), (vector_grads, carry) = sums, rows
+        weights = state.params, state.constants, state.step
+        rows = vectors, carry, keys, min_steps
+        (grads, metrics), (vector_grads, carry) = on_own_rows(grad_fn)(weights, *rows)
 
         # Also shows a gradient that is not finite before its update is saved.
         norm = optax.tree.norm(grads).astype(jnp.float32)
         metrics["grad_norm"] = norm, jnp.ones((), jnp.float32)
-        # Counted by steps that never skip, too: a run may change its mind.
+        # Steps that never skip count it too: a resumed run may set another policy.
         metrics["skipped"] = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
         if skips:
             ok = all_finite(metrics)
@@ -171,7 +167,7 @@ def make_train_step(
             ids = jnp.where(ok, ids, state.puzzle_table.shape[0])  # changes no row
         logged = state.step % log_every == 0  # the sums so far have been written
         kept = jax.tree.map(lambda s: jnp.where(logged, 0, s), state.metrics)
-        after = _updated(optim, state, grads, ids, vector_grads)
+        after = _updated(recipe.optim, state, grads, ids, vector_grads)
         after = after._replace(carry=carry, metrics=add_metrics(kept, metrics))
         return _unless_skipped(ok, state, after) if skips else after
 
@@ -190,15 +186,14 @@ def _updated(
     update = optim.optimizer.update
     updates, opt_state = update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = ema_update(
-        state.ema_params, params, step, decay=optim.ema_decay, ramp=optim.ema_ramp
-    )
+    s = optim.settings
+    ema = ema_update(state.ema_params, params, step, decay=s.ema_decay, ramp=s.ema_ramp)
     table = sparse_sign_sgd(
         state.puzzle_table,
         ids,
         vector_grads,
         lr=optim.table_schedule(step),
-        weight_decay=optim.table_weight_decay,
+        weight_decay=s.table_weight_decay,
     )
     return state._replace(
         step=step,
@@ -219,8 +214,7 @@ def _unless_skipped(
     params, ema, opt_state = jax.tree.map(partial(jnp.where, ok), new, old)
     carry, batch = after.carry, after.carry.batch
     carry = carry._replace(
-        y=jnp.where(ok, carry.y, 0),
-        z=jnp.where(ok, carry.z, 0),
+        state=jax.tree.map(lambda s: jnp.where(ok, s, 0), carry.state),
         halted=carry.halted | ~ok,
         batch=batch._replace(weight=jnp.where(ok, batch.weight, 0)),
     )

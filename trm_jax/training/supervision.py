@@ -1,92 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
 """One supervision step, for training and evaluation alike, and its carry."""
 
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from trm_jax.model.config import ModelConfig
-from trm_jax.model.model import TRM
+from trm_jax.model.model import BoundModel, ReasoningModel
+from trm_jax.rules.base import Clock, Keep, Rule
 from trm_jax.rules.halting import halt
-from trm_jax.rules.recursion import deep_recursion
-from trm_jax.types import Batch, Carry, Params, StepOutput
+from trm_jax.rules.recursion import frozen
+from trm_jax.types import Batch, Carry, Params
+
+_START, _STEP = range(2)  # what a row's key is folded with, for draws of either kind
 
 
-def init_carry(config: ModelConfig, num_rows: int) -> Carry:
-    """A carry whose rows all wait for their first puzzle."""
-    # Two separate buffers: a donated state may not hold one buffer twice.
-    shape = (num_rows, config.seq_len, config.d_model)
+def bind(
+    rule: Rule,
+    module: ReasoningModel,
+    params: Params,
+    constants: Params,
+    vectors: Float[Array, "b e"],
+) -> BoundModel:
+    """The model that a rule computes with."""
+    own = rule.module(module.config)
+    return BoundModel(params, constants, vectors, module, own)
+
+
+def init_carry(
+    rule: Rule, module: ReasoningModel, weights: tuple[Params, Params], num_rows: int
+) -> Carry:
+    """A carry whose rows all wait for their first puzzle.
+
+    `weights` are parameters and constants, or their shapes.
+    """
+    config = module.config
+    batch = empty_batch(config, num_rows)
+
+    def start(params: Params, constants: Params, vectors: Array) -> Any:
+        model = bind(rule, module, params, constants, vectors)
+        keys = row_keys(jax.random.key(0, impl="threefry2x32"), jnp.arange(num_rows))
+        return rule.start(model, batch, keys, training=True)
+
+    vectors = jax.ShapeDtypeStruct((num_rows, config.puzzle_width), jnp.float32)
+    shapes = jax.eval_shape(start, *weights, vectors)
     return Carry(
-        y=jnp.zeros(shape, config.compute_dtype),
-        z=jnp.zeros(shape, config.compute_dtype),
+        state=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
         steps=jnp.zeros(num_rows, jnp.int32),
         halted=jnp.ones(num_rows, jnp.bool_),
-        batch=Batch(
-            inputs=jnp.zeros((num_rows, config.num_cells), jnp.int32),
-            labels=jnp.zeros((num_rows, config.num_cells), jnp.int32),
-            label_mask=jnp.zeros((num_rows, config.num_cells), jnp.bool_),
-            puzzle_id=jnp.zeros(num_rows, jnp.int32),
-            weight=jnp.zeros(num_rows, jnp.float32),
-        ),
+        batch=batch,
     )
 
 
-def refill(carry: Carry, batch: Batch, constants: Params) -> Carry:
+def empty_batch(config: ModelConfig, num_rows: int) -> Batch:
+    """Rows that hold no puzzle and have weight 0."""
+    shape = (num_rows, config.num_cells)
+    return Batch(
+        inputs=jnp.zeros(shape, jnp.int32),
+        labels=jnp.zeros(shape, jnp.int32),
+        label_mask=jnp.zeros(shape, jnp.bool_),
+        puzzle_id=jnp.zeros(num_rows, jnp.int32),
+        weight=jnp.zeros(num_rows, jnp.float32),
+    )
+
+
+def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
+    """One key per row, which follows from `key` and the row's number only."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
+
+
+def _folded(keys: Array, data: int) -> Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
+
+
+def refill(carry: Carry, batch: Batch) -> Carry:
     """Row i of the batch replaces row i of the carry if that row has halted.
 
     Other rows of the batch are dropped unseen. From here on `carry.batch` is the
-    only source of inputs and labels.
+    only source of inputs and labels. The rows stay marked as halted: the next
+    supervision step starts them anew.
     """
+    return carry._replace(
+        steps=jnp.where(carry.halted, 0, carry.steps),
+        batch=_where(carry.halted, batch, carry.batch),
+    )
+
+
+def _where(rows: Array, new: Any, old: Any) -> Any:
+    """The rows of `new` where `rows` is true, else those of `old`."""
 
     def pick(new: Array, old: Array) -> Array:
-        halted = carry.halted.reshape(-1, *(1,) * (old.ndim - 1))
-        return jnp.where(
-            halted, jnp.broadcast_to(new, old.shape).astype(old.dtype), old
-        )
+        chosen = rows.reshape(-1, *(1,) * (old.ndim - 1))
+        return jnp.where(chosen, new.astype(old.dtype), old)
 
-    return Carry(
-        y=pick(constants["y"], carry.y),
-        z=pick(constants["z"], carry.z),
-        steps=jnp.where(carry.halted, 0, carry.steps),
-        halted=carry.halted,
-        batch=jax.tree.map(pick, batch, carry.batch),
-    )
+    return jax.tree.map(pick, new, old)
 
 
 def supervision_step(
-    model: TRM,
-    params: Params,
-    puzzle_vector: Float[Array, "b e"],
+    rule: Rule,
+    model: BoundModel,
     carry: Carry,
+    keys: Array,
     min_steps: Int[Array, " b"],
+    update: Int[Array, ""],
     *,
     max_steps: int,
-) -> tuple[Carry, StepOutput]:
-    """All h-cycles once on a refilled carry, then predict and decide who halts.
+    training: bool,
+    keep: Keep | None = None,
+) -> tuple[Carry, Any]:
+    """One step of the rule on a refilled carry, and the decision who halts.
 
-    Training draws `min_steps` (halting.py); evaluation sets it to `max_steps`, so no
-    row halts early. The new carry is data of the next step: no gradient crosses it.
+    `keys` holds a key per row. Training draws `min_steps` (halting.py); evaluation
+    sets it to `max_steps`, so that no row halts early. The new carry is data of the
+    next step: no gradient crosses it. Also returns the rule's outputs.
     """
-    c, apply = model.config, cast(Any, model.apply)
-
-    def net_fn(params: Params, hidden: Float[Array, "b l d"]) -> Array:
-        return apply({"params": params}, hidden, method="refine")
-
-    inputs = carry.batch.inputs
-    x = apply({"params": params}, inputs, puzzle_vector, method="embed")
-    y, z = deep_recursion(
-        net_fn,
-        params,
-        x,
-        carry.y,
-        carry.z,
-        h_cycles=c.h_cycles,
-        l_cycles=c.l_cycles,
-        remat=c.remat,
+    first = rule.start(
+        frozen(model), carry.batch, _folded(keys, _START), training=training
     )
-    output: StepOutput = apply({"params": params}, y, method="predict")
+    state = _where(carry.halted, first, carry.state)
+    clock = Clock(carry.steps, max_steps, update)
+    step = rule.step if training else rule.infer
+    state, outputs = step(model, carry.batch, state, _folded(keys, _STEP), clock, keep)
     steps = carry.steps + 1
-    halted = halt(output.q_halt, steps, min_steps, max_steps=max_steps)
-    return carry._replace(y=y, z=z, steps=steps, halted=halted), output
+    wants = rule.answer(outputs).wants_halt
+    halted = halt(wants, steps, min_steps, max_steps=max_steps)
+    return carry._replace(state=state, steps=steps, halted=halted), outputs

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from data_pipeline.arc.bundles import Pair, Task, read_subset
+from data_pipeline.arc.bundles import Pair, read_subset
+from data_pipeline.arc.json_tasks import ArcTask
 from data_pipeline.arc.leaks import SAME_NAME, SAME_TEST, SAME_TRAIN, Leak, find_leaks
 from tests.data_pipeline.arc.files import SHARED, needs_shared
 
@@ -22,24 +23,24 @@ def pair(number, output=True):
     return Pair(shown, grid([number // 10], [number % 10]) if output else None)
 
 
-TEST = Task("asked", (pair(1), pair(2)), (pair(3), pair(4)))
+TEST = ArcTask("asked", (pair(1), pair(2)), (pair(3), pair(4)))
 
 
 @pytest.mark.parametrize(
     ("task", "kind"),
     [
-        (Task("asked", (pair(8),), (pair(9),)), SAME_NAME),
-        (Task("asked", (pair(8),), (pair(9, output=False),)), None),
-        (Task("asked", (pair(8),), (pair(9, output=False), pair(7))), SAME_NAME),
-        (Task("other", (pair(1), pair(2)), (pair(9),)), SAME_TRAIN),
-        (Task("other", (pair(2), pair(1)), (pair(9),)), SAME_TRAIN),
-        (Task("other", (pair(1), pair(2), pair(2)), (pair(9),)), None),
-        (Task("other", (pair(1),), (pair(2),)), None),
-        (Task("other", (pair(8),), (pair(4),)), SAME_TEST),
-        (Task("other", (pair(3),), (pair(9),)), SAME_TEST),
-        (Task("other", (pair(8),), (pair(3, output=False),)), None),
-        (Task("other", (Pair(pair(3).input, pair(4).output),), (pair(9),)), None),
-        (Task("other", (Pair(pair(3).input, pair(3).output.T),), (pair(9),)), None),
+        (ArcTask("asked", (pair(8),), (pair(9),)), SAME_NAME),
+        (ArcTask("asked", (pair(8),), (pair(9, output=False),)), None),
+        (ArcTask("asked", (pair(8),), (pair(9, output=False), pair(7))), SAME_NAME),
+        (ArcTask("other", (pair(1), pair(2)), (pair(9),)), SAME_TRAIN),
+        (ArcTask("other", (pair(2), pair(1)), (pair(9),)), SAME_TRAIN),
+        (ArcTask("other", (pair(1), pair(2), pair(2)), (pair(9),)), None),
+        (ArcTask("other", (pair(1),), (pair(2),)), None),
+        (ArcTask("other", (pair(8),), (pair(4),)), SAME_TEST),
+        (ArcTask("other", (pair(3),), (pair(9),)), SAME_TEST),
+        (ArcTask("other", (pair(8),), (pair(3, output=False),)), None),
+        (ArcTask("other", (Pair(pair(3).input, pair(4).output),), (pair(9),)), None),
+        (ArcTask("other", (Pair(pair(3).input, pair(3).output.T),), (pair(9),)), None),
     ],
 )
 def test_leaks_are_found_by_name_and_by_content(task, kind):
@@ -49,12 +50,12 @@ def test_leaks_are_found_by_name_and_by_content(task, kind):
 
 def test_unknown_answers_leak_by_name_and_by_demonstrations_alone():
     unknown = tuple(p._replace(output=None) for p in TEST.test)
-    hidden = Task("asked", TEST.train, unknown)
+    hidden = ArcTask("asked", TEST.train, unknown)
     for other, kinds in (
-        (Task("other", (pair(3),), (pair(9),)), []),
-        (Task("other", (pair(8),), unknown), []),
-        (Task("other", TEST.train, (pair(9),)), [SAME_TRAIN]),
-        (Task("asked", (pair(8),), (pair(9),)), [SAME_NAME]),
+        (ArcTask("other", (pair(3),), (pair(9),)), []),
+        (ArcTask("other", (pair(8),), unknown), []),
+        (ArcTask("other", TEST.train, (pair(9),)), [SAME_TRAIN]),
+        (ArcTask("asked", (pair(8),), (pair(9),)), [SAME_NAME]),
     ):
         leaks = find_leaks([hidden], {"sub": [other]})
         assert [leak.kind for leak in leaks] == kinds
@@ -62,8 +63,8 @@ def test_unknown_answers_leak_by_name_and_by_demonstrations_alone():
 
 def test_every_task_that_leaks_is_named_once_in_order():
     first, second = (
-        Task("z", (pair(3), pair(4)), (pair(3),)),
-        Task("asked", TEST.train, TEST.test),
+        ArcTask("z", (pair(3), pair(4)), (pair(3),)),
+        ArcTask("asked", TEST.train, TEST.test),
     )
     leaks = find_leaks([TEST], {"b": [first, second], "a": [first]})
     assert [(leak.subset, leak.train, leak.kind) for leak in leaks] == [
@@ -97,7 +98,7 @@ def test_published_overlaps_are_found():
 def test_375_tasks_have_the_same_pairs_under_the_same_name():
     evaluation = {task.name: task for task in read_shared("evaluation")}
     renamed = [
-        Task(f"x{task.name}", task.train, task.test)
+        ArcTask(f"x{task.name}", task.train, task.test)
         for task in read_shared("training2")
         if task.name in evaluation
     ]

@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipeline import sources
+from data_pipeline import tasks as pipeline
 from data_pipeline.arc.augmentations import decode_augmentation
 from data_pipeline.arc.grids import decode, encode
 from data_pipeline.arc.ids import IdTable
+from data_pipeline.arc.task import Settings
 from data_pipeline.errors import DataError
-from data_pipeline.loader import EvalRows, TrainLoader
+from data_pipeline.loader import TrainLoader
 
 OK = pathlib.Path(__file__).parents[1] / "bad" / "arc_ok"
 CHALLENGES, SOLUTIONS = (
@@ -21,23 +22,17 @@ TASKS = json.loads((OK / CHALLENGES).read_text())
 ANSWERS = json.loads((OK / SOLUTIONS).read_text())
 
 
+def config(**changes):
+    """Changes of keys go to the section that has them."""
+    section = {"side": 12, "train_subsets": ("training",), "test_subset": "training"}
+    common = {"task": "arc", "source": "json", "num_augmentations": 6}
+    for key, value in changes.items():
+        (section if hasattr(Settings, key) else common)[key] = value
+    return common | {"arc": section}
+
+
 def load(folder=OK, **changes):
-    data = {
-        "task": "arc",
-        "source": "json",
-        "train": str(folder),
-        "test": "",
-        "side": 12,
-        "max_grid": 0,
-        "train_subsets": ("training",),
-        "test_subset": "training",
-        "allow_leaks": False,
-        "train_puzzles": 0,
-        "test_puzzles": 0,
-        "num_augmentations": 6,
-        "seed": 0,
-    }
-    return sources.load(**(data | changes))
+    return pipeline.load(config(**{"train": str(folder)} | changes))
 
 
 def as_other_subset(folder, subset, tasks):
@@ -133,8 +128,7 @@ def test_what_is_trained_on_is_the_form_that_the_id_stands_for():
 
 def test_answers_are_written_as_a_submission(tmp_path):
     test = load().test
-    rows = EvalRows.of(test.puzzles, test.variants, 1)
-    right = test.puzzles.labels[rows.example]
+    right = test.questions().labels
     answers = np.stack([right, np.zeros_like(right)], axis=1)
     test.write_submission(tmp_path / "s.json", answers)
     written = json.loads((tmp_path / "s.json").read_text())
@@ -184,19 +178,16 @@ def test_files_that_have_moved_are_found_again(tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(OK, moved)
     as_other_subset(moved, "concept", ["007bbfb7"])
-    data = {"train": "gone", "train_subsets": ("concept", "training")}
-    settings = {"source": "json", "test": "", "side": 12, "max_grid": 0}
-    settings |= {"test_subset": "training", "allow_leaks": True, "seed": 0}
-    settings |= {"train_puzzles": 0, "test_puzzles": 0, "num_augmentations": 6}
-    test = sources.load_test(str(moved), task="arc", **settings | data)
-    expected = load(moved, train_subsets=("concept", "training"), allow_leaks=True)
+    subsets = {"train_subsets": ("concept", "training"), "allow_leaks": True}
+    test = pipeline.load_test(str(moved), config(train="gone", **subsets))
+    expected = load(moved, **subsets)
     assert test.id_map == expected.test.id_map
     (moved / "arc-agi_concept_challenges.json").unlink()
     with pytest.raises(DataError, match="gone"):
-        sources.load_test(str(moved), task="arc", **settings | data)
+        pipeline.load_test(str(moved), config(train="gone", **subsets))
 
 
 def test_sizes_are_those_of_the_data():
     data = load()
     keys = {k: v for k, v in data.identity["sizes"].items() if k != "num_puzzles"}
-    assert keys == {"vocab_size": 12, "num_cells": 144}
+    assert keys == {"vocab_size": 12, "grid_shape": [12, 12], "blank": -1}

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.arc import augmentations
 from data_pipeline.arc.grids import decode, encode
 from data_pipeline.arc.variants import ArcVariants
 from data_pipeline.variants import Visit, undone
+from tests.data_pipeline.arc import one_grid
 
 ARC = pathlib.Path(__file__).parents[4] / "shared" / "data" / "arc"
 
@@ -56,7 +56,7 @@ class Rows:
         return int(forms[self.form[i]])
 
     def turned(self, i, grid):
-        return augmentations.apply(grid, self.code(i))
+        return one_grid.apply(grid, self.code(i))
 
     def visit(self, slot, position, rows=slice(None)):
         example = np.arange(len(self.grids))
@@ -98,7 +98,7 @@ def test_any_prediction_is_read_and_undone(side, seed):
     answers = answers.astype(np.uint8)
     found = rows.variants.undo(rows.puzzle, rows.form, answers)
     for i, answer in enumerate(answers):
-        grid = augmentations.invert(decode(answer, side), rows.code(i))
+        grid = one_grid.invert(decode(answer, side), rows.code(i))
         np.testing.assert_array_equal(found[i], encode(grid, side))
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from data_pipeline.errors import DataError
 from data_pipeline.maze.csv_file import read_maze_csv
-from data_pipeline.maze.grid import MazeShape, decode
+from data_pipeline.maze.grid import MazeShape
 from tests.data_pipeline.maze.oracle import (
     SHARED,
+    decode,
     drawings,
     is_line,
     needs_shared,

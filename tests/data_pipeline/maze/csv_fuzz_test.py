@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
 from data_pipeline.maze.csv_file import read_maze_csv
-from data_pipeline.maze.grid import MazeShape, decode
-from tests.data_pipeline.maze.oracle import is_line, random_text, solution
+from data_pipeline.maze.grid import MazeShape
+from tests.data_pipeline.maze.oracle import decode, is_line, random_text, solution
 
 HEADER = "source,question,answer,rating\n"
 EDITS = st.lists(

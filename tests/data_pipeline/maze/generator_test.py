@@ -8,9 +8,9 @@ import pytest
 from data_pipeline.errors import DataError
 from data_pipeline.maze import boards, generator
 from data_pipeline.maze.generator import generate
-from data_pipeline.maze.grid import FREE, GOAL, START, WALL, MazeShape, decode
+from data_pipeline.maze.grid import FREE, GOAL, START, WALL, MazeShape
 from data_pipeline.spec import array_digest
-from tests.data_pipeline.maze.oracle import search, solution
+from tests.data_pipeline.maze.oracle import decode, search, solution
 
 HARD = {"min_moves": 109, "wall_share": (0.2, 0.5)}
 SMALL = {"min_moves": 12, "wall_share": (0.2, 0.5)}
@@ -169,18 +169,15 @@ def test_same_seed_gives_the_same_bytes_everywhere():
 @pytest.mark.parametrize(
     ("counts", "changes", "message"),
     [
-        ((0, 5), {}, r"data.train_puzzles = 0; .* 1 or more"),
-        ((5, -1), {}, r"data.test_puzzles = -1; .* 1 or more"),
-        ((5, 5), {"min_moves": 0}, r"data.min_moves = 0; expected 1 or more"),
-        ((5, 5), {"wall_share": (0.5, 0.2)}, r"data.wall_share = \(0.5, 0.2\); exp"),
-        ((5, 5), {"wall_share": (-0.1, 0.2)}, r"data.wall_share = \(-0.1, 0.2\); exp"),
-        ((5, 5), {"wall_share": (0.2,)}, r"data.wall_share = \(0.2,\); expected"),
-        ((5, 5), {"wall_share": (0.2, 1.0)}, r"data.wall_share = \(0.2, 1.0\); exp"),
+        ((5, 5), {"wall_share": (0.5, 0.2)}, r"maze.wall_share = \(0.5, 0.2\); exp"),
+        ((5, 5), {"wall_share": (-0.1, 0.2)}, r"maze.wall_share = \(-0.1, 0.2\); exp"),
+        ((5, 5), {"wall_share": (0.2,)}, r"maze.wall_share = \(0.2,\); expected"),
+        ((5, 5), {"wall_share": (0.2, 1.0)}, r"maze.wall_share = \(0.2, 1.0\); exp"),
         (
             (5, 5),
             {"min_moves": 90},
-            r"data.min_moves = 90: only 0 mazes with data.side = 10, "
-            r"data.wall_share = \(0.2, 0.5\) found in 69,\d* draws",
+            r"data.maze.min_moves = 90: only 0 mazes with data.maze.side = 10, "
+            r"data.maze.wall_share = \(0.2, 0.5\) found in 69,\d* draws",
         ),
         ((5, 5), {"min_moves": 19, "wall_share": (0, 0)}, "min_moves = 19: only 0"),
     ],
@@ -194,25 +191,28 @@ def test_wrong_requests_are_refused(counts, changes, message, monkeypatch):
 def test_a_split_for_which_nothing_is_left_is_refused(monkeypatch):
     # Without walls the longest way is from corner to corner: one maze, turned.
     monkeypatch.setattr(generator, "MAX_DRAWS", 1 << 16)
-    message = r"min_moves = 4: only 0 mazes with data.side = 3, .* in 6[5-9],\d* draws"
+    message = (
+        r"min_moves = 4: only 0 mazes with data.maze.side = 3, .* in 6[5-9],\d* dr"
+    )
     with pytest.raises(DataError, match=message):
         generate(MazeShape(3), (1, 1), min_moves=4, wall_share=(0, 0), seed=0)
 
 
-def test_endless_patience_is_not_asked_for():
+def test_endless_patience_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(generator, "MAX_DRAWS", generator.MAX_DRAWS // 8)
     start = time.process_time()
     with pytest.raises(DataError, match="only 0 mazes"):
         generate(HALF_WORDS, (1000, 1), min_moves=500, wall_share=(0.2, 0.5), seed=0)
-    assert time.process_time() - start < 30
+    assert time.process_time() - start < 30 / 8
 
 
 def test_hard_mazes_are_like_the_published_ones():
-    sets = generate(HALF_WORDS, (30, 10), **HARD, seed=0)
+    sets = generate(HALF_WORDS, (12, 4), **HARD, seed=0)
     rating = np.concatenate([puzzles.attributes["rating"] for puzzles in sets])
     share = np.concatenate([shares(puzzles) for puzzles in sets])
     assert rating.min() >= 109
-    assert abs(rating.mean() - 113.9) < 4 * 5.3 / np.sqrt(40)
-    assert abs(share.mean() - 0.371) < 4 * 0.026 / np.sqrt(40)
+    assert abs(rating.mean() - 113.9) < 4 * 5.3 / np.sqrt(16)
+    assert abs(share.mean() - 0.371) < 4 * 0.026 / np.sqrt(16)
     for puzzles in sets:
         columns = puzzles.inputs, puzzles.labels, puzzles.attributes["rating"]
         for row in zip(*columns, strict=True):

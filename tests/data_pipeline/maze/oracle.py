@@ -115,3 +115,8 @@ def is_line(answer, side):
         if sum(n in visited for n in neighbours(cell, side)) > 1:
             return False
     return len(visited) == len(grid)
+
+
+def decode(tokens):
+    """One maze's tokens as characters; `?` for PAD."""
+    return "".join("?# SGo"[token] for token in tokens)

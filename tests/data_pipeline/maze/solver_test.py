@@ -6,7 +6,7 @@ import pytest
 
 from data_pipeline.errors import DataError
 from data_pipeline.maze import solver
-from data_pipeline.maze.grid import MazeShape, decode, encode
+from data_pipeline.maze.grid import MazeShape, encode
 from data_pipeline.maze.solver import (
     distances,
     is_shortest_path,
@@ -18,6 +18,7 @@ from data_pipeline.text_files import read_rows
 from tests.data_pipeline.maze.oracle import (
     SHARED,
     all_shortest,
+    decode,
     drawings,
     needs_shared,
     random_text,

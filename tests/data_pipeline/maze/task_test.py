@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from data_pipeline import sources
+from data_pipeline import tasks
 from data_pipeline.errors import DataError
 from data_pipeline.maze.csv_file import read_maze_csv
 from data_pipeline.maze.grid import MazeShape
@@ -16,37 +16,23 @@ FILE = str(BAD / "maze_ok.csv")
 THIRTY = MazeShape(30)
 
 
-def load(**changes):
-    data = {
-        "task": "maze",
-        "source": "csv",
-        "train": "",
-        "test": "",
-        "side": 30,
-        "train_puzzles": 0,
-        "test_puzzles": 0,
-        "min_moves": 9,
-        "wall_share": (0.2, 0.5),
-        "num_augmentations": 0,
-        "seed": 0,
-        "box_rows": 3,  # of another task: not read
-    }
-    return sources.load(**(data | changes))
+def load(maze=None, **changes):
+    return tasks.load({"task": "maze", "maze": maze or {}, **changes})
 
 
 def made(**changes):
     counts = {"train_puzzles": 12, "test_puzzles": 5}
-    return load(source="generator", side=8, **counts, **changes)
+    return load({"side": 8, "min_moves": 9}, source="generator", **counts, **changes)
 
 
 def test_files_are_read_with_all_their_rows():
     data = load(train=FILE, test=FILE)
     expected = read_maze_csv(FILE, THIRTY)
-    assert data.spec == PuzzleSpec(6, 900, 1, (30, 30))
+    assert data.spec == PuzzleSpec(6, (30, 30), blank=2)
     assert data.identity["sizes"] == data.spec.sizes
     assert data.train.digests() == expected.digests()
     assert data.test.puzzles.digests() == expected.digests()
-    assert data.train_variants is None
+    assert data.train_variants.num_forms.tolist() == [1] * len(expected)
     # Every test maze is in the training file.
     assert sum("overlap" in warning for warning in data.warnings) == len(expected)
     assert load(train=FILE, test=FILE, train_puzzles=2).train.inputs.shape == (2, 900)
@@ -91,7 +77,7 @@ def test_answers_are_judged_by_the_rules():
 
 
 def test_mazes_to_evaluate_come_from_a_file():
-    test = sources.load_test(FILE, task="maze", side=30, source="csv")
+    test = tasks.load_test(FILE, {"task": "maze"})
     assert test.puzzles.digests() == read_maze_csv(FILE, THIRTY).digests()
     assert test.is_valid(test.puzzles.inputs, test.puzzles.labels).all()
 
@@ -101,9 +87,15 @@ def test_mazes_to_evaluate_come_from_a_file():
     [
         ({"source": "web"}, r"data\.source = 'web'; expected one of csv, arrays"),
         ({}, r"data\.train is empty; .*'csv' needs"),
-        ({"num_augmentations": 8}, r"num_augmentations = 8; a maze has 7"),
+        (
+            {"num_augmentations": 8},
+            r"num_augmentations = 8; a puzzle of task 'maze' has 7",
+        ),
         ({"source": "generator", "train": "x"}, "'generator' reads no file"),
-        ({"train": FILE, "test": FILE, "side": 20}, "900 found, 400 expected"),
+        (
+            {"train": FILE, "test": FILE, "maze": {"side": 20}},
+            "900 found, 400 expected",
+        ),
         ({"train": FILE, "test": FILE, "train_puzzles": 99}, "99; the source holds"),
         ({"train": str(BAD), "test": FILE}, "is a folder"),
     ],

@@ -7,11 +7,11 @@ import pytest
 from data_pipeline.errors import DataError
 from data_pipeline.loader import TrainLoader
 from data_pipeline.maze import variants as variants_module
-from data_pipeline.maze.grid import MazeShape, decode, encode
+from data_pipeline.maze.grid import MazeShape, encode
 from data_pipeline.maze.variants import MazeVariants
 from data_pipeline.spec import PuzzleSet
 from data_pipeline.variants import Visit
-from tests.data_pipeline.maze.oracle import all_shortest, random_text, solution
+from tests.data_pipeline.maze.oracle import all_shortest, decode, random_text, solution
 
 SIDE = 7
 SHAPE = MazeShape(SIDE)

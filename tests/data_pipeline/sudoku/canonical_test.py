@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import itertools
 
 import numpy as np
@@ -49,8 +50,10 @@ def variants(puzzles, shape, index):
     return symmetry.apply(puzzles.inputs), symmetry.apply(puzzles.labels)
 
 
+@functools.cache
 def small_set(shape, seed=0):
-    return generate(shape, (150, 150), clues=CLUES[shape], seed=seed)
+    count = 60 if shape == NINE else 150
+    return generate(shape, (count, count), clues=CLUES[shape], seed=seed)
 
 
 def test_there_are_as_many_symmetries_as_known():
@@ -71,9 +74,9 @@ def test_symmetric_variants_share_their_hashes(shape):
 
 
 def test_hash_tells_other_grids_apart():
-    first, second = small_set(NINE, seed=1)
+    first, second = small_set(NINE)
     grids = np.concatenate([first.labels, second.labels])
-    assert len(np.unique(grid_classes(grids, NINE))) == 300
+    assert len(np.unique(grid_classes(grids, NINE))) == 120
     # Moving a column to another stack gives a grid that breaks the box rule.
     moved = grids[0].reshape(9, 9)[:, [3, 1, 2, 0, 4, 5, 6, 7, 8]].reshape(1, 81)
     assert grid_classes(moved, NINE) != grid_classes(grids[:1], NINE)

@@ -95,7 +95,7 @@ def test_puzzles_belong_to_their_solutions(made):
 def test_solutions_are_unique(made):
     shape, _, _, sets = made
     for puzzles in sets:
-        some = puzzles.first(12)
+        some = puzzles.first(6)
         for puzzle, label in zip(some.inputs, some.labels, strict=True):
             assert second_solution(puzzle, shape) == label.tolist()
             assert second_solution(puzzle, shape, label.tolist()) is None
@@ -107,7 +107,7 @@ def test_clues_are_as_few_as_asked_for(made):
         found = both(sets, "clues")
         assert clues[0] <= found.min() < found.max() <= clues[1]
         return
-    puzzles = sets[0].first(6)
+    puzzles = sets[0].first(2)
     for puzzle, label in zip(puzzles.inputs, puzzles.labels, strict=True):
         for cell in np.flatnonzero(puzzle > BLANK_TOKEN):
             fewer = puzzle.copy()
@@ -183,7 +183,7 @@ def test_few_classes_of_grids_are_shared_out_between_the_sets(counts):
 
 def test_all_classes_of_minimal_puzzles_of_side_four_are_found():
     # 13 of 4 clues, 22 of 5 and 1 of 6 are known.
-    with pytest.raises(DataError, match="only 36 different puzzles with data.clues"):
+    with pytest.raises(DataError, match="only 36 different puzzles with .*clues"):
         generate(FOUR, (30, 30), clues=MINIMAL, seed=0)
     sets = generate(FOUR, (18, 18), clues=MINIMAL, seed=0)
     assert np.bincount(both(sets, "clues"))[4:].tolist() == [13, 22, 1]
@@ -192,12 +192,10 @@ def test_all_classes_of_minimal_puzzles_of_side_four_are_found():
 @pytest.mark.parametrize(
     ("counts", "clues", "message"),
     [
-        ((0, 5), (5, 8), r"data.train_puzzles = 0; .* 1 or more"),
-        ((5, -1), (5, 8), r"data.test_puzzles = -1; .* 1 or more"),
-        ((5, 5), (8, 5), r"data.clues = \(8, 5\); expected 1 <= fewest <= most <= 16"),
-        ((5, 5), (5,), r"data.clues = \(5,\); expected 1 <= fewest"),
-        ((5, 5), (0, 5), r"data.clues = \(0, 5\); .* \(0, 0\) for minimal puzzles"),
-        ((5, 5), (5, 17), r"data.clues = \(5, 17\); expected"),
+        ((5, 5), (8, 5), r"clues = \(8, 5\); expected 1 <= fewest <= most <= 16"),
+        ((5, 5), (5,), r"data.sudoku.clues = \(5,\); expected 1 <= fewest"),
+        ((5, 5), (0, 5), r"clues = \(0, 5\); .* \(0, 0\) for minimal puzzles"),
+        ((5, 5), (5, 17), r"data.sudoku.clues = \(5, 17\); expected"),
         ((5, 9), (2, 3), r"data.train_puzzles = 5, .*_puzzles = 9: only 0 .*clues"),
     ],
 )

@@ -25,6 +25,7 @@ from trm_jax.ops.ssd.tiles import supports
 from trm_jax.types import BATCH_AXES
 
 IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
+SCAN_SCOPE = "state_space_scan"  # in the names of what a scan computes
 
 Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
@@ -69,6 +70,20 @@ def ssd(
       ValueError: unknown implementation, or shapes that do not fit together.
     """
     _check(x, dt, A, B, C, initial_state, chunk_size)
+    with jax.named_scope(SCAN_SCOPE):
+        return _chosen(x, dt, A, B, C, initial_state, chunk_size, implementation)
+
+
+def _chosen(
+    x: Array,
+    dt: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    initial_state: Array | None,
+    chunk_size: int,
+    implementation: str | None,
+) -> Results:
     wide = jnp.promote_types(x.dtype, jnp.float32)
     args = (x, dt.astype(wide), A.astype(wide), B.astype(x.dtype), C.astype(x.dtype))
     state = None if initial_state is None else initial_state.astype(wide)
@@ -147,6 +162,17 @@ def _backward(
         grads = ssd_chunked_backward(*full, chunk_size=chunk_size)
         return *grads[:5], None if state is None else grads[5]
 
+    with jax.named_scope(SCAN_SCOPE):
+        return _backward_by_platform(forms, kernels, chunked, inputs, cotangents)
+
+
+def _backward_by_platform(
+    forms: Forms,
+    kernels: Callable[..., Any],
+    chunked: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    cotangents: Any,
+) -> tuple[Any, ...]:
     dy, dlast = cotangents
     if isinstance(dy, SymbolicZero):
         dy = jnp.zeros(dy.shape, dy.dtype)

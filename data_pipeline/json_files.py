@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON files: what they hold is checked, what is wrong is named."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from .errors import DataError
+from .text_files import read_text
+
+MAX_SHOWN = 40  # characters of a number in a message
+
+_FEW_DIGITS = 640  # Python converts as many whatever its settings are
+
+
+class Repeated(NamedTuple):
+    """Stands for an object in which `key` occurs twice."""
+
+    key: str
+
+
+_NAMES = {
+    dict: "object",
+    Repeated: "object",
+    list: "list",
+    str: "string",
+    int: "number",
+    float: "fraction",
+    bool: "true/false",
+    type(None): "null",
+}
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """The content of a file. Objects with a repeated key are `Repeated`."""
+    text = read_text(path)
+    try:
+        return _parse(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise DataError(f"{path}: not valid JSON: {where}: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply") from None
+
+
+def as_object(value: Any, place: str, expected: str, key: str = "key") -> dict:
+    """`value` if it is an object. `key` is what messages call its keys."""
+    if isinstance(value, Repeated):
+        raise DataError(f"{place}: {key} {named(value.key)} occurs twice")
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: {kind_of(value)} found, {expected} expected")
+    return value
+
+
+def item(parts: dict, key: str, place: str) -> Any:
+    """What an object holds under `key`."""
+    if key not in parts:
+        raise DataError(f'{place}: missing "{key}"')
+    return parts[key]
+
+
+def as_list(value: Any, place: str, expected: str) -> list:
+    """`value` if it is a list."""
+    if not isinstance(value, list):
+        raise DataError(f"{place}: {kind_of(value)} found, {expected} expected")
+    return value
+
+
+def named(name: str) -> str:
+    """A name for a message: as it is if it is plain, else quoted, cut."""
+    text = name if len(name) <= MAX_SHOWN else name[:MAX_SHOWN] + "..."
+    return text if text.isascii() and text.isprintable() and text else ascii(text)
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls the type of a value."""
+    return _NAMES.get(type(value), type(value).__name__)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # A number of thousands of digits: cut off, it is as wrong, and can be named.
+        return json.loads(
+            text, object_pairs_hook=_object, parse_int=lambda n: int(n[:_FEW_DIGITS])
+        )
+
+
+def _object(items: list[tuple[str, Any]]) -> dict[str, Any] | Repeated:
+    content = dict(items)
+    if len(content) == len(items):
+        return content
+    keys = [key for key, _ in items]
+    return Repeated(next(key for key in keys if keys.count(key) > 1))

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepares Sudoku sets: `python -m data_pipeline.prepared.sudoku_extreme.prepare -h`.
+
+Exit code 0: prepared and read back; facts on stdout, warnings on stderr. 2: not.
+"""
+
+import argparse
+import sys
+
+from .. import writing
+from .names import (
+    NAME,
+    SHAPES,
+    prepared_set,
+)
+
+
+def main(argv: list[str]) -> int:
+    """Prepares by command line; returns the exit code."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--shape", choices=SHAPES, default=next(iter(SHAPES)))
+    return writing.run(
+        writing.puzzle_parser(NAME, common, "sudoku"),
+        argv,
+        lambda options: prepared_set(SHAPES[options.pop("shape")]),
+        writing.puzzle_facts,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

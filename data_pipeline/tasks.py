@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""config.data -> Data. PuzzleTask handles the sources; a task adds what is its own."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import read_arrays
+from .errors import DataError
+from .hashing import random_bits
+from .hub import hub_file
+from .prepared.reading import PreparedSet
+from .questions import EvalSet
+from .repeats import find_duplicates, find_overlap
+from .settings import DataSettings, read, task_module
+from .spec import PuzzleSet, PuzzleSpec
+from .variants import SingleForm, Variants
+
+TRAIN, TEST = range(2)  # keys of the two draws
+
+
+class Data(NamedTuple):
+    """Training and test puzzles, and what names them exactly."""
+
+    spec: PuzzleSpec
+    train: PuzzleSet
+    train_variants: Variants
+    test: EvalSet
+    identity: dict[str, Any]  # sizes and SHA-256 of every array
+    warnings: list[str]
+
+
+class PuzzleTask(abc.ABC):
+    """A kind of puzzle, by its settings.
+
+    A subclass says which sources it offers. Each of these needs one method: generator
+    `generate`, csv and hub `read_csv`, prepared `prepared`; arrays need none.
+    """
+
+    SOURCES: tuple[str, ...] = ("arrays", "generator")
+    HUB = ""  # the repository of train.csv and test.csv
+    MAX_AUGMENTATIONS: int | None = 0  # None: any number
+    NUM_TEST_FORMS = 1  # of each test puzzle, for votes; the puzzle itself is one
+
+    def __init__(self, common: DataSettings, settings: Any) -> None:
+        self.common, self.settings = common, settings
+        most = self.MAX_AUGMENTATIONS
+        if most is not None and common.num_augmentations > most:
+            raise DataError(
+                f"data.num_augmentations = {common.num_augmentations}; a puzzle of "
+                f"task {common.task!r} has {most}"
+            )
+
+    @abc.abstractmethod
+    def spec(self) -> PuzzleSpec:
+        """The sizes of the puzzles."""
+
+    def generate(self) -> tuple[PuzzleSet, PuzzleSet]:
+        """New training and test puzzles."""
+        raise NotImplementedError
+
+    def read_csv(self, path: str | Path) -> PuzzleSet:
+        """All puzzles of a CSV file."""
+        raise NotImplementedError
+
+    def prepared(self) -> PreparedSet | None:
+        """The prepared data set of these settings."""
+        return None
+
+    def variants(self, puzzles: PuzzleSet, num_forms: int) -> Variants:
+        """The first `num_forms` forms of each puzzle."""
+        del num_forms
+        return SingleForm(len(puzzles.puzzle_ids))
+
+    def eval_set(self, puzzles: PuzzleSet) -> EvalSet:
+        """Puzzles to be solved; a task may add how answers are judged."""
+        return EvalSet(puzzles, self.variants(puzzles, self.NUM_TEST_FORMS))
+
+    def warnings(self, train: PuzzleSet) -> list[str]:
+        """What a user should know about all training puzzles of the source."""
+        del train
+        return []
+
+    def load(self) -> Data:
+        """Read or make the puzzles and choose the subsets. Raises DataError."""
+        common, spec = self.common, self.spec()
+        (train, test), warnings = self._sets()
+        warnings += self.warnings(train)
+        train = _subset(train, common.train_puzzles, common.seed, TRAIN)
+        test = _subset(test, common.test_puzzles, common.seed, TEST)
+        more = common.num_augmentations
+        single = SingleForm(len(train.puzzle_ids))
+        return Data(
+            spec,
+            train,
+            self.variants(train, 1 + more) if more else single,
+            self.eval_set(test),
+            identity(spec, train, test),
+            warnings,
+        )
+
+    def load_test(self, path: str) -> EvalSet:
+        """All test puzzles of a prepared folder, of an array folder, or of a file."""
+        prepared = self.prepared()
+        if prepared and (Path(path) / prepared.name).is_dir():
+            return self.eval_set(prepared.open_puzzles(path, "test"))
+        if Path(path).is_dir() or "csv" not in self.SOURCES:
+            return self.eval_set(_read_arrays(path, "test", self.spec()))
+        return self.eval_set(self.read_csv(path))
+
+    def _sets(self) -> tuple[tuple[PuzzleSet, PuzzleSet], list[str]]:
+        """All puzzles of the source, and what is doubtful about them."""
+        source, train, test = self.common.source, self.common.train, self.common.test
+        if source in ("generator", "hub"):
+            if train or test:
+                raise DataError(
+                    f"data.source = {source!r} reads no file, but data.train or "
+                    "data.test is set; did you mean --config.data.source=csv?"
+                )
+            if source == "generator":
+                return self._generated(), []
+            files = [hub_file(self.HUB, f"{split}.csv") for split in ("train", "test")]
+            train, test = files
+        require(train, "train", source)
+        if source in ("csv", "hub"):
+            require(test, "test", source)
+            sets = self.read_csv(train), self.read_csv(test)
+            doubts = find_duplicates(sets[0], train)
+            return sets, doubts + find_overlap(*sets, train, test)
+        if source == "prepared" and (prepared := self.prepared()):
+            folders = {"train": train, "test": test or train}
+            first, second = (prepared.open_puzzles(folders[s], s) for s in folders)
+        else:
+            first = _read_arrays(train, "train", self.spec())
+            second = _read_arrays(test or train, "test", self.spec())
+        return (first, second), []
+
+    def _generated(self) -> tuple[PuzzleSet, PuzzleSet]:
+        for key in ("train_puzzles", "test_puzzles"):
+            if (count := getattr(self.common, key)) < 1:
+                raise DataError(f"data.{key} = {count}; the generator makes 1 or more")
+        return self.generate()
+
+
+def spec_of(data: Mapping[str, Any]) -> PuzzleSpec:
+    """The sizes that config.data asks for; of ARC, read: its ids must be counted."""
+    return _task(data).spec()
+
+
+def load(data: Mapping[str, Any]) -> Data:
+    """Read or make the puzzles and choose the subsets. Raises DataError."""
+    return _task(data).load()
+
+
+def load_test(path: str, data: Mapping[str, Any]) -> EvalSet:
+    """All test puzzles of a file or folder of the user's own."""
+    return _task(data).load_test(path)
+
+
+def require(path: str, key: str, source: str) -> None:
+    """Raise DataError where a source needs a path that config.data.`key` lacks."""
+    if not path:
+        raise DataError(
+            f"data.{key} is empty; data.source = {source!r} needs "
+            f"--config.data.{key}=PATH"
+        )
+
+
+def chosen(total: int, count: int, seed: int, draw: int) -> np.ndarray:
+    """`count` of `total` numbers at random, in order; all for 0. Raises DataError."""
+    if count > total:
+        key = ("train_puzzles", "test_puzzles")[draw]
+        raise DataError(f"data.{key} = {count}; the source holds {total} puzzles")
+    order = np.argsort(random_bits(seed, draw, np.arange(total)))
+    return np.sort(order[: count or total])
+
+
+def identity(spec: PuzzleSpec, train: PuzzleSet, test: PuzzleSet) -> dict[str, Any]:
+    """Sizes, numbers of examples and SHA-256 of the arrays."""
+    sets = {
+        name: {"examples": len(puzzles), "sha256": puzzles.digests()}
+        for name, puzzles in (("train", train), ("test", test))
+    }
+    return {"sizes": spec.sizes, **sets}
+
+
+def _task(data: Mapping[str, Any]) -> PuzzleTask:
+    common, settings = read(data)
+    return task_module(common.task).Task(common, settings)
+
+
+def _read_arrays(folder: str, split: str, spec: PuzzleSpec) -> PuzzleSet:
+    """One split of an array folder, which must have the sizes of config.data."""
+    puzzles, found = read_arrays(folder, split)
+    expected = dataclasses.replace(spec, blank=None)  # no dataset.json names it
+    if found != expected:
+        raise DataError(
+            f"{folder}/{split}/dataset.json describes {found}; "
+            f"config.data expects {expected}"
+        )
+    return puzzles
+
+
+def _subset(puzzles: PuzzleSet, count: int, seed: int, draw: int) -> PuzzleSet:
+    total = len(puzzles.group_starts) - 1
+    groups = chosen(total, count, seed, draw)
+    # All of them: nothing is copied, so that what lies on disk stays there.
+    return puzzles if len(groups) == total else puzzles.subset(groups)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Config files and flags that are wrong: one line that says what and where."""
+
+import re
+
+import pytest
+from absl import flags
+
+from configs import default
+from trm_jax.commands import config_flag
+from trm_jax.errors import ConfigError
+from trm_jax.runtime.workdir import flatten
+
+# By ml_collections, of the interpreter's own module.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+HEAD = "from configs import smoke\ndef get_config():\n    c = smoke.get_config()\n"
+
+
+def resolved(*arguments):
+    """What train.py makes of such arguments."""
+    argv = ["train.py", *arguments]
+    values = flags.FlagValues()
+    config_flag.define(values, argv)
+    return config_flag.read(values, argv, like=default.get_config().to_dict())
+
+
+def test_a_config_is_taken_with_its_overrides_and_locked():
+    config = resolved("--config=configs/smoke.py", "--config.train.steps=7")
+    assert config.train.steps == 7
+    with pytest.raises(AttributeError):
+        config.train.new = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    {
+        "syntax": ("def get_config(:\n", r"FILE line 1: invalid syntax"),
+        "import": (
+            "\nimport no_such_module\n",
+            r"FILE line 2: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        "error": (
+            "def get_config():\n    raise ValueError('expected another task')\n",
+            r"Error whilst parsing config file: ValueError: expected another task",
+        ),
+        "key error": (
+            "def get_config():\n    return {}['a key']\n",
+            r"FILE line 2: KeyError: a key",
+        ),
+        "attribute": (
+            f"{HEAD}    c.modle.dtype = 3\n",
+            r"FILE line 4: AttributeError: 'modle' Did you mean \"model\" .*",
+        ),
+        "type": (
+            f"{HEAD}    c.train.steps = 'many'\n",
+            r"Error whilst parsing config file: TypeError: .*'steps'.* many is .*",
+        ),
+        "no function": ("x = 1\n", r"AttributeError: .* no attribute 'get_config'"),
+        "number": (
+            "def get_config():\n    return 3\n",
+            r"get_config\(\) returned int, not ConfigDict",
+        ),
+        "few keys": (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'seed': 1})\n",
+            r"it has no data.arc.allow_leaks, .* and \d+ more; expected: .*default.py",
+        ),
+        "of format 1": (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'optim': {'b1': 1.0}})\n",
+            r"its key optim.b1 has moved to optim.adam_atan2.b1",
+        ),
+        "one too many": (
+            f"{HEAD}    c.model.depth = 3\n    return c\n",
+            r"it has unknown model.depth; expected: configs/default.py",
+        ),
+    }.values(),
+)
+def test_a_wrong_file_is_told_with_its_place(tmp_path, text, told):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        resolved(f"--config={file}")
+    message = str(error.value)
+    assert "\n" not in message
+    match = rf"(flag )?--config(=\S+)?: {told.replace('FILE', str(file))}"
+    assert re.fullmatch(match, message), message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config=missing.py"], "--config: [Errno 2] No such file or directory: "),
+        (["--config=configs"], "--config: [Errno 21] Is a directory: 'configs'"),
+        ([], "--config=FILE is missing"),
+        (["--config=configs/smoke.py", "more"], "unexpected argument 'more'"),
+        (
+            ["--config=configs/smoke.py", "--config.train.stesp=1"],
+            "--config.train.stesp: unknown key; did you mean --config.train.steps?",
+        ),
+        (
+            ["--config=configs/smoke.py", "--config.trian.steps=1"],
+            "--config.trian: unknown key; did you mean --config.train?",
+        ),
+        (["--config=configs/smoke.py", "--config.=1"], "--config.: unknown key"),
+        (
+            ["--config=configs/smoke.py", "--config.seed.a=1"],
+            "--config.seed.a: unknown key; --config.seed is a value",
+        ),
+        (
+            ["--config=configs/smoke.py", "--noconfig.train.stesp"],
+            "--config.train.stesp: unknown key",
+        ),
+    ],
+)
+def test_wrong_arguments_are_told(arguments, told):
+    with pytest.raises(ConfigError) as error:
+        resolved(*arguments)
+    assert str(error.value).startswith(told)
+    assert "\n" not in str(error.value)
+
+
+FLAT = set(flatten(default.get_config().to_dict()))
+
+
+@pytest.mark.parametrize(("old", "new"), config_flag.MOVED.items())
+def test_a_key_that_has_moved_names_its_new_place(old, new):
+    assert old not in FLAT
+    assert set(new.replace(" and ", " or ").split(" or ")) <= FLAT
+    with pytest.raises(ConfigError) as error:
+        resolved("--config=configs/smoke.py", f"--config.{old}=1")
+    assert str(error.value) == f"--config.{old}: the key has moved to {new}"
+
+
+def test_two_commands_share_no_flag():
+    smoke = resolved("--config=configs/smoke.py", "--config.train.steps=7")
+    other = resolved("--config=configs/sudoku_cpu.py", "--config.train.batch_size=5")
+    assert (smoke.train.steps, other.train.batch_size) == (7, 5)
+    assert other.train.steps == 6_000
+    assert "config" not in flags.FLAGS

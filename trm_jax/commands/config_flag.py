@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flag --config=FILE[:variant] and its overrides --config.a.b=VALUE.
+
+Whatever is wrong with them is one ConfigError of one line.
+"""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from trm_jax.errors import ConfigError
+from trm_jax.runtime import cli
+from trm_jax.runtime.workdir import flatten
+from trm_jax.settings import unknown_key
+
+# Where the keys of format 1 are now.
+MOVED = {
+    **{f"model.{k}": f"rule.trm.{k}" for k in ("h_cycles", "l_cycles", "remat")},
+    **{f"model.{k}": f"model.attention.{k}" for k in ("num_heads", "rope_theta")},
+    "model.expansion": "model.swiglu.expansion and model.token_mlp.expansion",
+    "model.swiglu_width": "model.swiglu.width",
+    "model.token_mlp_width": "model.token_mlp.width",
+    **{
+        f"model.{k}": f"model.mamba2.{k}"
+        for k in ("expand", "head_dim", "d_state", "num_groups", "d_conv", "chunk_size")
+    },
+    "model.ssd_implementation": "model.mamba2.implementation",
+    **{f"model.{k}": f"halting.{k}" for k in ("max_supervision_steps", "explore_rate")},
+    **{f"optim.{k}": f"optim.adam_atan2.{k}" for k in ("b1", "b2")},
+    "train.loss": "rule.trm.cell_loss",
+    **{f"data.{k}": f"data.sudoku.{k}" for k in ("box_rows", "box_cols", "clues")},
+    **{f"data.{k}": f"data.maze.{k}" for k in ("min_moves", "wall_share")},
+    "data.side": "data.maze.side or data.arc.side",
+    **{
+        f"data.{k}": f"data.arc.{k}"
+        for k in ("train_subsets", "test_subset", "max_grid", "allow_leaks")
+    },
+}
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Define --config among `values`; `argv` says which overrides it has."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Config file, see configs/.",
+        flag_values=values,
+        sys_argv=list(argv),
+    )
+
+
+def read(
+    values: flags.FlagValues, argv: Sequence[str], like: Mapping[str, Any]
+) -> ConfigDict:
+    """Parse all flags; the config with its overrides, locked.
+
+    Raises ConfigError, also where its keys are not those of `like`.
+    """
+    _check_overrides(argv, like)
+    # ml_collections would mix the file with the one that it loaded before.
+    sys.modules.pop("config_config", None)
+    try:
+        cli.parse_flags(values, argv)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the code of the config file raises
+        raise ConfigError(_config_problem(error)) from error
+    return _checked(values["config"].value, like)
+
+
+def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an override of a key that `like` does not have."""
+    for argument in argv[1:]:
+        found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if not found:
+            continue
+        key, tree, place = found[1], like, "--config"
+        for name in key.split("."):
+            if not isinstance(tree, Mapping):
+                raise ConfigError(f"--config.{key}: unknown key; {place} is a value")
+            place += f".{name}"
+            if name not in tree and key in MOVED:
+                raise ConfigError(f"--config.{key}: the key has moved to {MOVED[key]}")
+            if name not in tree:
+                raise unknown_key(place, tree)
+            tree = tree[name]
+
+
+def _checked(config: Any, like: Mapping[str, Any]) -> ConfigDict:
+    """The config, locked, if its keys are those of `like`."""
+    if config is None:
+        raise ConfigError("--config=FILE is missing, for instance configs/smoke.py")
+    try:
+        lock = getattr(config, "lock", None)
+    except OSError as error:  # ml_collections reports a missing file on first use
+        reason = _one_line(error).partition("[Errno")
+        raise ConfigError(f"--config: {''.join(reason[1:]) or reason[0]}") from error
+    if lock is None:
+        kind = type(config).__name__
+        raise ConfigError(f"--config: get_config() returned {kind}, not ConfigDict")
+    have, wanted = set(flatten(config.to_dict())), set(flatten(like))
+    for key in sorted(have - wanted & MOVED.keys()):
+        raise ConfigError(f"--config: its key {key} has moved to {MOVED[key]}")
+    for problem, keys in (("has no", wanted - have), ("has unknown", have - wanted)):
+        if keys:
+            more = f" and {len(keys) - 3} more" * (len(keys) > 3)
+            names = ", ".join(sorted(keys)[:3])
+            raise ConfigError(
+                f"--config: it {problem} {names}{more}; expected: configs/default.py"
+            )
+    return lock()
+
+
+def _config_problem(error: Exception) -> str:
+    """The message with the place in the config file."""
+    if isinstance(error, SyntaxError):
+        return f"--config: {error.filename} line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    others = ("<", os.path.dirname(os.__file__), __file__, cli.__file__)
+    own = [
+        f"{frame.filename} line {frame.lineno}: "
+        for frame in frames
+        if not frame.filename.startswith(others)
+        and "site-packages" not in frame.filename
+    ]
+    text = _one_line(error)
+    return f"--config: {''.join(own[-1:])}{type(error).__name__}: {text}"
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error; that of a KeyError is in quotation marks."""
+    quoted = re.fullmatch(r"(['\"])(.*)\1", str(error), re.DOTALL)
+    text = quoted[2] if quoted else str(error)
+    return " ".join(text.replace("\\n", " ").replace("\\'", "'").split())

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate a checkpoint: a table on the terminal, all numbers in eval/step_N.json.
+
+python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
+               [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
+               [--pool=N,N,...] [--devices=N]
+               [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
+
+Without flags, this evaluates the averaged weights of the newest checkpoint on the test
+set of the run. Each flag that changes this is part of the names of the files. With
+--votes=V each puzzle is solved in V forms (0: in all it has), whose answers are turned
+back and voted over. An evaluation that was cut short goes on where it stopped. Exit
+codes: 0 done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from absl import flags
+
+from trm_jax import api
+from trm_jax.commands.evaluated_run import EvaluatedRun
+from trm_jax.errors import EXIT_OK, CheckpointError, ConfigError
+from trm_jax.files import write_whole
+from trm_jax.runtime import cli, processes
+
+if TYPE_CHECKING:
+    from trm_jax.evaluation.evaluate import EvalOutput
+
+log = logging.getLogger(__name__)
+
+
+def run() -> NoReturn:
+    """Be eval.py."""
+    cli.run(main)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate as the arguments after argv[0] say; the exit code."""
+    values = flags.FlagValues()
+    _define_flags(values)
+    user_errors = (api.pipeline("errors").DataError, OSError)
+    act = partial(_main, values, argv)
+    return cli.call(act, values, argv, doc=__doc__, user_errors=user_errors)
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    text, number = (
+        partial(define, flag_values=values)
+        for define in (flags.DEFINE_string, flags.DEFINE_integer)
+    )
+    choice = partial(flags.DEFINE_enum, flag_values=values)
+    text("workdir", None, "Folder of the run.")
+    number("step", None, "Checkpoint to evaluate; the newest if unset.")
+    text("data", None, "File or folder instead of the run's.")
+    choice("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
+    number(
+        "supervision_steps",
+        None,
+        "Steps per puzzle; as the config says if unset.",
+        lower_bound=1,
+    )
+    number(
+        "votes",
+        None,
+        "Forms of each puzzle, 0 for all; as the config says if unset.",
+        lower_bound=0,
+    )
+    ids = ["own", "blank", "random"]
+    choice("puzzle_ids", "own", ids, "Ablation: hide which puzzle it is.")
+    flags.DEFINE_list(
+        "pool",
+        [],
+        "Checkpoints whose votes are counted together (not with --step).",
+        flag_values=values,
+    )
+    number("devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0)
+    cli.define_process_flags(values)
+
+
+def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
+    """Restore, evaluate, write the report."""
+    cli.parse_flags(values, argv)
+    if not values.workdir:
+        raise ConfigError("--workdir=FOLDER is missing")
+    steps_asked = _steps_to_pool(values)
+    cli.join_processes(values)
+    from trm_jax.evaluation import coverage, report
+
+    run = EvaluatedRun(values)
+    done = [run.rows_of(step) for step in steps_asked]
+    steps, outputs, rates = map(list, zip(*done, strict=True))
+    result = _result(run, steps, outputs) | {"rows_per_s": rates[-1]}
+    path = run.workdir / "eval" / f"step_{_name(values, steps)}.json"
+    if processes.is_first():
+        write_whole(path, json.dumps(result, indent=2) + "\n", CheckpointError)
+    if "exact_accuracy" in result:
+        log.info("%s", report.as_text(result))
+    if "pass_at" in result:
+        log.info("\n%s", coverage.as_text(result))
+    log.info("written to %s", path)
+    return EXIT_OK
+
+
+def _steps_to_pool(values: flags.FlagValues) -> Sequence[int | None]:
+    """The checkpoints to evaluate, in order of steps; None is the newest."""
+    if not values.pool:
+        return [values.step]
+    if values.step is not None or not all(step.isdecimal() for step in values.pool):
+        raise ConfigError(
+            f"--pool={','.join(values.pool)}; expected step numbers, and no --step"
+        )
+    return sorted({int(step) for step in values.pool})
+
+
+def _name(values: flags.FlagValues, steps: Sequence[int] = ()) -> str:
+    """The steps, and each flag by which this differs from the run's evaluations."""
+    flags_given = {
+        "weights": values.weights if values.weights != "ema" else "",
+        "steps": values.supervision_steps or "",
+        "ids": values.puzzle_ids if values.puzzle_ids != "own" else "",
+        "data": Path(values.data).name.split(".")[0] if values.data else "",
+    }
+    more = (f"-{key}_{value}" for key, value in flags_given.items() if value)
+    return "_".join(map(str, steps)) + "".join(more)
+
+
+def _result(
+    run: EvaluatedRun, steps: list[int], outputs: list["EvalOutput"]
+) -> dict[str, Any]:
+    """Scores of the last output's single pass, and of the votes of all of them."""
+    from trm_jax.evaluation import report
+
+    judge, questions, flags_given = run.judge, run.questions, run.values
+    result = {"step": steps[-1]} | run.about()
+    if questions.has_solutions:
+        single, scores = judge.single_pass(outputs[-1])
+        result |= scores | {"by_step": report.by_step(single)}
+        for name, values in questions.attributes.items():
+            result[f"by_{name}"] = report.by_attribute(single, values)
+    else:
+        log.info("test inputs without a known answer: nothing is scored")
+    if judge.votes != 1 or questions.write_submission:
+        count = judge.count(outputs)
+        plain = len(steps) == 1 and not _name(flags_given)
+        name = "submission" if plain else f"submission_{_name(flags_given, steps)}"
+        path = run.workdir / "eval" / f"{name}.json"
+        if processes.is_first() and judge.write_submission(path, count):
+            log.info("submission written to %s", path)
+        if questions.has_solutions:
+            result |= judge.vote_report(count, steps, flags_given.weights)
+    return result

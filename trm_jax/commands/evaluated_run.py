@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that eval.py evaluates: its test set, its model, the rows of a checkpoint."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from trm_jax import api
+from trm_jax.errors import ConfigError
+from trm_jax.runtime import cli, processes
+from trm_jax.runtime.progress import RowProgress
+
+if TYPE_CHECKING:
+    from trm_jax.evaluation.evaluate import EvalOutput
+    from trm_jax.evaluation.judge import Questions
+
+PARTS_FORMAT = 2  # of eval/parts: rows of another format are not taken up
+log = logging.getLogger(__name__)
+
+
+class EvaluatedRun:
+    """A run, its test set, and what the flags ask of each checkpoint."""
+
+    def __init__(self, values: flags.FlagValues) -> None:
+        from trm_jax.evaluation.evaluate import make_eval_step
+        from trm_jax.evaluation.judge import Judge
+        from trm_jax.runtime.checkpoint import Checkpoints
+        from trm_jax.runtime.workdir import read_run
+        from trm_jax.training.build import build
+
+        self.values, self.workdir = values, Path(values.workdir)
+        self.config, identity = config, identity = read_run(self.workdir)
+        cli.set_precision(config["model"]["dtype"])
+        self.num_puzzles = identity["sizes"]["num_puzzles"]
+        votes = config["eval"]["votes"] if values.votes is None else values.votes
+        test = _test_set(values, config, identity)
+        self.questions: Questions = test.questions(votes=votes)
+        self.judge = Judge(self.questions, votes=votes)
+        # Its own mesh: the devices that the run was trained on need not be here.
+        mesh = {"data": values.devices, "fsdp": 1}
+        settings = config["train"] | {"micro_batches": 1}
+        try:
+            mine = config | {"mesh": mesh, "train": settings}
+            self.built = build(mine, identity["sizes"])
+        except ConfigError as error:
+            hint = " (--devices=N sets it)" if "mesh.data" in str(error) else ""
+            raise ConfigError(f"{error}{hint}") from error
+        asked = values.supervision_steps
+        self.num_steps = asked or api.num_eval_steps(self.built.run)
+        self.checkpoints = Checkpoints(self.workdir)
+        self.eval_step = make_eval_step(
+            self.built.recipe,
+            self.built.mesh,
+            num_steps=self.num_steps,
+            seed=self.built.run.eval.seed,
+        )
+
+    def about(self) -> dict[str, Any]:
+        """What the rows depend on, apart from the weights."""
+        return {
+            "weights": self.values.weights,
+            "puzzle_ids": self.values.puzzle_ids,
+            "data": {
+                "path": self.values.data or "the run's",
+                "sha256": self.questions.digests(),
+                "id_map": self.questions.id_map,
+                "seed": self.config["data"]["seed"],
+            },
+            "supervision_steps": self.num_steps,
+            "votes": self.judge.votes,
+        }
+
+    def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float | None]:
+        """All rows of one checkpoint: its step, the rows, and how many per second."""
+        from trm_jax.evaluation.evaluate import evaluate
+        from trm_jax.evaluation.parts import EvalParts
+        from trm_jax.runtime.manifest import state_digest
+        from trm_jax.runtime.workdir import code_version
+
+        state = self.checkpoints.restore_step(self.built.state_like, step)
+        params = state.ema_params if self.values.weights == "ema" else state.params
+        weights = params, state.constants, state.puzzle_table
+        step = int(state.step)
+        about = self.about() | {
+            "format": PARTS_FORMAT,
+            "step": step,
+            "weights_sha256": state_digest(weights),
+            **{part: self.config[part] for part in ("model", "rule", "halting")},
+            "seed": self.config["eval"]["seed"],
+            "batch_size": self.config["eval"]["batch_size"],
+            "backend": self.built.mesh.devices.flat[0].device_kind,
+            "devices": self.built.mesh.size,
+            "code": code_version(),
+        }
+        folder = self.workdir / "eval" / "parts"
+        parts = EvalParts(folder, about, writes=processes.is_first())
+        found = f"number of rows in {parts.folder}"
+        processes.check_same(str(parts.num_rows), found)
+        total = self.questions.num_rows
+        if parts.num_rows:
+            line = "step %d: %d of %d rows are taken from %s"
+            log.info(line, step, parts.num_rows, total, parts.folder)
+        progress = RowProgress(cli.BAR, parts.num_rows, total)
+        batches = self.questions.batches(
+            self.config["eval"]["batch_size"],
+            start=parts.num_rows,
+            puzzle_ids=self.values.puzzle_ids,
+            num_puzzles=self.num_puzzles,
+        )
+        for output in evaluate(self.eval_step, weights, batches, self.built.mesh):
+            parts.add(output)
+            progress(parts.num_rows)
+        return step, parts.finish(), progress.rate(parts.num_rows)
+
+
+def _test_set(
+    values: flags.FlagValues, config: dict[str, Any], identity: dict[str, Any]
+) -> Any:
+    """The EvalSet of --data, or that of the run, which must not have changed."""
+    data, folder = config["data"], values.workdir
+    tasks, error = api.pipeline("tasks"), api.pipeline("errors").DataError
+    if values.data:
+        test = tasks.load_test(values.data, data)
+    else:
+        loaded = tasks.load(data)
+        test = loaded.test
+        if loaded.identity["test"] != identity["test"]:
+            raise error(
+                f"the test set (data.source = {data['source']!r}, data.test = "
+                f"{data['test']!r}) has changed since the run began; "
+                f"{folder}/dataset.json records other SHA-256 sums"
+            )
+    if values.puzzle_ids == "own" and test.id_map != identity.get("id_map"):
+        raise error(
+            f"{values.data or data['train']}: its puzzle ids stand for other tasks or "
+            f"augmentations than those the checkpoint was trained on (SHA-256 "
+            f"{test.id_map}; {folder}/dataset.json: {identity.get('id_map')}). Scores "
+            "would mean nothing; --puzzle_ids=blank asks the model without them"
+        )
+    return test

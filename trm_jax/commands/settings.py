@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page docs/settings.md: every setting with its default, range and meaning.
+
+python -m trm_jax.commands.settings > docs/settings.md
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trm_jax import api
+from trm_jax.model.config import ModelSettings
+from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.rules import RULES, RuleSettings
+from trm_jax.settings import describe
+from trm_jax.training.config import PLAIN, Seed
+from trm_jax.training.optim import OPTIMIZERS, OptimSettings
+
+HEAD = """# Settings
+
+Every setting of a config, as `--config.KEY=VALUE` sets it. Whoever reads a setting
+declares it; this page is printed by `python -m trm_jax.commands.settings`. A setting
+that differs from its default in a section that the run does not read is refused.
+"""
+
+
+def sections() -> Iterator[tuple[str, type]]:
+    """The place of each section in a config, and the dataclass that declares it."""
+    data = api.pipeline("settings")
+    yield "", Seed
+    yield "data", data.DataSettings
+    for name in data.TASKS:
+        yield f"data.{name}", data.task_module(name).Settings
+    yield "model", ModelSettings
+    operators = {op.section: op.Settings for op in SUBLAYERS.values()}
+    yield from _named("model", operators)
+    yield "rule", RuleSettings
+    yield from _named("rule", RULES)
+    yield "optim", OptimSettings
+    yield from _named("optim", OPTIMIZERS)
+    yield from PLAIN.items()
+
+
+def _named(section: str, owners: Mapping[str, type]) -> Iterator[tuple[str, type]]:
+    for name, owner in owners.items():
+        yield f"{section}.{name}", owner
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [HEAD]
+    for place, section in sections():
+        lines += [f"\n## {place or 'The run'}\n", "| key | default | range | meaning |"]
+        lines.append("|---|---|---|---|")
+        fields: Any = dataclasses.fields(section)
+        for field in fields:
+            key = f"{place}.{field.name}" if place else field.name
+            doc = field.metadata["doc"].replace("|", "\\|")
+            cells = f"`{key}`", f"`{field.default!r}`", describe(field), doc
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

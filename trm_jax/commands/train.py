@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a model, or resume it where it stopped.
+
+python train.py --config=configs/X.py[:variant] --workdir=D [--config.a.b=v] [--dry_run]
+                [--deterministic]
+                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
+
+The same workdir and config resume by themselves. Exit codes: 0 done, 2 wrong input or
+config, 75 stopped and resumable, 1 otherwise.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from trm_jax import api
+from trm_jax.commands import config_flag
+from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
+from trm_jax.runtime import cli
+
+log = logging.getLogger(__name__)
+
+
+def run() -> NoReturn:
+    """Be train.py."""
+    cli.run(main)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train as the arguments after argv[0] say; the exit code."""
+    values = flags.FlagValues()
+    config_flag.define(values, argv)
+    _define_flags(values)
+    user_errors = (api.pipeline("errors").DataError,)
+    act = partial(_main, values, argv)
+    return cli.call(act, values, argv, doc=__doc__, user_errors=user_errors)
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "Folder of this run.", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Print sizes, FLOPs, memory and the resolved config, as JSON.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "deterministic",
+        False,
+        "The same bits in every run, on a GPU too; slower there.",
+        flag_values=values,
+    )
+    cli.define_process_flags(values)
+
+
+def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
+    config = config_flag.read(values, argv, like=api.default_config().to_dict())
+    if values.deterministic:  # JAX reads it when it first uses a device
+        deterministic = "--xla_gpu_deterministic_ops=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
+    cli.set_precision(config.model.dtype)
+    if values.dry_run:
+        return _dry_run(config.to_dict())
+    if not values.workdir:
+        raise ConfigError("--workdir=FOLDER is missing")
+    return train(config, values.workdir, values)
+
+
+def _dry_run(config: dict[str, Any]) -> int:
+    """Print what the run would cost; writes no file."""
+    from trm_jax.training.build import build
+    from trm_jax.training.cost import dry_run_report
+
+    built = build(config, api.sizes_of(config))
+    report = dry_run_report(built) | {"config": config}
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return EXIT_OK
+
+
+def train(
+    config: ConfigDict, workdir: str | Path, values: flags.FlagValues | None = None
+) -> int:
+    """Train until the last step or a signal, joined with others if `values` say so."""
+    stop = cli.StopSignal()  # first: joining and compiling take their time
+    if values:
+        cli.join_processes(values)
+    from trm_jax.runtime.trainer import Stopped
+
+    try:
+        api.train(config.to_dict(), workdir, stop_requested=stop, bar=cli.BAR)
+    except Stopped as stopped:
+        log.info("%s", stopped)
+        return EXIT_STOPPED
+    return EXIT_OK

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators a network is made of: each maps `b l d` to `b l d`.
+
+A new operator is one file here, with a class and its settings, and one entry in
+`SUBLAYERS`.
+"""
+
+from trm_jax.model.sublayers.attention import Attention
+from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.model.sublayers.mamba2 import Mamba2, Mamba2Backward, Mamba2Both
+from trm_jax.model.sublayers.swiglu import SwiGlu, TokenMlp
+from trm_jax.settings import choose
+
+SUBLAYERS: dict[str, type[Sublayer]] = {
+    "attention": Attention,
+    "swiglu": SwiGlu,
+    "token_mlp": TokenMlp,
+    "mamba2": Mamba2,
+    "mamba2_backward": Mamba2Backward,
+    "mamba2_both": Mamba2Both,
+}
+
+
+def operator(name: str) -> type[Sublayer]:
+    """The operator called `name`. Raises ConfigError for an unknown name."""
+    return choose(SUBLAYERS, name, "a name in model.layers")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-head attention with rotary positions."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from trm_jax.errors import ConfigError
+from trm_jax.model.layers import Linear, rotary_tables, rotate
+from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.settings import knob
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionSettings:
+    """config.model.attention."""
+
+    num_heads: int = knob(8, "Heads; they share d_model.", low=1)
+    positions: str = knob(
+        "rope",
+        "Rotary positions of queries, keys.",
+        choices=("rope", "none"),
+    )
+    rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)
+
+    def check(self, d_model: int, dtype: Any) -> None:
+        """Raise ConfigError where the heads do not divide the width."""
+        if d_model % (2 * self.num_heads):
+            raise ConfigError(
+                f"model.d_model = {d_model} is not divisible by 2 * "
+                f"model.attention.num_heads = {2 * self.num_heads} (rotary heads are "
+                "even)"
+            )
+
+
+class Attention(Sublayer):
+    """Attention over all positions, without a mask."""
+
+    section: ClassVar[str] = "attention"
+    Settings: ClassVar[type] = AttentionSettings
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        c, (b, l, d) = self.settings, hidden.shape
+        head_dim = d // c.num_heads
+        qkv = Linear(3 * d, name="qkv")(hidden)
+        q, k, v = jnp.split(qkv.reshape(b, l, 3 * c.num_heads, head_dim), 3, axis=2)
+        if c.positions == "rope":
+            tables = rotary_tables(l, head_dim, c.rope_theta)
+            q, k = rotate(q, *tables), rotate(k, *tables)
+        out = jax.nn.dot_product_attention(q, k, v)
+        return Linear(d, name="out")(out.reshape(b, l, d))

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every operator has in common."""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+
+class Sublayer(nn.Module):
+    """An operator `b l d -> b l d`, with a section of config.model to itself.
+
+    `Settings` is a frozen dataclass of knobs; its `check(d_model, dtype)` raises
+    ConfigError where values do not fit together.
+    """
+
+    settings: Any
+    grid_shape: tuple[int, int]  # rows and columns of the cells
+    prefix_len: int  # positions before them
+
+    section: ClassVar[str]  # of config.model
+    Settings: ClassVar[type[Any]]
+    no_decay: ClassVar[tuple[str, ...]] = ()  # parameters without weight decay
+    norm_axis: ClassVar[int] = -1  # of the norm after it
+    plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
+
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        """What is added to `hidden` before the norm."""
+        raise NotImplementedError
+
+
+def inner_width(chosen: int, expansion: float, width: int) -> int:
+    """SwiGLU inner width: the chosen one, or the papers' rounding for 0."""
+    return chosen or -(-round(expansion * width * 2 / 3) // 256) * 256

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Mamba-2 mixer (arXiv 2405.21060, section 7), in both directions."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from trm_jax.errors import ConfigError
+from trm_jax.model.layers import Linear, rms_norm
+from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.ops.conv import causal_conv
+from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd, supports
+from trm_jax.settings import knob
+from trm_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mamba2Settings:
+    """config.model.mamba2."""
+
+    expand: int = knob(2, "Inner width / d_model.", low=1)
+    head_dim: int = knob(64, "Channels per head.", low=1)
+    d_state: int = knob(128, "State dimensions per channel.", low=1)
+    num_groups: int = knob(1, "Groups of heads that share B and C.", low=1)
+    d_conv: int = knob(4, "Window of the convolution.", low=1)
+    chunk_size: int = knob(
+        64, "Tokens per chunk of the scan; changes speed only.", low=1
+    )
+    implementation: str = knob(
+        "auto",
+        "Form of the scan; auto: GPU kernels where they fit, else chunked.",
+        choices=("auto", *IMPLEMENTATIONS),
+    )
+
+    def check(self, d_model: int, dtype: Any) -> None:
+        """Raise ConfigError where heads or kernels do not fit the width."""
+        inner, group = self.expand * d_model, self.head_dim * self.num_groups
+        if inner % group:
+            raise ConfigError(
+                f"model.mamba2.expand * model.d_model = {inner} is not divisible by "
+                f"head_dim * num_groups = {group}"
+            )
+        sizes = (self.head_dim, self.d_state, self.chunk_size)
+        if self.implementation == "pallas" and not supports(*sizes, dtype):
+            raise ConfigError(
+                f"model.mamba2.head_dim, d_state and chunk_size = {sizes} in {dtype}; "
+                "implementation = 'pallas' wants powers of two, head_dim x d_state of "
+                "at most 32 KiB and no float64"
+            )
+
+
+class Mamba2(Sublayer):
+    """Mamba-2, left to right.
+
+    "both" adds the outputs of the two directions, computed with the same weights.
+    """
+
+    section: ClassVar[str] = "mamba2"
+    Settings: ClassVar[type] = Mamba2Settings
+    no_decay: ClassVar[tuple[str, ...]] = (
+        *("A_log", "D", "dt_bias", "norm_weight", "conv_bias"),
+    )
+    plain: ClassVar[dict[str, Any]] = {"implementation": "chunked"}
+    direction: ClassVar[str] = "forward"
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        c, (b, l, d) = self.settings, hidden.shape
+        inner, bc = c.expand * d, 2 * c.num_groups * c.d_state
+        heads = inner // c.head_dim
+        projected = Linear(2 * inner + bc + heads, name="in_proj")(hidden)
+        gate, xbc, dt = jnp.split(projected, [inner, 2 * inner + bc], axis=-1)
+        kernel, bias = self._conv_params(inner + bc)
+        A_log, D, dt_bias = self._head_params(heads)
+        norm_weight = self.param(
+            "norm_weight", nn.initializers.ones, (inner,), jnp.float32
+        )
+        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        dt = nn.softplus(dt.astype(wide) + dt_bias[None, None])
+
+        def scan(flip: Callable[[Array], Array]) -> Array:
+            mixed = nn.silu(causal_conv(flip(xbc), kernel, bias))
+            x, B, C = jnp.split(mixed, [inner, inner + bc // 2], axis=-1)
+            x = x.reshape(b, l, heads, c.head_dim)
+            B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
+            chosen = None if c.implementation == "auto" else c.implementation
+            y, _ = ssd(
+                *(x, flip(dt), -jnp.exp(A_log), B, C),
+                chunk_size=c.chunk_size,
+                implementation=chosen,
+            )
+            y = checkpoint_name(y, "ssd") + D[None, None, :, None] * x
+            gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
+            groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
+            return rms_norm(groups).reshape(b, l, inner) * norm_weight[None, None]
+
+        out = sum(map(scan, FLIPS[self.direction]), jnp.zeros((), dt.dtype))
+        return Linear(d, name="out_proj")(out.astype(hidden.dtype))
+
+    def _conv_params(self, width: int) -> tuple[Params, Params]:
+        window = self.settings.d_conv
+
+        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+            limit = 1 / math.sqrt(window)
+            return jax.random.uniform(
+                key, shape, jnp.float32, minval=-limit, maxval=limit
+            )
+
+        kernel = self.param("conv_kernel", uniform, (window, width))
+        return kernel, self.param("conv_bias", uniform, (width,))
+
+    def _head_params(self, heads: int) -> tuple[Params, Params, Params]:
+        """A in [-16, -1] and, with no input, dt in [1e-3, 1e-1], log-uniform."""
+
+        def log_rate(key: Array, shape: tuple[int, ...]) -> Array:
+            return jnp.log(
+                jax.random.uniform(key, shape, jnp.float32, minval=1.0, maxval=16.0)
+            )
+
+        def inverse_softplus_dt(key: Array, shape: tuple[int, ...]) -> Array:
+            low, high = math.log(1e-3), math.log(1e-1)
+            dt = jnp.exp(
+                jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
+            )
+            return dt + jnp.log(-jnp.expm1(-dt))
+
+        A_log = self.param("A_log", log_rate, (heads,))
+        D = self.param("D", nn.initializers.ones, (heads,), jnp.float32)
+        return A_log, D, self.param("dt_bias", inverse_softplus_dt, (heads,))
+
+
+class Mamba2Backward(Mamba2):
+    """Mamba-2, right to left."""
+
+    direction: ClassVar[str] = "backward"
+
+
+class Mamba2Both(Mamba2):
+    """The sum of both directions."""
+
+    direction: ClassVar[str] = "both"
+
+
+def _as_is(v: Array) -> Array:
+    return v
+
+
+def _reversed(v: Array) -> Array:
+    return v[:, ::-1]
+
+
+FLIPS = {"forward": (_as_is,), "backward": (_reversed,), "both": (_as_is, _reversed)}

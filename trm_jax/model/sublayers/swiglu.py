@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gated feed-forward layers: over the channels, and over the positions (MLP-t)."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from trm_jax.model.layers import Linear, lecun_init, matmul, swiglu
+from trm_jax.model.sublayers.base import Sublayer, inner_width
+from trm_jax.settings import knob
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwiGluSettings:
+    """config.model.swiglu and config.model.token_mlp."""
+
+    width: int = knob(
+        0, "Inner width; 0 = expansion * width * 2/3, up to a multiple of 256.", low=0
+    )
+    expansion: float = knob(4.0, "Used where width is 0.", low=0.1)
+
+    def check(self, d_model: int, dtype: Any) -> None:
+        """Every width fits every model."""
+
+
+class SwiGlu(Sublayer):
+    """Gated feed-forward over the channels (arXiv 2002.05202)."""
+
+    section: ClassVar[str] = "swiglu"
+    Settings: ClassVar[type] = SwiGluSettings
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        d = hidden.shape[-1]
+        width = inner_width(self.settings.width, self.settings.expansion, d)
+        gate_up = Linear(2 * width, name="gate_up")(hidden)
+        return Linear(d, name="down")(swiglu(gate_up))
+
+
+class TokenMlp(Sublayer):
+    """TRM's MLP-t: a SwiGLU over the positions, the same for every channel.
+
+    Its norm runs over the positions too. The product is written `f l @ l (b d)`:
+    moving whole rows of d costs far less than transposing `b l d` to `b d l`.
+    """
+
+    section: ClassVar[str] = "token_mlp"
+    Settings: ClassVar[type] = SwiGluSettings
+    norm_axis: ClassVar[int] = 1
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        b, l, d = hidden.shape
+        width = inner_width(self.settings.width, self.settings.expansion, l)
+        up = self.param("gate_up", lecun_init, (l, 2 * width), jnp.float32)
+        down = self.param("down", lecun_init, (width, l), jnp.float32)
+        tokens = hidden.swapaxes(0, 1).reshape(l, b * d)
+        inner = swiglu(matmul(up.T.astype(hidden.dtype), tokens), axis=0)
+        out = matmul(down.T.astype(hidden.dtype), inner)
+        return out.reshape(l, b, d).swapaxes(0, 1)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of a config that belong to the run as a whole, and their check."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from trm_jax.errors import ConfigError
+from trm_jax.model.config import ModelSettings
+from trm_jax.model.sublayers import SUBLAYERS, operator
+from trm_jax.rules import RULES, RuleSettings
+from trm_jax.rules.halting import Halting
+from trm_jax.settings import choose, defaults, knob, read, unknown_key
+from trm_jax.training.optim import OPTIMIZERS, OptimSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """config.train."""
+
+    steps: int = knob(65_104, "Optimiser updates.", low=1)
+    batch_size: int = knob(768, "Rows over all devices.", low=1)
+    micro_batches: int = knob(
+        1, "Parts of a batch whose gradients are added up.", low=1
+    )
+    log_every: int = knob(50, "Steps between two log lines.", low=1)
+    eval_every: int = knob(
+        5_000, "Steps between two evaluations; 0 = only at the end.", low=0
+    )
+    checkpoint_every: int = knob(1_000, "Steps between two saves.", low=1)
+    keep_checkpoints: int = knob(3, "Newest steps that are kept.", low=1)
+    on_non_finite: str = knob(
+        "halt",
+        "What a loss or gradient that is not finite does: end the run, or skip the "
+        "step.",
+        choices=("halt", "skip"),
+    )
+    on_save_error: str = knob(
+        "stop",
+        "What a failed save does: stop the run, or continue and try again.",
+        choices=("stop", "continue"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval:
+    """config.eval."""
+
+    batch_size: int = knob(768, "Rows over all devices.", low=1)
+    max_puzzles: int = knob(
+        5_000, "During training, the first of the test set; 0 = all.", low=0
+    )
+    supervision_steps: int = knob(
+        0, "Steps per puzzle; 0 = halting.max_supervision_steps.", low=0
+    )
+    votes: int = knob(
+        1, "Forms of each puzzle that are solved and voted over; 0 = all.", low=0
+    )
+    seed: int = knob(
+        0, "Draws of rules that draw in evaluation.", low=0, high=2**32 - 1
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSettings:
+    """config.mesh."""
+
+    data: int = knob(
+        0, "Shares of each batch; 0 = as many as the devices allow.", low=0
+    )
+    fsdp: int = knob(1, "Devices that divide each share again, and the weights.", low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seed:
+    """The one setting outside of all sections."""
+
+    # jax.random.key takes no larger one.
+    seed: int = knob(
+        0,
+        "Weights, exploration, order of the puzzles; 0 is a seed.",
+        low=0,
+        high=2**32 - 1,
+    )
+
+
+class RunSettings(NamedTuple):
+    """The checked sections of a run; model, rule and optim are built elsewhere."""
+
+    seed: int
+    halting: Halting
+    train: Train
+    eval: Eval
+    mesh: MeshSettings
+
+
+PLAIN = {"halting": Halting, "train": Train, "eval": Eval, "mesh": MeshSettings}
+
+
+def default_config() -> dict[str, Any]:
+    """Every section but `data`, with the settings of the TRM paper."""
+    operators = {op.section: op.Settings for op in SUBLAYERS.values()}
+    model = defaults(ModelSettings) | _sections(operators)
+    rule = defaults(RuleSettings) | _sections(RULES)
+    optim = defaults(OptimSettings) | _sections(OPTIMIZERS)
+    plain = _sections(PLAIN)
+    halting = plain.pop("halting")
+    first = {"model": model, "rule": rule, "halting": halting, "optim": optim}
+    return defaults(Seed) | first | plain
+
+
+def _sections(owners: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    return {name: defaults(owner) for name, owner in owners.items()}
+
+
+def read_run(config: Mapping[str, Any]) -> RunSettings:
+    """Check the sections of the run, and that no setting is ignored.
+
+    Raises ConfigError.
+    """
+    known = default_config()
+    for section, values in config.items():
+        if section != "data" and section not in known:
+            raise unknown_key(section, list(known))
+        if section in ("model", "rule", "optim"):
+            for name in values:
+                if name not in known[section]:
+                    raise unknown_key(f"{section}.{name}", list(known[section]))
+    for section in known:
+        if section not in config:
+            raise ConfigError(f"the config has no section {section!r}")
+    _refuse_unread(config, known)
+    seed = read(Seed, {"seed": config["seed"]}, "").seed
+    plain: dict[str, Any] = {
+        name: read(kind, config[name], name) for name, kind in PLAIN.items()
+    }
+    return RunSettings(seed=seed, **plain)
+
+
+def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a change in a section that the run does not read."""
+    layers = config["model"]["layers"]
+    choose(RULES, config["rule"]["name"], "rule.name")
+    choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
+    used = {
+        "model": {operator(name).section for name in layers},
+        "rule": _rules_in_use(config["rule"]),
+        "optim": {config["optim"]["name"]},
+    }
+    for section, names in used.items():
+        for name, values in config[section].items():
+            if not isinstance(values, Mapping) or name in names:
+                continue
+            for key, value in values.items():
+                default = known[section][name].get(key)
+                if key not in known[section][name] or _plain(value) != _plain(default):
+                    raise ConfigError(
+                        f"{section}.{name}.{key} = {value!r}, but nothing in this run "
+                        f"reads {section}.{name}; expected the default, {default!r}"
+                    )
+
+
+def _rules_in_use(section: Mapping[str, Any]) -> set[str]:
+    """The rule of the run, and those that it wraps by a setting called `inner`."""
+    names: set[str] = set()
+    name = section["name"]
+    while isinstance(name, str) and name in section and name not in names:
+        names.add(name)
+        name = section[name].get("inner")
+    return names
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value

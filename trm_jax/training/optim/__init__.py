@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimiser, schedules and averaging: config.optim.
+
+A new optimiser is one file here, and one entry in `OPTIMIZERS`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from trm_jax.settings import choose, knob, read
+from trm_jax.training.optim.adam_atan2 import AdamAtan2
+from trm_jax.training.optim.base import Mask, Optimizer, make_schedule
+from trm_jax.types import Params
+
+OPTIMIZERS: dict[str, type[Any]] = {"adam_atan2": AdamAtan2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """config.optim, without the sections of the optimisers."""
+
+    name: str = knob("adam_atan2", "Which of the sections below.")
+    lr: float = knob(1e-4, "Learning rate after the warm-up.", low=0.0)
+    weight_decay: float = knob(1.0, "Decoupled decay of the weights.", low=0.0)
+    table_lr: float = knob(1e-4, "Rate of the puzzle table's sign-SGD.", low=0.0)
+    table_weight_decay: float = knob(1.0, "Decay of its rows.", low=0.0)
+    warmup_steps: int = knob(2_000, "Updates of linear warm-up.", low=0)
+    min_ratio: float = knob(
+        1.0, "Last rate / lr; 1 = constant after the warm-up.", low=0.0
+    )
+    decay_start: float = knob(
+        0.0, "Share of all steps after which the cosine begins.", low=0.0, below=1.0
+    )
+    ema_decay: float = knob(
+        0.999, "Decay of the average of the weights; 0 = none.", low=0.0, below=1.0
+    )
+    ema_ramp: bool = knob(False, "Start the average at decay (1 + t) / (10 + t).")
+
+
+class Optim(NamedTuple):
+    """The optimiser of a config, and the schedules made from it."""
+
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    table_schedule: optax.Schedule
+    settings: OptimSettings
+
+
+def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> Optim:
+    """From config.optim; one schedule shape serves weights and puzzle table.
+
+    `decayed` says which parameters decay. Raises ConfigError.
+    """
+    own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+    s = read(OptimSettings, own, "optim")
+    shaped = partial(
+        make_schedule,
+        warmup_steps=s.warmup_steps,
+        total_steps=total_steps,
+        min_ratio=s.min_ratio,
+        decay_start=s.decay_start,
+    )
+    schedule = shaped(s.lr)
+    kind = choose(OPTIMIZERS, s.name, "optim.name")
+    chosen: Optimizer = read(kind, section[s.name], f"optim.{s.name}")
+    optimizer = chosen.build(schedule, s.weight_decay, decayed)
+    return Optim(optimizer, schedule, shaped(s.table_lr), s)
+
+
+def ema_update(
+    ema: Params, params: Params, step: Int[Array, ""], *, decay: float, ramp: bool
+) -> Params:
+    """Decay * ema + (1 - decay) * params; `ramp` starts at (1 + t) / (10 + t)."""
+    d = jnp.minimum(decay, (1 + step) / (10 + step)) if ramp else decay
+    return optax.incremental_update(params, ema, 1 - d)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam-atan2 (arXiv 2407.05872), the optimiser of HRM and TRM."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from trm_jax.settings import knob
+from trm_jax.training.optim.base import Mask, by_update
+from trm_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamAtan2:
+    """config.optim.adam_atan2."""
+
+    b1: float = knob(0.9, "Decay of the first moment.", low=0.0, below=1.0)
+    b2: float = knob(0.95, "Decay of the second moment.", low=0.0, below=1.0)
+
+    def build(
+        self, schedule: optax.Schedule, weight_decay: float, decayed: Mask
+    ) -> optax.GradientTransformation:
+        """Adam-atan2 with decoupled decay: p (1 - lr wd) - lr u."""
+        return optax.chain(
+            scale_by_adam_atan2(self.b1, self.b2),
+            optax.add_decayed_weights(weight_decay, decayed),
+            optax.scale_by_learning_rate(by_update(schedule)),
+        )
+
+
+class AdamAtan2State(NamedTuple):
+    """Number of updates, first and second moments."""
+
+    num_updates: Int[Array, ""]
+    m: Params
+    v: Params
+
+
+def scale_by_adam_atan2(b1: float, b2: float) -> optax.GradientTransformation:
+    """No epsilon: zero gradients give zero.
+
+    The correction of the first moment stands outside the atan2, as published with TRM.
+    """
+
+    def init(params: Params) -> AdamAtan2State:
+        def zeros() -> Params:
+            return jax.tree.map(jnp.zeros_like, params)
+
+        return AdamAtan2State(jnp.zeros((), jnp.int32), zeros(), zeros())
+
+    def update(
+        grads: Params, state: AdamAtan2State, params: Params = None
+    ) -> tuple[Params, AdamAtan2State]:
+        del params
+        num_updates = state.num_updates + 1
+        m = optax.tree.update_moment(grads, state.m, b1, 1)
+        v = optax.tree.update_moment(grads, state.v, b2, 2)
+        first = 1 - b1**num_updates
+        second = jnp.sqrt(1 - b2**num_updates)
+        updates = jax.tree.map(
+            lambda m, v: jnp.atan2(m, jnp.sqrt(v) / second) / first, m, v
+        )
+        return updates, AdamAtan2State(num_updates, m, v)
+
+    return optax.GradientTransformation(init, update)

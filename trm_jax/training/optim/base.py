@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every optimiser is given, and the learning-rate schedule."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from trm_jax.types import Params
+
+Scalar = Float[Array, ""] | float
+Mask = Callable[[Params], Any]  # parameters -> a tree of booleans
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """A frozen dataclass of knobs: config.optim.<name>."""
+
+    def build(
+        self, schedule: optax.Schedule, weight_decay: float, decayed: Mask
+    ) -> optax.GradientTransformation:
+        """The transformation; `decayed` says which parameters decay.
+
+        `schedule(k)` is the rate of update k = 1, 2, ...
+        """
+
+
+def by_update(schedule: optax.Schedule) -> optax.Schedule:
+    """The schedule for optax, which counts updates from 0; the papers count from 1."""
+    return lambda count: schedule(count + 1)
+
+
+def make_schedule(
+    lr: float,
+    *,
+    warmup_steps: int,
+    total_steps: int,
+    min_ratio: float,
+    decay_start: float = 0.0,
+) -> optax.Schedule:
+    """Rate of update k = 1, 2, ...: linear from 0 over the warm-up, then a cosine.
+
+    The cosine falls to `min_ratio * lr` at `total_steps`; it starts at the end of the
+    warm-up, or at the share `decay_start` of all steps if that is later.
+    """
+    start = max(warmup_steps, round(decay_start * total_steps))
+
+    def schedule(step: Int[Array, ""] | int) -> Scalar:
+        progress = jnp.clip((step - start) / max(1, total_steps - start), 0, 1)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        decayed = min_ratio + (1 - min_ratio) * cosine
+        warm = step / max(1, warmup_steps)
+        return lr * jnp.where(step < warmup_steps, warm, decayed)
+
+    return schedule
