@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from data_pipeline.questions import Questions
 from tests.helpers.runs import (
     as_flags,
     call,
@@ -87,14 +88,14 @@ def test_a_stop_in_the_last_evaluation_is_no_end(
 ):
     folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
     evaluations = []  # after steps 8 and 16: the stop comes in the second
-    eval_batches = train.loader.eval_batches
+    batches = Questions.batches
 
     def counted(*args, **kwargs):
         evaluations.append(args)
-        return eval_batches(*args, **kwargs)
+        return batches(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loader, "eval_batches", counted)
+        patch.setattr(Questions, "batches", counted)
         patch.setattr(cli, "StopSignal", lambda: lambda: len(evaluations) == 2)
         assert train.train(config, str(folder)) == cli.EXIT_STOPPED
     assert metric_lines(folder)[-1]["step"] < STEPS
