@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TRM against the published implementation's own numbers (tests/golden/README.md)."""
 
-from functools import partial
+import math
+from functools import cache, partial
 
 import chex
 import jax
@@ -47,14 +48,19 @@ def golden(name):
     return golden_trm.load(name)
 
 
+@cache
+def compiled(config, size):
+    return jax.jit(partial(loss_and_grads, TRM(config), "stablemax", size))
+
+
 def run_step(golden, carry, batch):
     """One training step without an update: (grads, vector grads), carry, metrics."""
     carry = refill(carry, batch, golden.constants)
     size = len(batch.weight)
-    step = partial(loss_and_grads, TRM(golden.config), "stablemax", size)
+    step = compiled(golden.config, size)
     vectors = golden.table[carry.batch.puzzle_id]
     never_wait = jnp.zeros(size, jnp.int32)
-    sums, rows = jax.jit(step)(golden.params, vectors, carry, never_wait)
+    sums, rows = step(golden.params, vectors, carry, never_wait)
     (grads, metrics), (vector_grads, carry) = sums, rows
     return (grads, vector_grads), carry, metrics
 
@@ -106,9 +112,10 @@ def test_each_training_step_matches_from_the_golden_state(golden):
 
 def test_logits_match(golden, name):
     model = TRM(golden.config)
+    predict = jax.jit(partial(model.apply, method="predict"))
     for i in range(4):
         y = jnp.asarray(golden.file[f"train{i}/z_H"])
-        output = model.apply({"params": golden.params}, y, method="predict")
+        output = predict({"params": golden.params}, y)
         expected = golden.file[f"train{i}/logits"]
         np.testing.assert_allclose(output.logits, expected, atol=1e-4, rtol=1e-4)
         expected = golden.file[f"train{i}/q_halt_logits"]
@@ -148,7 +155,8 @@ def test_evaluation_matches(golden, name):
 
 
 def test_parameter_count_matches(golden):
-    params, constants = init_variables(TRM(golden.config), jax.random.key(0))
-    count = sum(p.size for p in jax.tree.leaves(params))
+    init = partial(init_variables, TRM(golden.config))
+    params, _ = jax.eval_shape(init, jax.random.key(0))
+    count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
     assert count == golden.file["num_parameters"]
     chex.assert_trees_all_equal_shapes(params, golden.params)
