@@ -6,7 +6,7 @@ a file in this folder and an entry in `RULES` (`rules/__init__.py`).
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 from jaxtyping import Array, Int
@@ -27,6 +27,7 @@ class Clock(NamedTuple):
     update: Int[Array, ""]  # optimiser updates done; 0 in evaluation
 
 
+@runtime_checkable
 class Rule(Protocol):
     """One recursion. `keys` holds one typed key per row, fresh in every step.
 
