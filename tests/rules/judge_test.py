@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge of rules: all that are registered, and the two of the tests."""
 
+import json
+import shutil
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -70,12 +73,15 @@ def test_keeping_changes_no_bit_and_ends_with_the_state(rule):
     chex.assert_trees_all_equal(last, carry.state)
 
 
-def test_three_steps_and_three_more_are_six_to_the_bit(rule, tmp_path):
-    whole = api.train(tiny(rule), tmp_path / "whole")
-    for steps in (3, 6):
-        halves = api.train(tiny(rule, train={"steps": steps}), tmp_path / "halves")
-    assert int(halves.step) == 6
-    assert state_digest(halves) == state_digest(whole)
+def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(rule, tmp_path):
+    config = tiny(rule, train={"checkpoint_every": 3})
+    whole = state_digest(api.train(config, tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    resumed = api.train(config, tmp_path)
+    assert int(resumed.step) == 6
+    assert state_digest(resumed) == whole
+    runs = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert [json.loads(run)["from_step"] for run in runs] == [0, 3]
 
 
 SPLITS = {
