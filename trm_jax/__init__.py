@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny Recursive Models in JAX. Read `types.py` first, then `recursion.py`."""
+"""Recursive reasoning models in JAX. Read types.py first, then rules/trm.py."""
 
 __version__ = "0.1.0"

@@ -114,9 +114,8 @@ def _run(
             checkpoints=saved,
             writer=MetricWriter(workdir, step=step),
             guard=Guard(workdir, seed=config["seed"]),
-            cadence=trainer.Cadence.from_section(settings),
+            settings=built.run.train,
             schedule=built.recipe.optim.schedule,
-            on_save_error=settings["on_save_error"],
             **hooks,
         )
         return loop.run(state)

@@ -83,6 +83,14 @@ def unknown_key(key: str, expected: Mapping[str, Any] | list[str]) -> ConfigErro
     return ConfigError(f"{key}: unknown key; {hint or f'expected one of {names}'}")
 
 
+def choose(registry: Mapping[str, T], name: Any, key: str) -> T:
+    """The member of a registry that `key` of the config names. Raises ConfigError."""
+    if name not in registry:
+        names = ", ".join(registry)
+        raise ConfigError(f"{key} = {name!r}; expected one of {names}")
+    return registry[name]
+
+
 def describe(field: Any) -> str:
     """The range of a field, in words: "a whole number >= 1"."""
     hint, meta = field.type, field.metadata

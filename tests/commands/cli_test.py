@@ -331,8 +331,7 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
     for path in (folder / "checkpoints").rglob("manifest.ocdbt"):
         path.write_bytes(b"")
     before = metric_lines(folder)
-    result = call_here(train.main, f"--workdir={folder}", *SHORT)
-    refused(result, "no intact checkpoint")
+    refused(call("train.py", f"--workdir={folder}", *SHORT), "no intact checkpoint")
     assert metric_lines(folder) == before
 
 

@@ -5,7 +5,8 @@ import pytest
 from data_pipeline.errors import DataError
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku.text import STYLES, grid_lines, is_solution, parse_puzzle
-from tests.helpers.runs import as_flags, call
+from tests.helpers.runs import as_flags, call, call_here
+from trm_jax.commands import solve
 
 FOUR = SudokuShape(2, 2)
 SIX = SudokuShape(2, 3)
@@ -73,6 +74,6 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path):
     typed = call("solve.py", f"--workdir={tmp_path}", f"--puzzle={SOLVED}")
     assert typed.returncode == 0
     assert "solved in" in typed.stdout
-    wrong = call("solve.py", f"--workdir={tmp_path}", "--row=999")
+    wrong = call_here(solve.main, f"--workdir={tmp_path}", "--row=999")
     assert wrong.returncode == 2
     assert "rows 1 to 64" in wrong.stderr

@@ -3,10 +3,10 @@
 
 import numpy as np
 
-import train
 from data_pipeline import loader
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import digest, metric_lines, smoke_config
+from trm_jax.commands import train
 from trm_jax.runtime import cli
 
 STEPS, ROWS = 16, 8
@@ -15,7 +15,7 @@ NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN
 
 def config_of(policy, **kwargs):
     config = smoke_config(on_non_finite=policy, **{"steps": STEPS} | kwargs).unlock()
-    config.model.max_supervision_steps = 1  # every batch is used, and whole
+    config.halting.max_supervision_steps = 1  # every batch is used, and whole
     return config.lock()
 
 
@@ -34,7 +34,7 @@ def runner(monkeypatch):
                     batch["puzzle_id"][:] = NOWHERE
                 return batch
 
-        monkeypatch.setattr(train.loader, "TrainLoader", Loader)
+        monkeypatch.setattr(loader, "TrainLoader", Loader)
         monkeypatch.setattr(cli, "StopSignal", lambda: stop)
         return train.train(config, str(folder))
 

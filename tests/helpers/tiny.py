@@ -5,7 +5,7 @@ from trm_jax.model.config import ModelConfig
 from trm_jax.training.optim import make_optim
 
 TINY = {
-    "layers": ("attention", "swiglu") * 2,
+    "layers": ("attention", "swiglu"),
     "d_model": 32,
     "num_heads": 2,
     "expansion": 4.0,
@@ -22,7 +22,7 @@ TINY = {
     "rope_theta": 1e4,
     "prefix_len": 2,
     "puzzle_dim": 0,
-    "h_cycles": 3,
+    "h_cycles": 2,
     "l_cycles": 2,
     "max_supervision_steps": 4,
     "explore_rate": 0.1,

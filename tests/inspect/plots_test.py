@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +30,20 @@ def test_curves_are_drawn_from_the_file_alone(workdir, tmp_path):
     plot_curves([workdir, workdir], out, givens=0.3)
     assert out.read_bytes()[:4] == b"\x89PNG"
     assert [r["step"] for r in read_metrics(workdir)] == [1, 2, 3, 4, 5]
+
+
+def test_a_line_that_is_still_being_written_is_left_out(workdir):
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "train/lo')
+    assert [r["step"] for r in read_metrics(workdir)] == [1, 2, 3, 4, 5]
+
+
+def test_the_command_ends_in_one_line_where_there_is_nothing_to_draw(tmp_path):
+    pytest.importorskip("matplotlib")
+    line = [sys.executable, "-m", "trm_jax.inspect.plots", "x.png", str(tmp_path)]
+    result = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("python -m trm_jax.inspect.plots: error: ")
+    assert "metrics.jsonl" in last
+    assert "Traceback" not in result.stderr

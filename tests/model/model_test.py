@@ -37,7 +37,9 @@ ARC = {"num_cells": 900, "vocab_size": 12}
     ids=["attn-sudoku", "attn-maze", "attn-arc", "mlp_t-sudoku", "mlp_t-maze"],
 )
 def test_parameter_counts_are_the_published_ones(changes, expected):
-    model = TRM(tiny_config(**PAPER | changes))
+    model = TRM(
+        tiny_config(**PAPER | {"layers": ("attention", "swiglu") * 2} | changes)
+    )
     params, _ = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == expected
 

@@ -116,7 +116,7 @@ def test_remat_changes_no_gradient(toy, remat):
 
 def compiled_gradient(mixer, h_cycles, remat="none", dtype="float32"):
     """(number of jaxpr equations, bytes of temporaries) of one gradient."""
-    config = tiny_config(layers=(mixer, "swiglu") * 2, dtype=dtype)
+    config = tiny_config(layers=(mixer, "swiglu"), dtype=dtype)
     model = TRM(config)
     params, _ = init_variables(model, jax.random.key(0))
     state = jnp.ones((4, config.seq_len, config.d_model), dtype)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.runtime.checkpoint_test import like, make_state
+from tests.helpers.states import like, make_state
 from trm_jax.errors import CheckpointError, SaveError
 from trm_jax.runtime import background_save, checkpoint
 from trm_jax.runtime.background_save import BackgroundSave

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.runtime.checkpoint_test import flip_bit, like, make_state
+from tests.helpers.states import like, make_state
+from tests.runtime.checkpoint_test import flip_bit
 from trm_jax.errors import CheckpointError
 from trm_jax.runtime.checkpoint import Checkpoints
 
@@ -356,7 +357,7 @@ def test_a_disk_that_does_not_answer_is_no_damage(workdir, states, monkeypatch):
         "params/embed_tokens",
         "ema_params",
         "opt_state",
-        "carry/y",
+        "carry/state/y",
         "puzzle_table",
     ],
 )

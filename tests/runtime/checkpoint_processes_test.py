@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.helpers.process_group import ProcessGroup
-from tests.runtime.checkpoint_test import like, make_state
+from tests.helpers.states import like, make_state
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import state_digest
 
@@ -22,7 +22,7 @@ def main():
     cli.join_processes()
     import jax
     import jax.numpy as jnp
-    from tests.runtime.checkpoint_test import init_fn, like
+    from tests.helpers.states import init_fn, like
     from trm_jax.runtime.checkpoint import Checkpoints, SaveError
     from trm_jax.errors import CheckpointError
     from trm_jax.runtime.manifest import state_digest

@@ -3,7 +3,6 @@ import gc
 import json
 import logging
 import shutil
-from functools import cache, partial
 
 import chex
 import jax
@@ -11,14 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.tiny import tiny_config, tiny_optim
+from tests.helpers.states import like, make_state
 from trm_jax.errors import CheckpointError
-from trm_jax.model.model import TRM
 from trm_jax.runtime import manifest
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import leaf_digests, state_digest
-from trm_jax.training.sharding import make_mesh, state_shardings
-from trm_jax.training.step import init_train_state
 
 # Orbax leaves tasks of a failed read behind; they complain when they are collected.
 pytestmark = pytest.mark.filterwarnings(
@@ -30,25 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
 def collected_here():
     yield
     gc.collect()
-
-
-@cache
-def init_fn(**config):
-    model = TRM(tiny_config(**{"d_model": 64, "dtype": "bfloat16"} | config))
-    return jax.jit(partial(init_train_state, model, tiny_optim(), batch_size=4))
-
-
-def make_state(step=0, devices=1, **config):
-    state = init_fn(**config)(jax.random.key(step))
-    state = state._replace(step=jnp.array(step, jnp.int32))
-    return jax.device_put(state, state_shardings(state, make_mesh(devices)))
-
-
-def like(state):
-    def spec(x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-    return jax.tree.map(spec, state)
 
 
 def save(folder, *steps):
@@ -210,7 +187,7 @@ def test_evaluation_sets_nothing_aside(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"d_model": 32}, "carry/y"), ({"dtype": "float32"}, "bfloat16")],
+    [({"d_model": 32}, "carry/state/y"), ({"dtype": "float32"}, "bfloat16")],
 )
 def test_an_intact_checkpoint_of_another_model_is_refused_not_set_aside(
     tmp_path, change, named
@@ -244,7 +221,7 @@ def test_a_step_under_the_name_of_another_is_damage(tmp_path):
 
 def test_digests_do_not_depend_on_the_mesh():
     one, two = make_state(devices=1), make_state(devices=2)
-    assert len(two.carry.y.sharding.device_set) == 2
+    assert len(two.carry.state.y.sharding.device_set) == 2
     assert leaf_digests(one) == leaf_digests(two)
     assert state_digest(one) == state_digest(two)
 
@@ -274,5 +251,5 @@ def test_a_checkpoint_restores_on_another_mesh(tmp_path):
     wide = make_state(1, devices=2)
     checkpoints = Checkpoints(tmp_path, keep=9)
     found = checkpoints.restore_newest(like(wide))
-    assert found.carry.y.sharding == wide.carry.y.sharding
+    assert found.carry.state.y.sharding == wide.carry.state.y.sharding
     chex.assert_trees_all_equal(jax.device_get(found), jax.device_get(wide))

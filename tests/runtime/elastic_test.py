@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import train
 from tests.helpers.runs import digest, smoke_config
-from tests.helpers.tiny import tiny_config, tiny_optim
+from tests.helpers.states import small_recipe
+from trm_jax.commands import train
 from trm_jax.errors import ConfigError
-from trm_jax.model.model import TRM
 from trm_jax.runtime import cli
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.manifest import leaf_digests
@@ -29,20 +28,14 @@ from trm_jax.training.step import init_train_state
 
 MESHES = [(1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (8, 1), (4, 2), (2, 4), (1, 8)]
 TABLES = {"sharded": TABLE_UNIT, "whole": 5}
-NETWORKS = {  # bfloat16: some leaves have two bytes
-    "attention": ("attention", "swiglu") * 2,
-    "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),
-}
 EIGHT = jax.device_count() >= 8
 on_eight = pytest.mark.skipif(not EIGHT, reason="eight_devices_test.py starts these")
 
 
 @cache
 def like(network, table, mesh):
-    config = tiny_config(
-        layers=NETWORKS[network], num_puzzles=TABLES[table], dtype="bfloat16"
-    )
-    init = partial(init_train_state, TRM(config), tiny_optim(), batch_size=16)
+    recipe = small_recipe(network, TABLES[table])
+    init = partial(init_train_state, recipe, batch_size=16)
     shapes = jax.eval_shape(init, jax.random.key(0))
     return jax.tree.map(
         lambda s, h: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=h),
@@ -77,7 +70,7 @@ def shardings(tree):
 
 @on_eight
 @pytest.mark.parametrize(
-    ("network", "table"), [("attention", "sharded"), ("mamba2_mlp_t", "whole")]
+    ("network", "table"), [("attention", "sharded"), ("mamba2_attn", "whole")]
 )
 def test_all_pairs_of_meshes(network, table, tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=len(MESHES))

@@ -104,7 +104,7 @@ BATCHES = """
 import hashlib, sys
 from absl import flags
 from jax.experimental import multihost_utils
-from data_pipeline import loader, sources
+from data_pipeline import loader, tasks
 from tests.helpers.runs import smoke_config
 from trm_jax.runtime import cli
 from trm_jax.runtime import processes
@@ -113,7 +113,7 @@ def main():
     cli.join_processes()
     from trm_jax.training.sharding import make_mesh, own_rows, put_batch
     config = smoke_config(batch_size=8)
-    data, mesh = sources.load(**config.data), make_mesh(0)
+    data, mesh = tasks.load(config.data.to_dict()), make_mesh(0)
     load = loader.TrainLoader(
         data.train, batch_size=8, seed=0, variants=data.train_variants,
         rows=own_rows(mesh, 8),

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from data_pipeline import tasks
 from tests.helpers.faulty_runs import (
     NOWHERE,
     ROWS,
@@ -50,13 +51,14 @@ def test_a_halt_leaves_what_replays_the_fault(tmp_path, run):
 
 
 def test_unknown_policies_are_refused():
+    sizes = tasks.spec_of(smoke_config().to_dict()["data"]).sizes
     for key in ("on_non_finite", "on_save_error"):
         config = smoke_config().to_dict()
         config["train"][key] = "rollback"
         with pytest.raises(
             ConfigError, match=f"train.{key} = 'rollback'; expected one of"
         ):
-            build(config, {"vocab_size": 6, "num_cells": 16, "num_puzzles": 1})
+            build(config, sizes)
 
 
 def test_the_policy_may_change_when_a_run_resumes(tmp_path, run):
@@ -70,8 +72,8 @@ def test_the_policy_may_change_when_a_run_resumes(tmp_path, run):
 
 
 FAULTY = """
-import train
 from data_pipeline import loader
+from trm_jax.commands import train
 class Loader(loader.TrainLoader):
     def __call__(self, k):
         batch = super().__call__(k)
@@ -79,7 +81,7 @@ class Loader(loader.TrainLoader):
             batch["puzzle_id"][:] = 10**6
         return batch
 loader.TrainLoader = Loader
-train.cli.run(train.main, "", user_errors=())
+train.run()
 """
 
 
@@ -90,7 +92,7 @@ def test_two_processes_go_around_a_fault_as_one(tmp_path, policy):
     settings = {f"train.{k}": config.train[k] for k in ("log_every", "eval_every")}
     settings |= {"train.steps": STEPS, "train.batch_size": ROWS, "eval.batch_size": 8}
     settings |= {"train.checkpoint_every": 5, "train.on_non_finite": policy}
-    settings |= {"data.train_puzzles": 12, "model.max_supervision_steps": 1}
+    settings |= {"data.train_puzzles": 12, "halting.max_supervision_steps": 1}
     flags = as_flags("configs/smoke.py", **settings)
     line = [sys.executable, "-c", FAULTY, f"--workdir={tmp_path / 'run'}", *flags]
     with ProcessGroup(line, 2, tmp_path / "logs") as group:

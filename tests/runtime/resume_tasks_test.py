@@ -3,27 +3,19 @@
 
 import pytest
 
-import train
-from configs import arc_small, maze_small
+from configs import arc_small, default, maze_small
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, digest, metric_lines, smoke_config
+from trm_jax.commands import train
 from trm_jax.runtime import cli
 
 STEPS = 8  # saved after 3 and 6, evaluated after 4
 MIXERS = ("attention", "mlp_t", "mamba2_attn")
-TINY = {
-    "d_model": 16,
-    "num_heads": 2,
-    "swiglu_width": 32,
-    "token_mlp_width": 16,
-    "head_dim": 8,
-    "d_state": 8,
-    "chunk_size": 16,
-    "prefix_len": 1,
-    "h_cycles": 1,
-    "l_cycles": 1,
-    "max_supervision_steps": 3,
-    "dtype": "float32",
+SIZES = {
+    "attention": {"num_heads": 2},
+    "swiglu": {"width": 32},
+    "token_mlp": {"width": 16},
+    "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16},
 }
 
 
@@ -33,12 +25,16 @@ def config_of(task, mixer):
             config = smoke_config(mixer).unlock()
         case "maze":
             config = maze_small.get_config(mixer)
-            config.data.update(side=5, min_moves=3, train_puzzles=12, test_puzzles=8)
+            config.data.update(train_puzzles=12, test_puzzles=8)
+            config.data.maze.update(side=5, min_moves=3)
         case "arc":
             config = arc_small.get_config(mixer)
             config.data.train = str(ROOT / "tests/data_pipeline/bad/arc_ok")
             config.data.update(test_puzzles=2, num_augmentations=3)
-    config.model.update(TINY)
+    config.model.update(d_model=16, prefix_len=1, dtype="float32")
+    default.set_sizes(config, **SIZES)
+    config.rule.trm.update(h_cycles=1, l_cycles=1)
+    config.halting.max_supervision_steps = 3
     config.eval.update(batch_size=8, max_puzzles=8, votes=1)
     config.train.update(batch_size=8, log_every=2, eval_every=4, checkpoint_every=3)
     config.train.steps = STEPS

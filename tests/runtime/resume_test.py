@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-import train
 from tests.helpers.runs import (
     as_flags,
     call,
@@ -17,6 +16,7 @@ from tests.helpers.runs import (
     metric_lines,
     smoke_config,
 )
+from trm_jax.commands import train
 from trm_jax.runtime import cli
 
 STEPS = 16

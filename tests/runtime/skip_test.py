@@ -19,8 +19,7 @@ from tests.helpers.faulty_runs import (
     runner,
 )
 from tests.helpers.runs import digest, metric_lines
-from tests.helpers.tiny import tiny_config, tiny_optim
-from trm_jax.model.model import TRM
+from tests.helpers.states import small_recipe
 from trm_jax.runtime import cli
 from trm_jax.runtime.non_finite import (
     MAX_SKIPS,
@@ -41,20 +40,13 @@ def run(monkeypatch):
 class Step:
     """A small network with a sharded puzzle table, and its step."""
 
-    def __init__(self, *, devices=1, micro_batches=1, skips=True, layers=None):
-        layers = layers or ("attention", "swiglu")
-        config = tiny_config(layers=layers, num_puzzles=TABLE_UNIT, h_cycles=2)
-        self.model, optim = TRM(config), tiny_optim(ema_ramp=True)
+    def __init__(self, *, devices=1, micro_batches=1, skips=True):
+        recipe = small_recipe(num_puzzles=TABLE_UNIT, dtype="float32")
+        self.config = recipe.model.config
         self.mesh = make_mesh(devices)
-        state = init_train_state(self.model, optim, jax.random.key(0), ROWS)
+        state = init_train_state(recipe, jax.random.key(0), ROWS)
         step = make_train_step(
-            self.model,
-            optim,
-            loss="stablemax",
-            seed=0,
-            micro_batches=micro_batches,
-            log_every=3,
-            skips=skips,
+            recipe, seed=0, micro_batches=micro_batches, log_every=3, skips=skips
         )
         self.state = jax.device_put(state, state_shardings(state, self.mesh))
         self.jitted = jit_train_step(
@@ -78,7 +70,7 @@ def spoilt(batch, how):
 @pytest.mark.parametrize(("devices", "micro_batches"), [(1, 1), (2, 1), (2, 2)])
 def test_a_skipped_step_changes_no_weight(make_batch, devices, micro_batches, how):
     step = Step(devices=devices, micro_batches=micro_batches)
-    batches = [make_batch(k, step.model.config, ROWS) for k in range(4)]
+    batches = [make_batch(k, step.config, ROWS) for k in range(4)]
     state, first = step(step.state, batches[0])
     state, before = step(state, batches[1])
     # All rows are about to be replaced, by ones that are spoilt.
@@ -112,7 +104,7 @@ def test_a_step_that_may_skip_is_otherwise_the_same(make_batch):
         step = Step(skips=skips)
         state = step.state
         for k in range(2):
-            state, after = step(state, make_batch(k, step.model.config, ROWS))
+            state, after = step(state, make_batch(k, step.config, ROWS))
         found.append(after)
     halting, skipping = found
     assert skipping.metrics["skipped"] == (0, 2)
@@ -124,7 +116,7 @@ def test_the_table_is_not_copied_to_skip(make_batch, devices):
     counts = []
     for skips in (False, True):
         step = Step(devices=devices, skips=skips)
-        batch = put_batch(make_batch(0, step.model.config, ROWS)._asdict(), step.mesh)
+        batch = put_batch(make_batch(0, step.config, ROWS)._asdict(), step.mesh)
         text = step.jitted.lower(step.state, batch).compile().as_text()
         shape = rf"f32\[{TABLE_UNIT // devices},\d+\]"
         counts.append(len(re.findall(rf"= {shape}\S* (?:copy|select)\(", text)))
@@ -165,7 +157,7 @@ def test_too_many_skips_in_a_row_end_the_run(tmp_path, run):
 
 
 def sums(skipped, count):
-    metrics = zero_metrics()
+    metrics = zero_metrics(())
     return metrics | {"skipped": (jnp.array(float(skipped)), jnp.array(float(count)))}
 
 
@@ -179,3 +171,13 @@ def test_a_step_is_counted_once_however_often_it_is_looked_at(tmp_path, caplog):
             guard.check(Seen(step, sums(skipped, count), ids))
         told.append(caplog.text.count("SKIPPED"))
     assert told == [1, 2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["cell_loss", "grad_norm"])
+def test_every_metric_is_watched(tmp_path, bad, name):
+    guard, ids = Guard(tmp_path, seed=0), jnp.zeros(ROWS, jnp.int32)
+    guard.check(Seen(3, sums(0, 1), ids))
+    metrics = sums(0, 2) | {name: (jnp.array(bad), jnp.array(2.0))}
+    with pytest.raises(NonFiniteError, match=f"{name} is .* at step 4"):
+        guard.check(Seen(4, metrics, ids))

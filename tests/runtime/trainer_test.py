@@ -11,17 +11,16 @@ import chex
 import jax.numpy as jnp
 import pytest
 
-import train
-from data_pipeline import sources
+from data_pipeline import tasks
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, as_flags, call, digest, metric_lines, smoke_config
+from trm_jax.commands import train
 from trm_jax.errors import CheckpointError, SaveError
 from trm_jax.runtime import background_save, cli, trainer
 from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
-from trm_jax.runtime.non_finite import NonFiniteError, check_finite
-from trm_jax.runtime.trainer import Cadence
+from trm_jax.runtime.non_finite import NonFiniteError
 from trm_jax.training.build import build
 
 # Weights overflow after a few updates; until then there is something good to keep.
@@ -29,7 +28,7 @@ EXPLODES = {"optim.lr": 1e30, "optim.warmup_steps": 0, "optim.weight_decay": 0.0
 
 
 def saved_states(folder, config):
-    built = build(config, sources.spec_of(**config["data"]).sizes)
+    built = build(config, tasks.spec_of(config["data"]).sizes)
     checkpoints = Checkpoints(folder, keep=99)
     steps = [int(p.name) for p in (folder / "checkpoints").iterdir()]
     return [checkpoints.restore_step(built.state_like, step) for step in sorted(steps)]
@@ -61,21 +60,6 @@ def test_the_command_names_step_and_metric_and_exits_1(tmp_path):
     assert "at step" in result.stderr
     assert "last good checkpoint is untouched" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_every_metric_is_watched(bad):
-    good = {"loss": (1.0, 1.0)}
-    check_finite(3, good)
-    with pytest.raises(NonFiniteError, match="cell_loss is .* at step 4"):
-        check_finite(4, good | {"cell_loss": (bad, 1.0)})
-
-
-def test_things_are_due_at_multiples_and_at_the_end():
-    cadence = Cadence(steps=10, log_every=3, eval_every=0, checkpoint_every=5)
-    due = [step for step in range(11) if cadence.due(step, 3)]
-    assert due == [3, 6, 9, 10]
-    assert [step for step in range(11) if cadence.due(step, 0)] == [10]
 
 
 class Disk:
@@ -216,10 +200,11 @@ def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, po
 
 def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
     failing = (
-        "import train, trm_jax.runtime.background_save as s\n"
+        "import trm_jax.runtime.background_save as s\n"
+        "from trm_jax.commands import train\n"
         "def full(*_): raise OSError(28, 'No space left on device', 'disk')\n"
         "s.BackgroundSave._commit = full\n"
-        "train.cli.run(train.main, '', user_errors=())"
+        "train.run()"
     )
     flags = as_flags("configs/smoke.py", **{"train.checkpoint_every": 10})
     result = subprocess.run(

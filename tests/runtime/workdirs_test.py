@@ -4,6 +4,7 @@
 import copy
 import json
 import random
+import subprocess
 
 import pytest
 
@@ -14,7 +15,10 @@ from trm_jax.runtime import workdir as workdirs
 from trm_jax.runtime.metric_writer import MetricWriter
 
 CONFIG = smoke.get_config().to_dict()
-DATASET = {"sizes": {"num_puzzles": 48, "num_cells": 16}, "train": {"sha256": "5fe1"}}
+DATASET = {
+    "sizes": {"num_puzzles": 48, "grid_shape": [4, 4]},
+    "train": {"sha256": "5fe1"},
+}
 STEPS = [5, 10, 15, 20]
 FILES = ["config.json", "dataset.json", "runs.jsonl", "metrics.jsonl"]
 OTHERS = {
@@ -26,7 +30,8 @@ OTHERS = {
     "model.layers": ("attention", "swiglu"),
     "optim.lr": 1e-3,
     "optim.ema_ramp": False,
-    "train.loss": "softmax",
+    "rule.name": "hrm",
+    "rule.trm.l_cycles": 3,
     "train.batch_size": 16,
 }
 ALLOWED = {
@@ -114,6 +119,45 @@ def test_other_data_is_refused_with_a_diff(folder):
     with pytest.raises(ConfigError, match=r"dataset.json(.|\n)*sha256: 5fe1 -> 5fe2"):
         workdirs.claim(folder, CONFIG, other)
     assert stored(folder, "dataset.json") == DATASET
+
+
+def test_a_workdir_of_an_older_version_is_refused_in_one_line(folder):
+    old = {"model": {"d_model": 64}, "train": {"on_non_finite": "halt"}}
+    (folder / "config.json").write_text(json.dumps(old))
+    for act in (
+        lambda: workdirs.claim(folder, CONFIG, DATASET),
+        lambda: workdirs.read_run(folder),
+    ):
+        with pytest.raises(ConfigError) as info:
+            act()
+        told = str(info.value)
+        assert told.startswith(f"{folder}/config.json: has no rule.name: written by")
+        assert "\n" not in told
+
+
+def git(folder, *args):
+    me = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    line = ["git", "-C", str(folder), *me, *args]
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_is_found_wherever_git_keeps_it(tmp_path):
+    folder, tree = tmp_path / "checkout", tmp_path / "tree"
+    assert workdirs._git_commit(tmp_path) is None
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    assert workdirs._git_commit(folder) is None
+    git(folder, "commit", "-q", "--allow-empty", "-m", "one")
+    commit = git(folder, "rev-parse", "HEAD")
+    git(folder, "worktree", "add", "-q", "-b", "feature/x", str(tree))
+    for where in (folder, tree):
+        assert workdirs._git_commit(where) == commit
+    git(folder, "pack-refs", "--all")
+    for where in (folder, tree):
+        assert workdirs._git_commit(where) == commit
+    git(tree, "checkout", "-q", "--detach")
+    assert workdirs._git_commit(tree) == commit
 
 
 def flips(data, count):

@@ -28,8 +28,8 @@ from trm_jax.training.step import init_train_state, jit_train_step, make_train_s
 
 ROWS = 16
 NETWORKS = {
-    "attention": ("attention", "swiglu") * 2,
-    "mlp_t": ("token_mlp", "swiglu") * 2,
+    "attention": ("attention", "swiglu"),
+    "mlp_t": ("token_mlp", "swiglu"),
     "mamba2_attn": ("mamba2", "mamba2", "attention", "swiglu"),
     "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),
 }

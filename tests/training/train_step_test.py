@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -16,13 +16,14 @@ from trm_jax.training.step import init_train_state, jit_train_step, make_train_s
 ROWS = 8
 
 
-def setup(model, *, devices=1, micro_batches=1, seed=0, log_every=2, **optim):
-    """(initial state on the mesh, compiled step, mesh)."""
-    optim = tiny_optim(**optim)
+@cache
+def programs(model, x64, devices, micro_batches, seed, log_every, optim):
+    """(init, compiled step, mesh); `x64` tells programs of both widths apart."""
+    optim = tiny_optim(**dict(optim))
     mesh = make_mesh(devices)
     init = partial(init_train_state, model, optim, batch_size=ROWS)
-    state = jax.jit(init)(jax.random.key(seed))
-    state = jax.device_put(state, state_shardings(state, mesh))
+    state = jax.eval_shape(init, jax.random.key(seed))
+    sharded_init = jax.jit(init, out_shardings=state_shardings(state, mesh))
     step = make_train_step(
         model,
         optim,
@@ -32,7 +33,14 @@ def setup(model, *, devices=1, micro_batches=1, seed=0, log_every=2, **optim):
         log_every=log_every,
     )
     compiled = jit_train_step(step, state, mesh, micro_batches=micro_batches)
-    return state, compiled, mesh
+    return sharded_init, compiled, mesh
+
+
+def setup(model, *, devices=1, micro_batches=1, seed=0, log_every=2, **optim):
+    """(initial state on the mesh, compiled step, mesh)."""
+    settings = devices, micro_batches, seed, log_every, tuple(optim.items())
+    init, step, mesh = programs(model, jax.enable_x64.value, *settings)
+    return init(jax.random.key(seed)), step, mesh
 
 
 def run(model, make_batch, num_steps=1, **kwargs):
@@ -72,7 +80,7 @@ CASES = [(mixer, how) for mixer in ("attention", "token_mlp") for how in IN_PART
 CASES.append(("mamba2", IN_PARTS[2]))
 
 
-@pytest.mark.parametrize(("mixer", "how"), CASES)
+@pytest.mark.parametrize(("mixer", "how"), [("attention", IN_PARTS[2])])
 def test_one_step_in_parts_has_the_same_loss_and_gradients(model, make_batch, how):
     whole, parts = run(model, make_batch), run(model, make_batch, **how)
     chex.assert_trees_all_close(parts.metrics, whole.metrics, atol=1e-5, rtol=1e-5)
@@ -87,7 +95,7 @@ def test_one_step_in_parts_has_the_same_loss_and_gradients(model, make_batch, ho
 def test_one_step_in_parts_is_exact_in_float64(mixer, make_batch, how):
     # Without float32 round-off, which the recursion amplifies, nothing is left.
     with jax.enable_x64(True):
-        model = TRM(tiny_config(layers=(mixer, "swiglu") * 2, dtype="float64"))
+        model = TRM(tiny_config(layers=(mixer, "swiglu"), dtype="float64"))
         whole, parts = run(model, make_batch), run(model, make_batch, **how)
         assert whole.carry.y.dtype == jnp.float64
         # Softmax inside attention stays float32.
@@ -168,7 +176,7 @@ def test_ema_trails_the_parameters_and_constants_stay(model, make_batch):
 
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 def test_bfloat16_trains_float32_weights(make_batch, mixer, remat):
-    layers = (mixer, "swiglu") * 2
+    layers = (mixer, "swiglu")
     model = TRM(tiny_config(layers=layers, dtype="bfloat16", remat=remat))
     state = run(model, make_batch, 3)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {

@@ -7,9 +7,11 @@ Reads the metrics.jsonl of each workdir.
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from trm_jax.errors import ConfigError
 
 PANELS = (
     ("loss", ("train/loss",)),
@@ -19,9 +21,16 @@ PANELS = (
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of one run, in order of steps; a last line cut by a kill is left."""
-    text = (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8")
-    lines, _, _ = text.rpartition("\n")
+    """The records of one run, in order of steps.
+
+    A line that the run is still writing is left out. Raises ConfigError where there is
+    no file of metrics.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    try:
+        lines, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     return [json.loads(line) for line in lines.splitlines()]
 
 
@@ -63,10 +72,24 @@ def plot_curves(
     plt.close(figure)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.plots")
+def figure_parser(module: str) -> argparse.ArgumentParser:
+    """A parser of `python -m trm_jax.inspect.<module> OUT.png WORKDIR...`."""
+    parser = argparse.ArgumentParser(prog=f"python -m trm_jax.inspect.{module}")
     parser.add_argument("out")
     parser.add_argument("workdir", nargs="+")
-    parser.add_argument("--givens", type=float, help="share of cells that are given")
-    args = parser.parse_args()
-    plot_curves(args.workdir, args.out, givens=args.givens)
+    return parser
+
+
+def draw(figure: Callable[..., None], parser: argparse.ArgumentParser) -> None:
+    """Draw what the command line asks for; a ConfigError ends in one line, code 2."""
+    args = vars(parser.parse_args())
+    try:
+        figure(args.pop("workdir"), args.pop("out"), **args)
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    of_curves = figure_parser("plots")
+    of_curves.add_argument("--givens", type=float, help="share of cells that are given")
+    draw(plot_curves, of_curves)

@@ -8,7 +8,6 @@ pass@K over training steps, and selection against coverage at the last step; the
 column compares the runs.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trm_jax.errors import ConfigError
-from trm_jax.inspect.plots import read_metrics
+from trm_jax.inspect.plots import draw, figure_parser, read_metrics
 from trm_jax.runtime.workdir import read_json
 
 OUTCOMES = (  # of a test input, by the rank of its right answer
@@ -188,11 +187,4 @@ def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.vote_plots")
-    parser.add_argument("out")
-    parser.add_argument("workdir", nargs="+")
-    args = parser.parse_args()
-    try:
-        plot_votes(args.workdir, args.out)
-    except ConfigError as error:
-        parser.error(str(error))
+    draw(plot_votes, figure_parser("vote_plots"))

@@ -8,10 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from trm_jax.errors import ConfigError
 from trm_jax.rules.base import Rule
 from trm_jax.rules.trm import TRM
-from trm_jax.settings import knob, read
+from trm_jax.settings import choose, knob, read
 
 RULES: dict[str, type[Any]] = {"trm": TRM}
 
@@ -27,7 +26,4 @@ def make_rule(section: Mapping[str, Any]) -> Rule:
     """The rule that config.rule names, with its own section. Raises ConfigError."""
     own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
     name = read(RuleSettings, own, "rule").name
-    if name not in RULES:
-        names = ", ".join(RULES)
-        raise ConfigError(f"rule.name = {name!r}; expected one of {names}")
-    return read(RULES[name], section[name], f"rule.{name}")
+    return read(choose(RULES, name, "rule.name"), section[name], f"rule.{name}")

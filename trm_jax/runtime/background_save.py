@@ -46,7 +46,7 @@ class OrbaxPath(type(epath.Path())):  # type: ignore[misc]
 class BackgroundSave(threading.Thread):
     """Writes a state into a draft and commits it; `error` is final once it has ended.
 
-    The state may be donated once the constructor returns: it is on the host by then.
+    Once the constructor returns, the state is on the host and may be donated.
     """
 
     def __init__(
@@ -62,9 +62,8 @@ class BackgroundSave(threading.Thread):
         self.start()
 
     def _start_writing(self, state: TrainState) -> None:
-        chunks = ocp.SaveArgs(chunk_byte_size=_CHUNK)
-        save_args = jax.tree.map(lambda _: chunks, state)
-        args = ocp.args.StandardSave(state, save_args=save_args)
+        chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state)
+        args = ocp.args.StandardSave(state, save_args=chunks)
         folder = OrbaxPath(self._draft / STATE)
         self._writes += asyncio.run(self._handler.async_save(folder, args=args)) or []
 

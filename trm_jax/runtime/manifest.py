@@ -27,14 +27,13 @@ class DamagedError(Exception):
 def begin(state: TrainState) -> Callable[[], str]:
     """Start the digests on the devices; the function returned gives the manifest.
 
-    The arrays may be donated in between: it waits for digests alone.
+    The arrays may be donated in between: the function waits only for the digests.
     """
     step, leaves = int(state.step), _describe(state)
     sums = _digest_words(jax.tree.leaves(state))
 
     def text() -> str:
-        digests = zip(leaves.values(), _as_hex(sums), strict=True)
-        for leaf, digest in digests:
+        for leaf, digest in zip(leaves.values(), _as_hex(sums), strict=True):
             leaf["digest"] = digest
         body = {"format": FORMAT, "step": step, "leaves": leaves}
         return json.dumps(body | {"checksum": _checksum(body)})

@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,17 @@ log = logging.getLogger(__name__)
 class MetricWriter:
     """Appends records; after a restore at `step`, drops those of later steps.
 
-    A last line without its newline is the trace of a kill and is dropped as well: its
-    step has not been saved, so the run will write it again. Of several processes all
-    read and the first writes.
+    A last line without its newline was cut by a kill and is dropped as well: its step
+    has not been saved, so the run writes it again. Only process 0 writes.
 
     Raises CheckpointError where the file is damaged or cannot be written at the start,
-    SaveError where it cannot later: what is missing is written by the next call.
+    SaveError where it cannot later: the next call writes what is missing.
     """
 
     def __init__(self, workdir: str | Path, *, step: int) -> None:
         self._path = Path(workdir) / "metrics.jsonl"
         self.last_step = -1
-        self._pending = b""
-        kept = b""
+        self._pending = kept = b""
         *lines, _ = read_bytes(self._path, CheckpointError).split(b"\n")
         steps = [self._step_of(line, i) for i, line in enumerate(lines, start=1)]
         for i, (line, line_step) in enumerate(zip(lines, steps, strict=True)):
@@ -60,50 +57,40 @@ class MetricWriter:
         if processes.is_first():
             self._pending += json.dumps(record).encode() + b"\n"
             self._flush()
-            with self._without_events_on_error():
-                self._add_events(record)
+            self._add_events(record)
 
     def sync(self) -> None:
         """Force the lines to disk: done before their step is saved."""
         if processes.is_first():
-            self._flush()
-            with self._save_errors():
-                os.fsync(self._file.fileno())
+            self._flush(force=True)
 
     def close(self) -> None:
         """Close the files."""
         if processes.is_first():
             self._file.close()
-            with self._without_events_on_error():
-                if self._events:
+            if self._events:
+                with contextlib.suppress(OSError):
                     self._events.close()
 
-    def _flush(self) -> None:
-        with self._save_errors():
-            while self._pending:  # a line may be cut by a full disk
-                self._pending = self._pending[self._file.write(self._pending) :]
-
-    @contextlib.contextmanager
-    def _save_errors(self) -> Iterator[None]:
+    def _flush(self, *, force: bool = False) -> None:
         try:
-            yield
+            while self._pending:  # a full disk may cut a line
+                self._pending = self._pending[self._file.write(self._pending) :]
+            if force:
+                os.fsync(self._file.fileno())
         except OSError as error:
             reason = f"{self._path} cannot be written: {error.strerror}"
             raise SaveError(reason) from error
 
     def _add_events(self, record: dict[str, Any]) -> None:
-        if self._events:
+        if not self._events:
+            return
+        try:
             for name, value in record.items():
                 if isinstance(value, int | float) and name != "step":
                     self._events.add_scalar(name, value, record["step"])
             self._events.flush()
-
-    @contextlib.contextmanager
-    def _without_events_on_error(self) -> Iterator[None]:
-        """Their writer does not recover: its thread ends, and its queue fills up."""
-        try:
-            yield
-        except OSError as error:
+        except OSError as error:  # this writer does not recover: its thread has ended
             self._events = None
             log.warning("no more TensorBoard events: %s", error)
 

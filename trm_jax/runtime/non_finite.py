@@ -73,19 +73,17 @@ class Guard:
         self._skipped = skipped
         was_skipped = skipped > before
         self._in_a_row = self._in_a_row + 1 if was_skipped else 0
-        try:
-            check_finite(seen.step, metrics)
-        except NonFiniteError as error:
-            path = self._dump(seen, metrics)
-            raise NonFiniteError(f"{error} (to replay: {path})") from None
-        if was_skipped:
-            path = self._dump(seen, metrics)
-            what = f"loss or gradient is not finite at step {seen.step}"
-            if self._in_a_row > MAX_SKIPS:
-                raise NonFiniteError(
-                    f"{what}, after {MAX_SKIPS} skipped in a row (to replay: {path})"
-                )
-            log.warning("%s: SKIPPED (to replay: %s)", what, path)
+        bad = [f"{k} is {v}" for k, (v, _) in metrics.items() if not math.isfinite(v)]
+        if not bad and not was_skipped:
+            return
+        what = f"{(bad or ['loss or gradient is not finite'])[0]} at step {seen.step}"
+        replay = f"(to replay: {self._dump(seen, metrics)})"
+        if bad:
+            raise NonFiniteError(f"{what} {replay}")
+        if self._in_a_row > MAX_SKIPS:
+            limit = f"after {MAX_SKIPS} skipped in a row"
+            raise NonFiniteError(f"{what}, {limit} {replay}")
+        log.warning("%s: SKIPPED %s", what, replay)
 
     def _dump(self, seen: Seen, metrics: OnHost) -> Path:
         """Write what replays the step; a full disk costs only the dump."""
@@ -110,13 +108,6 @@ class Guard:
                 log.warning("%s was not written: %s", path, error)
         processes.barrier(f"dump of step {seen.step}")
         return path
-
-
-def check_finite(step: int, metrics: OnHost) -> None:
-    """Raise NonFiniteError if a metric of the step is NaN or infinite."""
-    for name, (total, _) in metrics.items():
-        if not math.isfinite(total):
-            raise NonFiniteError(f"{name} is {total} at step {step}")
 
 
 def _in_json(value: float) -> float | str:

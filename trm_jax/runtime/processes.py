@@ -144,8 +144,7 @@ def crash() -> NoReturn:
     process as well while it waits here, and the exit code says that it may resume.
     """
     traceback.print_exc()
-    if _client is not None:
-        time.sleep(2 * HEARTBEAT_S)
+    time.sleep(2 * HEARTBEAT_S)
     leave(EXIT_FAILED)
 
 
@@ -178,14 +177,14 @@ def barrier(phase: str, timeout_s: float = MEET_S) -> None:
         ) from error
 
 
-def all_true(ok: bool, phase: str, timeout_s: float = MEET_S) -> bool:
+def all_true(ok: bool, phase: str) -> bool:
     """Whether `ok` on every process: the same answer on each. Blocks like `barrier`."""
     if _client is None:
         return ok
     _calls[phase] += 1
     key = f"trm_jax/false/{phase}/{_calls[phase]}"
     _client.key_value_increment(key, int(not ok))
-    barrier(phase, timeout_s)
+    barrier(phase)
     return _client.key_value_increment(key, 0) == 0
 
 

@@ -45,12 +45,10 @@ class ProgressBar:
         self._last = now
         start, first = self._start
         rate = (done - first) / max(now - start, 1e-9)
-        filled = WIDTH * done // max(total, 1)
+        bar = ("#" * (WIDTH * done // max(total, 1))).ljust(WIDTH, ".")
         left = clock_time((total - done) / rate) if rate else "?"
-        bar = "#" * filled + "." * (WIDTH - filled)
-        text = f"[{bar}] {done}/{total} {unit}  {rate:.1f}/s  ETA {left}"
-        self._drawn = True
-        self._write(f"\r\033[K{text}")
+        self._write(f"\r\033[K[{bar}] {done}/{total} {unit}  {rate:.1f}/s  ETA {left}")
+        self._drawn = self.live
 
     def clear(self) -> None:
         """Remove the line and forget the rate; the next update starts anew."""
@@ -68,11 +66,18 @@ class ProgressBar:
             self._stream.write(text)
             self._stream.flush()
         except OSError:  # the terminal has gone; the run need not
-            self.live = self._drawn = False
+            self.live = False
 
     def handler(self) -> logging.Handler:
         """A handler that writes log lines above the bar."""
-        return _AboveBar(self, self._stream)
+        handler = logging.StreamHandler(self._stream)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(self._is_shown)
+        return handler
+
+    def _is_shown(self, _: logging.LogRecord) -> bool:
+        self.make_way()
+        return True
 
 
 class RowProgress:
@@ -96,14 +101,3 @@ class RowProgress:
         """Rows per second of this process; None where nothing was left to do."""
         passed = max(time.monotonic() - self._started, 1e-9)
         return (done - self._start) / passed if done > self._start else None
-
-
-class _AboveBar(logging.StreamHandler):
-    def __init__(self, bar: ProgressBar, stream: io.TextIOBase) -> None:
-        super().__init__(stream)
-        self._bar = bar
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._bar.make_way()
-        super().emit(record)

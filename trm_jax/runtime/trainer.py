@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
 from trm_jax.runtime.non_finite import Guard, Seen
 from trm_jax.runtime.progress import clock_time
+from trm_jax.training.config import Train
 from trm_jax.training.metrics import mean_metrics
 from trm_jax.types import Batch, TrainState
 
@@ -29,25 +30,6 @@ class Stopped(Exception):
     """The run was asked to stop. Raised by `run` once the state has been saved."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cadence:
-    """How many steps in all, and between two log lines, evaluations and saves."""
-
-    steps: int
-    log_every: int
-    eval_every: int  # 0: only at the end
-    checkpoint_every: int
-
-    @classmethod
-    def from_section(cls, train: Mapping[str, Any]) -> "Cadence":
-        """From config.train, which holds more."""
-        return cls(**{f.name: train[f.name] for f in dataclasses.fields(cls)})
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether something done every `every` steps is due after `step`."""
-        return step == self.steps or bool(every and step and step % every == 0)
-
-
 @dataclasses.dataclass(kw_only=True)
 class Trainer:
     """The loop over built objects; see `run`."""
@@ -58,9 +40,8 @@ class Trainer:
     checkpoints: Checkpoints
     writer: MetricWriter
     guard: Guard
-    cadence: Cadence
+    settings: Train
     schedule: optax.Schedule
-    on_save_error: str = "stop"
     before_save: Callable[[], None] = lambda: None
     # All processes must call this equally often. The loop does: its calls depend only
     # on the step and on earlier answers, and an evaluation calls it once a batch.
@@ -79,7 +60,7 @@ class Trainer:
           NonFiniteError: a loss or gradient sum is not finite; nothing was saved.
           SaveError: a save failed, and it was the last or on_save_error is "stop".
         """
-        first, last = int(state.step), self.cadence.steps
+        first, last = int(state.step), self.settings.steps
         self._restart_clock(first)
         self.guard.start(state)
         with closing(self.writer):
@@ -96,10 +77,15 @@ class Trainer:
             self.writer.sync()
         return state
 
+    def _due(self, step: int, every: int) -> bool:
+        """Whether something done every `every` steps (0: at the end) is due."""
+        return step == self.settings.steps or bool(every and step and step % every == 0)
+
     def _anything_due(self, step: int) -> bool:
-        c = self.cadence
-        every = (c.log_every, c.eval_every, c.checkpoint_every)
-        return any(c.due(step, e) for e in every)
+        due, every = partial(self._due, step), self.settings
+        return (
+            due(every.log_every) or due(every.eval_every) or due(every.checkpoint_every)
+        )
 
     def _after_step(self, step: int, state: TrainState) -> None:
         """Log, evaluate and save as far as they are due; stop if asked to."""
@@ -109,8 +95,8 @@ class Trainer:
             if record:
                 line = {"step": step} | record
                 self._tolerate(lambda: self.writer.write(line))
-        stop, last = self.stop_requested(), self.cadence.steps
-        if stop or self.cadence.due(step, self.cadence.checkpoint_every):
+        stop, last = self.stop_requested(), self.settings.steps
+        if stop or self._due(step, self.settings.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
         # The last step is always logged: no line means that its evaluation was cut.
         if stop and (step < last or self.writer.last_step < step):
@@ -131,16 +117,16 @@ class Trainer:
         try:
             act()
         except SaveError as error:
-            if self.on_save_error == "stop":
+            if self.settings.on_save_error == "stop":
                 raise
             log.warning("SAVE FAILED, going on: %s", error)
 
     def _record(self, step: int, state: TrainState) -> dict[str, Any]:
         """The line of this step; empty if a stop cuts its evaluation short."""
         record: dict[str, Any] = {}
-        if self.cadence.due(step, self.cadence.log_every):
+        if self._due(step, self.settings.log_every):
             record |= self._log_line(step, state)
-        if self.cadence.due(step, self.cadence.eval_every):
+        if self._due(step, self.settings.eval_every):
             try:
                 record |= self._evaluate(step, state)
             except Stopped:
@@ -148,29 +134,19 @@ class Trainer:
         return record
 
     def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:
-        means = mean_metrics(state.metrics)
+        means, last = mean_metrics(state.metrics), self.settings.steps
         start, first = self._clock
         # Unknown where a resumed run only writes the line that was cut off.
         rate = (step - first) / max(time.monotonic() - start, 1e-9) or math.nan
-        shown = (
-            f"{name} {value:.4f}"
-            for name in ("loss", "cell_accuracy", "exact_accuracy")
-            if (value := means[name]) is not None
-        )
-        eta = (self.cadence.steps - step) / rate
-        log.info(
-            "step %d/%d  %s  %.2f steps/s  ETA %s",
-            step,
-            self.cadence.steps,
-            "  ".join(shown),
-            rate,
-            clock_time(eta),
-        )
+        names = ("loss", "cell_accuracy", "exact_accuracy")
+        shown = [f"{n} {means[n]:.4f}" for n in names if means[n] is not None]
+        eta = clock_time((last - step) / rate)
+        line = "step %d/%d  %s  %.2f steps/s  ETA %s"
+        log.info(line, step, last, "  ".join(shown), rate, eta)
         self._restart_clock(step)
-        learning_rate = float(self.schedule(step))
         record = {f"train/{name}": value for name, value in means.items()}
         known_rate = None if math.isnan(rate) else round(rate, 4)
-        return record | {"lr": learning_rate, "steps_per_s": known_rate}
+        return record | {"lr": float(self.schedule(step)), "steps_per_s": known_rate}
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
         scores = self.evaluate(state, self._raise_if_stopped)

@@ -41,7 +41,7 @@ _VERSIONED = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "
 def claim(
     workdir: str | Path, config: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> None:
-    """Record config and data in a new workdir, or check that they are the same.
+    """Record config and data in a folder without any, or check that they are the same.
 
     Process 0 does so. Raises ConfigError, with a diff, where another config, other data
     or another version of this project were used, or where the record of them is lost.
@@ -49,27 +49,24 @@ def claim(
     if not processes.is_first():
         return
     folder = Path(workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: {error.strerror}") from error
     records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
     results = _results(folder)
     for name, (new, may_change) in records.items():
         path = folder / name
-        if results and not path.exists():
+        if path.exists():
+            old = read_json(path)
+            if name == "config.json":
+                _check_version(path, old)
+            lines = _diff(old, new, may_change)
+            if lines:
+                raise ConfigError(
+                    f"{path}: this workdir belongs to another run. Use a new --workdir "
+                    "or undo these differences:\n  " + "\n  ".join(lines)
+                )
+        elif results:
             raise ConfigError(
                 f"{path}: not found, but {results[0]} is there: so nobody knows what "
                 f"was trained. Restore {name} from a backup, or use a new --workdir."
-            )
-        old = read_json(path) if path.exists() else None
-        if old is not None and name == "config.json":
-            _check_version(path, old)
-        lines = [] if old is None else _diff(old, new, may_change)
-        if lines:
-            raise ConfigError(
-                f"{path}: this workdir belongs to another run. Use a new --workdir "
-                "or undo these differences:\n  " + "\n  ".join(lines)
             )
     for name, (new, _) in records.items():
         write_whole(folder / name, json.dumps(new, indent=2) + "\n", ConfigError)

@@ -10,7 +10,7 @@ from trm_jax.model.config import ModelSettings
 from trm_jax.model.sublayers import SUBLAYERS, operator
 from trm_jax.rules import RULES, RuleSettings
 from trm_jax.rules.halting import Halting
-from trm_jax.settings import defaults, knob, read, unknown_key
+from trm_jax.settings import choose, defaults, knob, read, unknown_key
 from trm_jax.training.optim import OPTIMIZERS, OptimSettings
 
 
@@ -140,6 +140,8 @@ def read_run(config: Mapping[str, Any]) -> RunSettings:
 def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raise ConfigError for a change in a section that the run does not read."""
     layers = config["model"]["layers"]
+    choose(RULES, config["rule"]["name"], "rule.name")
+    choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
     used = {
         "model": {operator(name).section for name in layers},
         "rule": _rules_in_use(config["rule"]),

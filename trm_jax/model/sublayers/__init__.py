@@ -5,11 +5,11 @@ A new operator is one file here, with a class and its settings, and one entry in
 `SUBLAYERS`.
 """
 
-from trm_jax.errors import ConfigError
 from trm_jax.model.sublayers.attention import Attention
 from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.model.sublayers.mamba2 import Mamba2, Mamba2Backward, Mamba2Both
 from trm_jax.model.sublayers.swiglu import SwiGlu, TokenMlp
+from trm_jax.settings import choose
 
 SUBLAYERS: dict[str, type[Sublayer]] = {
     "attention": Attention,
@@ -23,9 +23,4 @@ SUBLAYERS: dict[str, type[Sublayer]] = {
 
 def operator(name: str) -> type[Sublayer]:
     """The operator called `name`. Raises ConfigError for an unknown name."""
-    if name not in SUBLAYERS:
-        raise ConfigError(
-            f"model.layers: unknown sublayer {name!r}; "
-            f"expected one of {', '.join(SUBLAYERS)}"
-        )
-    return SUBLAYERS[name]
+    return choose(SUBLAYERS, name, "a name in model.layers")

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from trm_jax.errors import ConfigError
-from trm_jax.settings import knob, read
+from trm_jax.settings import choose, knob, read
 from trm_jax.training.optim.adam_atan2 import AdamAtan2
 from trm_jax.training.optim.base import Mask, Optimizer, make_schedule
 from trm_jax.types import Params
@@ -60,9 +59,6 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
     """
     own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
     s = read(OptimSettings, own, "optim")
-    if s.name not in OPTIMIZERS:
-        names = ", ".join(OPTIMIZERS)
-        raise ConfigError(f"optim.name = {s.name!r}; expected one of {names}")
     shaped = partial(
         make_schedule,
         warmup_steps=s.warmup_steps,
@@ -71,7 +67,8 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
         decay_start=s.decay_start,
     )
     schedule = shaped(s.lr)
-    chosen: Optimizer = read(OPTIMIZERS[s.name], section[s.name], f"optim.{s.name}")
+    kind = choose(OPTIMIZERS, s.name, "optim.name")
+    chosen: Optimizer = read(kind, section[s.name], f"optim.{s.name}")
     optimizer = chosen.build(schedule, s.weight_decay, decayed)
     return Optim(optimizer, schedule, shaped(s.table_lr), s)
 

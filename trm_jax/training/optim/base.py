@@ -2,7 +2,7 @@
 """What every optimiser is given, and the learning-rate schedule."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import optax
@@ -14,6 +14,7 @@ Scalar = Float[Array, ""] | float
 Mask = Callable[[Params], Any]  # parameters -> a tree of booleans
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """A frozen dataclass of knobs: config.optim.<name>."""
 
