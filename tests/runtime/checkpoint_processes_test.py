@@ -14,12 +14,12 @@ from trm_jax.runtime.manifest import state_digest
 SCRIPT = """
 import functools, os, resource, sys, time
 import tests.conftest
-from trm_jax.runtime import cli
+from trm_jax.commands import shell
 from trm_jax.runtime import processes
-cli.define_process_flags()
+shell.define_process_flags()
 
 def main():
-    cli.join_processes()
+    shell.join_processes()
     import jax
     import jax.numpy as jnp
     from tests.helpers.states import init_fn, like
@@ -96,7 +96,7 @@ def main():
     print("done")
     return 0
 
-cli.run(main, "", user_errors=())
+shell.run(main, "", user_errors=())
 """
 
 
