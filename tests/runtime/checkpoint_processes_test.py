@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.process_group import ProcessGroup
 from tests.helpers.states import like, make_state
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.digest import state_digest
 
 SCRIPT = """
 import functools, os, resource, sys, time
@@ -25,7 +25,7 @@ def main():
     from tests.helpers.states import init_fn, like
     from trm_jax.runtime.checkpoint import Checkpoints, SaveError
     from trm_jax.errors import CheckpointError
-    from trm_jax.runtime.manifest import state_digest
+    from trm_jax.training.digest import state_digest
     from trm_jax.training.sharding import make_mesh, state_shardings
 
     folder, first = os.environ["FOLDER"], processes.is_first()

@@ -17,7 +17,7 @@ from trm_jax.commands import train
 from trm_jax.errors import ConfigError
 from trm_jax.runtime import stop_signal
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import leaf_digests
+from trm_jax.training.digest import leaf_digests
 from trm_jax.training.sharding import (
     TABLE_UNIT,
     make_mesh,

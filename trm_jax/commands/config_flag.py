@@ -16,8 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from trm_jax.commands import shell
 from trm_jax.errors import ConfigError
-from trm_jax.runtime.workdir import flatten
-from trm_jax.settings import unknown_key
+from trm_jax.settings import flatten, unknown_key
 
 # Where the keys of format 1 are now.
 MOVED = {

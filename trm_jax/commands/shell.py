@@ -5,6 +5,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any, NoReturn, cast
 
 from absl import flags
 
+from trm_jax.commands.progress import ProgressBar
 from trm_jax.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -22,9 +24,9 @@ from trm_jax.errors import (
     SaveError,
 )
 from trm_jax.runtime import processes
-from trm_jax.runtime.progress import ProgressBar
 
 BAR = ProgressBar()
+_ADDRESS = re.compile(r"(?:\[[\da-fA-F:.%]+\]|[\w-]+(?:\.[\w-]+)*\.?):(\d{1,5})")
 _HELP = {"--help", "-h", "-help", "--helpfull"}
 
 
@@ -130,6 +132,7 @@ def join_processes(values: flags.FlagValues) -> None:
         return
     if given != [None] * 3 and values.distributed:
         raise ConfigError("--distributed finds --" + ", --".join(names) + " by itself")
+    _check_process_flags(*given)
     processes.initialize(*given)
     # All flags but those above; the value of --config holds its overrides.
     shared = [n for n in values if n not in (*names, "distributed") and "." not in n]
@@ -142,6 +145,26 @@ def join_processes(values: flags.FlagValues) -> None:
             for handler in logger.handlers:
                 handler.setFormatter(formatter)
         BAR.live = False
+
+
+def _check_process_flags(*given: str | int | None) -> None:
+    """Raise ConfigError if the three flags do not fit, unless all are None."""
+    if given == (None, None, None):
+        return
+    coordinator, num_processes, process_id = given
+    if None in given:
+        raise ConfigError(
+            "--coordinator, --num_processes and --process_id belong together: "
+            "give all three, or only --distributed"
+        )
+    found = _ADDRESS.fullmatch(str(coordinator))
+    if not found or not 0 < int(found[1]) < 2**16:
+        raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT")
+    if not 0 <= int(process_id or 0) < int(num_processes or 0):
+        raise ConfigError(
+            f"--process_id={process_id}: expected 0 <= process_id < num_processes "
+            f"= {num_processes}"
+        )
 
 
 def set_precision(dtype: str) -> None:

@@ -95,7 +95,9 @@ def train(
     from trm_jax.runtime.trainer import Stopped
 
     try:
-        api.train(config.to_dict(), workdir, stop_requested=stop, bar=shell.BAR)
+        api.train(
+            config.to_dict(), workdir, stop_requested=stop, progress=shell.BAR.update
+        )
     except Stopped as stopped:
         log.info("%s", stopped)
         return EXIT_STOPPED
