@@ -42,14 +42,14 @@ SIZES = {"vocab_size": 6, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
 UNUSED = {name: {"halt_kernel[1]", "halt_bias[1]"} for name in ("trm", "loop")}
 
 
-def tiny(rule, **sections):
+def tiny(name, /, **sections):
     """The config of a tiny model with this rule; `sections` edit it further."""
     config = default.get_config()
     config.data.update(source="generator", train_puzzles=12, test_puzzles=8)
     config.data.sudoku.update(box_rows=2, box_cols=2, clues=(5, 8))
     config.model.update(d_model=16, prefix_len=1, dtype="float32", layers=("swiglu",))
     config.model.swiglu.width = 24
-    config.rule.name = rule
+    config.rule.name = name
     config.halting.max_supervision_steps = 3
     config.optim.update(lr=1e-3, table_lr=1e-2, warmup_steps=2)
     config.train.update(steps=6, batch_size=ROWS, log_every=2, eval_every=0)
