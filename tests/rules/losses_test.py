@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,13 +8,16 @@ import pytest
 
 from tests.helpers.golden_trm import GOLDEN
 from trm_jax.errors import ConfigError
-from trm_jax.rules.losses import cross_entropy, log_stablemax, row_losses
-from trm_jax.types import Batch, StepOutput
+from trm_jax.rules import make_rule
+from trm_jax.rules.losses import LOSSES, cross_entropy, log_stablemax, row_losses
+from trm_jax.rules.trm import TRM
+from trm_jax.settings import defaults
+from trm_jax.types import Batch
 
 golden = np.load(GOLDEN / "losses.npz")
 
 
-@pytest.mark.parametrize("loss", ["stablemax", "softmax"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_cross_entropy_matches_the_published_one(loss):
     labels = golden["labels"]
     found = cross_entropy(
@@ -56,42 +61,74 @@ def test_stablemax_gradient_is_finite_and_right_where_branches_meet(dtype):
     np.testing.assert_allclose(np.asarray(grad, np.float64), expected, rtol=tolerance)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_label_smoothing_gives_all_tokens_a_share(loss):
+    logits, labels = jnp.asarray(golden["logits"]), jnp.asarray(golden["labels"])
+    smooth = partial(cross_entropy, logits, loss=loss, label_smoothing=0.2)
+    plain = partial(cross_entropy, logits, loss=loss)
+    labels = jnp.maximum(labels, 0)
+    tokens = range(logits.shape[-1])
+    everywhere = jnp.stack([plain(jnp.full_like(labels, v)) for v in tokens]).mean(0)
+    expected = 0.8 * plain(labels) + 0.2 * everywhere
+    np.testing.assert_allclose(smooth(labels), expected, rtol=1e-5)
+
+
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(ConfigError, match="stablemax, softmax"):
-        cross_entropy(jnp.zeros((1, 3)), jnp.zeros(1, jnp.int32), loss="hinge")
+    section = {"name": "trm", "trm": defaults(TRM) | {"cell_loss": "hinge"}}
+    with pytest.raises(
+        ConfigError, match="rule.trm.cell_loss = 'hinge'; .* stablemax, softmax"
+    ):
+        make_rule(section)
 
 
 def make_rows(mask):
+    """Random logits and q_halt of such rows, and the rows."""
     rng = np.random.default_rng(0)
     b, m = mask.shape
-    output = StepOutput(
-        jnp.asarray(rng.normal(size=(b, m, 5)).astype(np.float32)),
-        jnp.asarray(rng.normal(size=b).astype(np.float32)),
-    )
+    logits = jnp.asarray(rng.normal(size=(b, m, 5)).astype(np.float32))
+    q_halt = jnp.asarray(rng.normal(size=b).astype(np.float32))
     labels = jnp.asarray(rng.integers(0, 5, (b, m)).astype(np.int32))
     ids, weight = jnp.zeros(b, jnp.int32), jnp.ones(b)
-    return output, Batch(labels, labels, jnp.asarray(mask), ids, weight)
+    return (logits, q_halt), Batch(labels, labels, jnp.asarray(mask), ids, weight)
+
+
+def losses(output, batch, **changes):
+    choices = {"loss": "stablemax", "label_smoothing": 0.0, "halt_weight": 0.5}
+    return row_losses(*output, batch, **choices | changes)
 
 
 def test_a_row_without_labels_has_no_cell_loss_and_no_nan():
     output, batch = make_rows(np.array([[True] * 4, [False] * 4]))
 
     def total(output):
-        return row_losses(output, batch, loss="stablemax").total.sum()
+        return losses(output, batch).total.sum()
 
-    rows = row_losses(output, batch, loss="stablemax")
+    rows = losses(output, batch)
     assert rows.cell_loss[1] == 0
     assert rows.cell_loss[0] > 0
     assert rows.all_right[1]
     assert not rows.has_labels[1]
     grads = jax.grad(total)(output)
     assert all(jnp.isfinite(g).all() for g in grads)
-    np.testing.assert_array_equal(grads.logits[1], 0)
+    np.testing.assert_array_equal(grads[0][1], 0)
 
 
 def test_cells_without_a_label_count_for_nothing():
     output, batch = make_rows(np.array([[True, True, False, False]]))
     changed = batch._replace(labels=batch.labels.at[0, 2:].add(1) % 5)
-    a, b = (row_losses(output, x, loss="softmax") for x in (batch, changed))
+    a, b = (losses(output, x, loss="softmax") for x in (batch, changed))
     np.testing.assert_array_equal(a.total, b.total)
     np.testing.assert_array_equal(a.cells_right, b.cells_right)
+
+
+def test_the_total_weighs_a_halting_loss_whose_target_is_that_all_is_right():
+    output, batch = make_rows(np.array([[True] * 4] * 2))
+    right = batch._replace(labels=output[0].argmax(-1).astype(jnp.int32))
+    for rows, is_right in ((batch, 0.0), (right, 1.0)):
+        found = losses(output, rows, halt_weight=0.3)
+        np.testing.assert_array_equal(found.all_right, is_right)
+        q = np.asarray(output[1], np.float64)
+        expected = np.log1p(np.exp(q)) - is_right * q
+        np.testing.assert_allclose(found.halt_loss, expected, rtol=1e-5)
+        total = found.cell_loss + 0.3 * found.halt_loss
+        np.testing.assert_allclose(found.total, total, rtol=1e-6)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-from functools import partial
+"""States follow the paper's loops, and gradients stop where they should."""
+
+import dataclasses
+from typing import Any
 
 import chex
 import jax
@@ -7,9 +10,108 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.tiny import tiny_config
-from trm_jax.model.model import TRM, init_variables
-from trm_jax.rules.recursion import deep_recursion, latent_recursion
+from tests.rules import judge
+from trm_jax.model.model import BoundModel, init_params
+from trm_jax.rules.base import Clock
+from trm_jax.rules.recursion import frozen, iterate, repeat
+from trm_jax.rules.trm import TRM, TRMState
+from trm_jax.training.supervision import bind
+from trm_jax.types import Batch
+
+TIMES = 4
+each_grad_times = pytest.mark.parametrize("grad_times", [0, 1, 2, TIMES])
+
+
+def weigh(weights, state, i):
+    """An iteration with a weight of its own."""
+    return jnp.tanh(weights[i] * state)
+
+
+@each_grad_times
+def test_only_the_last_iterations_carry_gradients(grad_times):
+    weights, start = jnp.linspace(0.5, 1.5, TIMES), jnp.array([0.3, -0.7])
+
+    def loss(weights, start):
+        end, _ = iterate(weigh, weights, start, times=TIMES, grad_times=grad_times)
+        return end.sum()
+
+    def last_ones(weights):
+        state = start
+        for i in range(TIMES):
+            state = weigh(
+                weights if i >= TIMES - grad_times else frozen(weights), state, i
+            )
+        return state.sum()
+
+    value, grads = jax.value_and_grad(loss, argnums=(0, 1))(weights, start)
+    expected, wanted = jax.value_and_grad(last_ones)(weights)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(grads[0], wanted, rtol=1e-6)
+    assert ((grads[0] != 0) == (np.arange(TIMES) >= TIMES - grad_times)).all()
+    np.testing.assert_array_equal(grads[1], 0)  # none crosses the start
+
+
+@each_grad_times
+def test_keep_stacks_every_iteration(grad_times):
+    weights, state = jnp.linspace(0.5, 1.5, TIMES), jnp.array([0.3, -0.7])
+
+    def keep(state):
+        return {"twice": 2 * state}
+
+    args = {"times": TIMES, "grad_times": grad_times}
+    end, kept = iterate(weigh, weights, state, keep=keep, **args)
+    plain, nothing = iterate(weigh, weights, state, **args)
+    assert nothing is None
+    np.testing.assert_array_equal(end, plain)
+    each = []
+    for i in range(TIMES):
+        state = weigh(weights, state, i)
+        each.append(keep(state))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    chex.assert_trees_all_close(kept, stacked, rtol=1e-6)
+    np.testing.assert_array_equal(kept["twice"][-1], 2 * end)
+
+
+@pytest.mark.parametrize("unroll", [1, 2, 7])
+def test_repeat_applies_a_function_with_gradients_and_keeps_every_state(unroll):
+    def end(state):
+        return repeat(jnp.sin, state, 3, lambda s: s, unroll=unroll)
+
+    def by_hand(state):
+        return jnp.sin(jnp.sin(jnp.sin(state)))
+
+    start = jnp.float32(0.3)
+    state, kept = end(start)
+    np.testing.assert_allclose(state, by_hand(start), rtol=1e-6)
+    np.testing.assert_allclose(kept[0], jnp.sin(start), rtol=1e-6)
+    np.testing.assert_array_equal(kept[-1], state)
+    grad = jax.grad(lambda s: end(s)[0])(start)
+    np.testing.assert_allclose(grad, jax.grad(by_hand)(start), rtol=1e-6)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Toy(BoundModel):
+    """A model whose network is a function of `params`, and whose question is given."""
+
+    module: Any = dataclasses.field(metadata={"static": True})
+
+    def net(self, hidden):
+        return self.module(self.params, hidden)
+
+    def embed(self, inputs):
+        return inputs
+
+    def predict(self, y):
+        return y, y[:, 0]
+
+
+def deep_recursion(net, params, x, y, z, **settings):
+    """One supervision step of TRM with such a network: y, z."""
+    rows = Batch(x, None, None, None, None)
+    model, clock = Toy(params, None, None, net), Clock(None, 1, None)
+    args = model, rows, TRMState(y, z), jax.random.split(jax.random.key(0), 2), clock
+    return TRM(**settings).step(*args)[0]
 
 
 def toy_net(w, h):
@@ -31,7 +133,7 @@ def test_states_follow_the_papers_loops(toy):
             z = toy_net(w, x + y + z)
         y = toy_net(w, y + z)
     found = deep_recursion(toy_net, w, x, y0, z0, h_cycles=3, l_cycles=4)
-    chex.assert_trees_all_close(found, (y, z), atol=1e-6)
+    chex.assert_trees_all_close(found, TRMState(y, z), atol=1e-6)
 
 
 def counting_net(weights, h):
@@ -65,7 +167,7 @@ def test_only_the_last_h_cycle_has_gradients():
 
     def loss(weights, x, y, z):
         args = (counting_net, weights, x, y, z)
-        return deep_recursion(*args, h_cycles=3, l_cycles=2)[0][..., 0].sum()
+        return deep_recursion(*args, h_cycles=3, l_cycles=2).y[..., 0].sum()
 
     x = jnp.zeros_like(start).at[..., 0].set(0.7)
     grads = jax.grad(loss, argnums=(0, 1, 2, 3))(weights, x, start, start)
@@ -81,53 +183,57 @@ def test_gradients_are_those_of_the_last_cycle_alone(toy):
     y, z = deep_recursion(toy_net, w, x, y0, z0, h_cycles=2, l_cycles=2)
 
     def whole(w, x):
-        return deep_recursion(toy_net, w, x, y0, z0, h_cycles=3, l_cycles=2)[0].sum()
+        return deep_recursion(toy_net, w, x, y0, z0, h_cycles=3, l_cycles=2).y.sum()
 
     def last(w, x):
-        return latent_recursion(partial(toy_net, w), x, y, z, l_cycles=2)[0].sum()
+        inner = z
+        for _ in range(2):
+            inner = toy_net(w, x + y + inner)
+        return toy_net(w, y + inner).sum()
 
     expected = jax.grad(last, argnums=(0, 1))(w, x)
     found = jax.grad(whole, argnums=(0, 1))(w, x)
     chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_one_h_cycle_carries_gradients_to_its_start(toy):
+def test_the_state_that_comes_in_is_data_even_before_a_single_cycle(toy):
     w, x, y, z = toy
 
-    def loss(z):
-        args = (toy_net, jax.lax.stop_gradient(w), x, y, z)
-        return deep_recursion(*args, h_cycles=1, l_cycles=2)[0].sum()
+    def loss(y, z):
+        return deep_recursion(toy_net, w, x, y, z, h_cycles=1, l_cycles=2).y.sum()
 
-    # The boundary stop stands before the only cycle: the carry is data.
-    np.testing.assert_array_equal(jax.grad(loss)(z), 0.0)
+    for grad in jax.grad(loss, argnums=(0, 1))(y, z):
+        np.testing.assert_array_equal(grad, 0.0)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_remat_changes_no_gradient(toy, remat):
-    w, x, y, z = toy
+    w, *states = toy
 
     def loss(w, remat):
-        args = (toy_net, w, x, y, z)
-        return deep_recursion(*args, h_cycles=2, l_cycles=3, remat=remat)[0].sum()
+        settings = {"h_cycles": 2, "l_cycles": 3, "remat": remat}
+        return deep_recursion(toy_net, w, *states, **settings).y.sum()
 
     expected = jax.grad(loss)(w, "none")
     np.testing.assert_allclose(jax.grad(loss)(w, remat), expected, rtol=1e-6)
 
 
 def compiled_gradient(mixer, h_cycles, remat="none", dtype="float32"):
-    """(number of jaxpr equations, bytes of temporaries) of one gradient."""
-    config = tiny_config(layers=(mixer, "swiglu"), dtype=dtype)
-    model = TRM(config)
-    params, _ = init_variables(model, jax.random.key(0))
-    state = jnp.ones((4, config.seq_len, config.d_model), dtype)
-
-    def net_fn(params, h):
-        return model.apply({"params": params}, h, method="refine")
+    """(lines of the jaxpr, bytes of temporaries) of the gradient of one step."""
+    network = {"layers": (mixer, "swiglu"), "d_model": 32, "dtype": dtype}
+    sizes = {"attention": {"num_heads": 2}, "token_mlp": {"width": 24}}
+    cycles = {"h_cycles": h_cycles, "l_cycles": 2, "remat": remat}
+    model = network | {mixer: sizes[mixer], "swiglu": {"width": 48}}
+    recipe = judge.recipe_of(judge.tiny("trm", model=model, rule={"trm": cycles}))
+    rule, module = recipe.rule, recipe.model
+    params = init_params(module, None, jax.random.key(0))
+    state = TRMState(*jnp.ones((2, 4, module.config.seq_len, 32), dtype))
+    rows = jax.tree.map(jnp.asarray, judge.make_rows(0, 4))
+    keys, clock = jax.random.split(jax.random.key(0), 4), Clock(rows.puzzle_id, 3, None)
 
     def loss(params):
-        args = (net_fn, params, state, state, state)
-        kwargs = {"h_cycles": h_cycles, "l_cycles": 2, "remat": remat}
-        return deep_recursion(*args, **kwargs)[0].sum()
+        model = bind(rule, module, params, {}, jnp.ones((4, 32)))
+        return rule.step(model, rows, state, keys, clock)[0].y.sum()
 
     grad = jax.jit(jax.grad(loss))
     lines = str(jax.make_jaxpr(grad)(params)).count("\n")
@@ -135,12 +241,14 @@ def compiled_gradient(mixer, h_cycles, remat="none", dtype="float32"):
     return lines, memory.temp_size_in_bytes
 
 
+@pytest.mark.parametrize("mixer", ["attention", "token_mlp"])
 def test_program_and_memory_do_not_grow_with_h_cycles(mixer):
     short, long = compiled_gradient(mixer, 3), compiled_gradient(mixer, 24)
     assert long[0] == short[0]
     assert long[1] <= 1.02 * short[1]
 
 
+@pytest.mark.parametrize("mixer", ["attention", "token_mlp"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_remat_saves_memory_and_dots_keeps_the_products(mixer, dtype):
     none, dots, full = (

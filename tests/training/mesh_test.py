@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.tiny import tiny_built
 from trm_jax.evaluation.evaluate import make_eval_step
-from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.digest import state_digest
 from trm_jax.training.sharding import (
     TABLE_UNIT,
     make_mesh,

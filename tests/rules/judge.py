@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every rule must do, whatever recurs: a tiny model, its steps, and its draws."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import default
+from trm_jax.evaluation.evaluate import (
+    evaluate,
+    joined,
+    make_eval_step,
+    stepper,
+    take_rows,
+)
+from trm_jax.rules import RULES
+from trm_jax.rules.losses import row_losses
+from trm_jax.training.build import build, make_recipe
+from trm_jax.training.config import read_run
+from trm_jax.training.sharding import (
+    in_mesh,
+    make_mesh,
+    put_batch,
+    put_rows,
+    puzzle_vectors,
+)
+from trm_jax.training.supervision import (
+    bind,
+    init_carry,
+    refill,
+    row_keys,
+    supervision_step,
+)
+from trm_jax.types import Batch, StepOutput
+
+ROWS = 8
+SIZES = {"vocab_size": 6, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
+# Outputs without a gradient, as PARAMETER[COLUMN]: these rules have no continue logit.
+UNUSED = {name: {"halt_kernel[1]", "halt_bias[1]"} for name in ("trm", "loop")}
+
+
+def tiny(name, /, **sections):
+    """The config of a tiny model with this rule; `sections` edit it further."""
+    config = default.get_config()
+    config.data.update(source="generator", train_puzzles=12, test_puzzles=8)
+    config.data.sudoku.update(box_rows=2, box_cols=2, clues=(5, 8))
+    config.model.update(d_model=16, prefix_len=1, dtype="float32", layers=("swiglu",))
+    config.model.swiglu.width = 24
+    config.rule.name = name
+    config.halting.max_supervision_steps = 3
+    config.optim.update(lr=1e-3, table_lr=1e-2, warmup_steps=2)
+    config.train.update(steps=6, batch_size=ROWS, log_every=2, eval_every=0)
+    config.train.checkpoint_every = 100  # a run saves its last step anyway
+    config.eval.batch_size = ROWS
+    config.mesh.data = 1
+    for section, changes in sections.items():
+        config[section].update(changes)
+    return config.to_dict()
+
+
+def make_rows(seed, count=ROWS):
+    """A batch of random rows; the last has no label."""
+    rng = np.random.default_rng(seed)
+    shape = (count, 16)
+    mask = rng.random(shape) < 0.8
+    mask[-1] = False
+    return Batch(
+        inputs=rng.integers(1, SIZES["vocab_size"], shape).astype(np.int32),
+        labels=rng.integers(1, SIZES["vocab_size"], shape).astype(np.int32),
+        label_mask=mask,
+        puzzle_id=rng.integers(0, SIZES["num_puzzles"], count).astype(np.int32),
+        weight=np.ones(count, np.float32),
+    )
+
+
+def take(batch, rows):
+    return jax.tree.map(lambda a: a[rows], batch)
+
+
+def on_device(batch):
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def recipe_of(config):
+    return make_recipe(config, SIZES, read_run(config))
+
+
+class Begun(NamedTuple):
+    """A recipe with fresh weights, and a carry that has been worked on once."""
+
+    recipe: Any
+    state: Any  # of training
+    keys: Any
+    carry: Any
+
+
+@cache
+def begun(rule):
+    """Rows in their second step, so that their state is not only a start."""
+    recipe = recipe_of(tiny(rule))
+    state = on_device(first_state(rule))
+    # Halting logits are 0 at first; so are the gradients behind them.
+    kernel = jax.random.normal(jax.random.key(1), state.params["halt_kernel"].shape)
+    state.params["halt_kernel"] = 0.1 * kernel
+    keys = row_keys(jax.random.key(2), jnp.arange(ROWS))
+    state = state._replace(puzzle_table=state.puzzle_table + 0.1)
+    world = Begun(recipe, state, keys, None)
+    world = world._replace(carry=first_carry(world))
+    carry, _ = jax.jit(lambda: one_step(world, world.carry))()
+    # Half of the rows are done: in the next step they begin a second puzzle.
+    carry = carry._replace(halted=jnp.arange(ROWS) % 2 == 0)
+    return world._replace(carry=refill(carry, on_device(make_rows(1))))
+
+
+def first_carry(world):
+    """The carry of rows that begin."""
+    recipe, weights = world.recipe, (world.state.params, world.state.constants)
+    return refill(
+        init_carry(recipe.rule, recipe.model, weights, ROWS), on_device(make_rows(0))
+    )
+
+
+def vectors_of(world, carry=None):
+    ids = (carry or world.carry).batch.puzzle_id
+    return puzzle_vectors(world.state.puzzle_table, ids)
+
+
+def one_step(world, carry, weights=None, keep=None):
+    """A training step of supervision: the next carry, and the rule's outputs."""
+    recipe, state = world.recipe, world.state
+    params, vectors = weights or (state.params, vectors_of(world, carry))
+    model = bind(recipe.rule, recipe.model, params, state.constants, vectors)
+    return supervision_step(
+        recipe.rule,
+        model,
+        carry,
+        world.keys,
+        jnp.zeros(ROWS, jnp.int32),
+        jnp.zeros((), jnp.int32),
+        max_steps=3,
+        training=True,
+        keep=keep,
+    )
+
+
+def total_loss(world, params, vectors, first):
+    """Of one step, as a function of all that could carry gradients."""
+    carry = world.carry._replace(state=first)
+    _, outputs = one_step(world, carry, (params, vectors))
+    return world.recipe.rule.loss(outputs, carry.batch).total.sum()
+
+
+def silent_outputs(grads):
+    """Every slice along the last axis of a parameter whose gradient is all zero."""
+    silent = set()
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        used = np.asarray(grad != 0).reshape(-1, grad.shape[-1]).any(0)
+        silent |= {f"{name}[{i}]" for i in np.flatnonzero(~used)}
+    return silent
+
+
+@cache
+def first_state(rule):
+    """Of training, on the host."""
+    return jax.device_get(build(tiny(rule), SIZES).init())
+
+
+def trained(config, batches):
+    """The states after each of these batches, from the weights of the seed."""
+    built = build(config, SIZES)
+    like = first_state(config["rule"]["name"])
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, built.state_like)
+    state, states = jax.device_put(like, shardings), []
+    for batch in batches:
+        state = built.train_step(state, put_batch(batch._asdict(), built.mesh))
+        states.append(jax.device_get(state))
+    return states
+
+
+def evaluated(world, parts):
+    """All rows in the order of their numbers, from parts: (batch, numbers) each."""
+    state, mesh = world.state, make_mesh(1)
+    weights = state.params, state.constants, state.puzzle_table
+    step = make_eval_step(world.recipe, mesh, num_steps=2)
+    batches = [(batch._asdict(), numbers) for batch, numbers in parts]
+    output = joined(list(evaluate(step, weights, batches, mesh)))
+    return take_rows(output, np.argsort(np.concatenate([n for _, n in parts])))
+
+
+class DrawState(NamedTuple):
+    """What a row has drawn: its start, and the bits of its key in the last step."""
+
+    first: Any
+    key: Any
+
+
+class Draws:
+    """Mixed into a rule: rows draw as ever, compute nothing, and want to halt."""
+
+    metrics = ()
+
+    def start(self, model, rows, keys, *, training):
+        first = super().start(model, rows, keys, training=training)
+        return DrawState(first, jnp.zeros((len(keys), 2), jnp.uint32))
+
+    def step(self, model, rows, state, keys, clock, keep=None):
+        state = state._replace(key=jax.random.key_data(keys))
+        return state, model.predict(model.embed(rows.inputs))
+
+    infer = step
+
+    def loss(self, outputs, rows):
+        choices = {"loss": "softmax", "label_smoothing": 0.0, "halt_weight": 1.0}
+        return row_losses(outputs[0], outputs[1][:, 0], rows, **choices)
+
+    def answer(self, outputs):
+        wants_halt = jnp.ones(len(outputs[1]), bool)
+        return StepOutput(outputs[0], outputs[1][:, 0], wants_halt)
+
+
+def register_draws(rule, patch):
+    """The name under which the rule is registered with Draws mixed in."""
+    name = f"draws of {rule}"
+    patch.setitem(RULES, name, type("Draws", (Draws, RULES[rule]), {}))
+    return name
+
+
+def drawn_in_evaluation(config, parts, num_steps):
+    """The states after `num_steps`, in the order of the row numbers."""
+    recipe = recipe_of(config)
+    mesh = make_mesh(config["mesh"]["data"])
+
+    def states(weights, batch, numbers):
+        carry, step = stepper(recipe, weights, batch, numbers, num_steps, seed=0)
+        for _ in range(num_steps):
+            carry, _ = step(carry)
+        return carry.state
+
+    state = first_state(config["rule"]["name"])
+    weights = state.params, state.constants, state.puzzle_table
+    found, jitted = [], jax.jit(in_mesh(states, mesh))
+    for batch, numbers in parts:
+        put = put_batch(batch._asdict(), mesh), put_rows(numbers, mesh)
+        found.append(jax.device_get(jitted(weights, *put)))
+    order = np.argsort(np.concatenate([numbers for _, numbers in parts]))
+    return jax.tree.map(lambda *a: np.concatenate(a)[order], *found)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judge of rules: all that are registered, and the two of the tests."""
+
+import json
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.rules.loop import Loop
+from tests.helpers.rules.pair import Pair
+from tests.rules import judge
+from tests.rules.judge import ROWS, begun, make_rows, one_step, take, tiny
+from trm_jax import api
+from trm_jax.rules import RULES
+from trm_jax.training.cost import step_flops
+from trm_jax.training.digest import state_digest
+
+OWN = {"loop": Loop, "pair": Pair}
+
+
+@pytest.fixture(scope="module", params=[*RULES, *OWN])
+def rule(request):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, kind in OWN.items():
+            patch.setitem(RULES, name, kind)
+        yield request.param
+    begun.cache_clear()
+    judge.first_state.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_state_leaves_are_batch_first_and_keep_shape_and_dtype(rule, dtype):
+    recipe = judge.recipe_of(tiny(rule, model={"dtype": dtype}))
+    world = begun(rule)._replace(recipe=recipe)
+    carry = judge.first_carry(world)
+    after, _ = jax.eval_shape(lambda: one_step(world, carry))
+    chex.assert_trees_all_equal_shapes_and_dtypes(carry, after)
+    leaves = jax.tree.leaves(carry.state)
+    assert leaves
+    assert all(leaf.shape[0] == ROWS for leaf in leaves)
+
+
+def test_losses_and_gradients_are_finite_and_reach_every_parameter(rule):
+    world = begun(rule)
+    args = world.state.params, judge.vectors_of(world), world.carry.state
+    loss = jax.value_and_grad(judge.total_loss, argnums=(1, 2, 3))
+    value, (grads, vectors, first) = jax.jit(lambda *a: loss(world, *a))(*args)
+    assert np.isfinite(value)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, vectors)))
+    assert judge.silent_outputs(grads) == judge.UNUSED.get(rule, set())
+    assert (vectors != 0).any(-1)[world.carry.halted].all()
+    # The state that comes in is data: this step's loss does not train the last one.
+    chex.assert_trees_all_equal(first, jax.tree.map(jnp.zeros_like, first))
+
+
+def test_keeping_changes_no_bit_and_ends_with_the_state(rule):
+    world = begun(rule)
+    plain = jax.jit(lambda: one_step(world, world.carry))()
+    carry, outputs = jax.jit(
+        lambda: one_step(world, world.carry, keep=lambda state: state)
+    )()
+    assert jax.tree.leaves(plain[1].kept) == []
+    chex.assert_trees_all_equal(outputs._replace(kept=plain[1].kept), plain[1])
+    chex.assert_trees_all_equal(carry, plain[0])
+    lengths = {len(leaf) for leaf in jax.tree.leaves(outputs.kept)}
+    assert len(lengths) == 1
+    assert lengths.pop() > 1
+    last = jax.tree.map(lambda leaf: leaf[-1], outputs.kept)
+    chex.assert_trees_all_equal(last, carry.state)
+
+
+def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(rule, tmp_path):
+    config = tiny(rule, train={"checkpoint_every": 3})
+    whole = state_digest(api.train(config, tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    resumed = api.train(config, tmp_path)
+    assert int(resumed.step) == 6
+    assert state_digest(resumed) == whole
+    runs = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert [json.loads(run)["from_step"] for run in runs] == [0, 3]
+
+
+SPLITS = {
+    "two devices": {"mesh": {"data": 2}},
+    "shared weights, two parts": {"mesh": {"fsdp": 2}, "train": {"micro_batches": 2}},
+}
+
+
+def test_a_step_is_the_same_on_two_devices_and_in_parts(rule):
+    batches = [make_rows(0), make_rows(1)]
+    expected = judge.trained(tiny(rule), batches)[-1]
+    for changes in SPLITS.values():
+        found = judge.trained(tiny(rule, **changes), batches)[-1]
+        for part in ("carry", "metrics", "params", "puzzle_table"):
+            ours, theirs = getattr(found, part), getattr(expected, part)
+            chex.assert_trees_all_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_draws_the_same_on_two_devices_and_in_parts(rule, monkeypatch):
+    name = judge.register_draws(rule, monkeypatch)
+    still = {"optim": {"lr": 0.0, "table_lr": 0.0}, "halting": {"explore_rate": 0.5}}
+    batches = [make_rows(seed) for seed in range(4)]
+
+    def carries(**changes):
+        states = judge.trained(tiny(name, **still, **changes), batches)
+        return [state.carry for state in states]
+
+    expected = carries()
+    keys = np.concatenate([carry.state.key for carry in expected])
+    assert len(np.unique(keys, axis=0)) == 4 * ROWS
+    halted = np.stack([carry.halted for carry in expected])
+    assert (halted != halted[:, :1]).any()
+    for changes in SPLITS.values():
+        chex.assert_trees_all_equal(carries(**changes), expected)
+
+
+def split_rows():
+    """The same rows: at once, in another order, in two parts with padding."""
+    batch, numbers = make_rows(3), np.arange(ROWS, dtype=np.int32)
+    order = np.random.default_rng(0).permutation(ROWS)
+    parts = [np.arange(0, 4), np.arange(4, 8)]
+    return {
+        "at once": [(batch, numbers)],
+        "in another order": [(take(batch, order), numbers[order])],
+        "in two parts": [(take(batch, part), numbers[part]) for part in parts],
+    }
+
+
+def test_evaluation_does_not_depend_on_batches_or_order(rule):
+    world, (whole, *others) = begun(rule), split_rows().values()
+    expected = judge.evaluated(world, whole)
+    for parts in others:
+        found = judge.evaluated(world, parts)
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_draws_by_row_number_only(rule, monkeypatch):
+    name = judge.register_draws(rule, monkeypatch)
+    whole, *others = split_rows().values()
+    expected = judge.drawn_in_evaluation(tiny(name), whole, 2)
+    assert len(np.unique(expected.key, axis=0)) == ROWS
+    before = judge.drawn_in_evaluation(tiny(name), whole, 1)
+    assert (before.key != expected.key).any(-1).all()
+    for parts in (whole, *others):
+        for devices in (1, 2):
+            config = tiny(name, mesh={"data": devices})
+            found = judge.drawn_in_evaluation(config, parts, 2)
+            chex.assert_trees_all_equal(found, expected)
+
+
+def test_evaluation_does_not_see_labels(rule):
+    world, ((batch, numbers),) = begun(rule), split_rows()["at once"]
+    other = batch._replace(labels=batch.labels % 5 + 1)
+    seen = judge.evaluated(world, [(batch, numbers)])
+    found = judge.evaluated(world, [(other, numbers)])
+    assert (found.cell_loss != seen.cell_loss).any()
+    np.testing.assert_array_equal(found.predictions, seen.predictions)
+    np.testing.assert_array_equal(found.q_halt, seen.q_halt)
+
+
+def test_its_cost_is_counted_without_rematerialisation(rule):
+    config = tiny(rule)
+    cost = step_flops(judge.recipe_of(config), ROWS)
+    assert cost > 0
+    if "remat" in config["rule"][rule]:
+        config["rule"][rule]["remat"] = "full"
+        assert step_flops(judge.recipe_of(config), ROWS) == cost
