@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every fault that a run should survive, tried: one table.
+"""Try every fault that a run should survive, and print one table.
 
 python benchmarks/faults.py [--only R2 R4 ...] [--kills=100] [--workers=2]
                             [--out=benchmarks/results]
 
-R1 to R14: the tests of each, the slow ones too; a test is one fault, or one place of
-it. R2-soak kills short runs with -9 at random moments from their start on, --kills
-times in all, and compares their ends with the unbroken run's. Writes the rows, each
-with date, device and versions, into <out>/faults.json beside those of other faults;
-exit code 1 if a fault was not survived.
+R1 to R14 run the tests of each fault, slow ones included; a test is one fault, or one
+place of it. R2-soak kills short runs with -9 at random moments, --kills times in all,
+and compares how they end with the end of the unbroken run. Every row is written with
+date, device and versions to <out>/faults.json, beside the rows that are there already.
+The exit code is 1 if a fault was not survived.
 """
 
 import argparse
@@ -37,7 +37,7 @@ HEADER = "| | fault | tried | survived | skipped | steps lost | seconds |"
 
 
 class Fault(NamedTuple):
-    """What is tried, and which tests try it: files, and words of their names."""
+    """What is tried, and which tests try it: files, and words in the tests' names."""
 
     title: str
     files: tuple[str, ...]
@@ -46,29 +46,45 @@ class Fault(NamedTuple):
 
 
 MATRIX = {
-    "R1": Fault("stopped at any step, resumed", ("resume", "resume_tasks"), "not kill"),
-    "R2": Fault("kill -9", ("resume",), "kill"),
-    "R3": Fault("SIGTERM, SIGINT", ("cli",), "signal"),
-    "R4": Fault("damaged files of a checkpoint", ("checkpoint_faults", "checkpoint")),
+    "R1": Fault(
+        "stopped at any step, resumed",
+        ("runtime/resume", "runtime/resume_tasks"),
+        "not kill",
+    ),
+    "R2": Fault("kill -9", ("runtime/resume",), "kill"),
+    "R3": Fault("SIGTERM, SIGINT", ("commands/cli",), "signal"),
+    "R4": Fault(
+        "damaged files of a checkpoint",
+        ("runtime/checkpoint_faults", "runtime/checkpoint"),
+    ),
     "R5": Fault("other hosts, any step: the same batch", ("data_pipeline/loader",)),
     "R6": Fault(
-        "restored on another mesh", ("elastic", "mesh", "puzzle_table"), devices=8
+        "restored on another mesh",
+        ("runtime/elastic", "training/mesh", "training/puzzle_table"),
+        devices=8,
     ),
-    "R7": Fault("a second run: the same bits", ("train_step",), "bit or seed"),
+    "R7": Fault("a second run: the same bits", ("training/train_step",), "bit or seed"),
     "R8": Fault(
-        "loss or gradient not finite", ("non_finite", "rollback", "skip", "trainer")
+        "loss or gradient not finite",
+        ("runtime/non_finite", "runtime/skip", "runtime/trainer"),
     ),
     "R9": Fault(
-        "a second writer; a stale lock",
-        ("workdir_lock", "workdir_race", "workdir_runs"),
+        "a second writer; a dead holder of the lock",
+        ("runtime/workdir_lock", "runtime/workdir_runs"),
     ),
-    "R10": Fault("disk full or read-only", ("checkpoint_disk", "workdir_disk")),
-    "R11": Fault("malformed input", ("data_pipeline", "bad_data"), "fuzz or bad"),
-    "R12": Fault("another config; damaged records", ("workdirs",)),
-    "R13": Fault("a save that fails unseen", ("checkpoint_disk", "trainer"), "save"),
+    "R10": Fault(
+        "disk full or read-only", ("runtime/checkpoint_disk", "runtime/workdir_disk")
+    ),
+    "R11": Fault("malformed input", ("data_pipeline",), "fuzz or bad"),
+    "R12": Fault("another config; damaged records", ("runtime/workdirs",)),
+    "R13": Fault(
+        "a save that fails unseen",
+        ("runtime/checkpoint_disk", "runtime/trainer"),
+        "save",
+    ),
     "R14": Fault(
         "one of several processes lost",
-        ("processes", "multi_process", "checkpoint_processes"),
+        ("runtime/processes", "runtime/multi_process", "runtime/checkpoint_processes"),
     ),
 }
 

@@ -30,8 +30,8 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.common import about_this_run
 from configs import smoke
-from trm_jax.runtime.manifest import leaf_digests
 from trm_jax.training.build import Built, build
+from trm_jax.training.digest import leaf_digests
 from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 from trm_jax.training.sharding import in_mesh, put_batch, puzzle_vectors
 from trm_jax.types import Batch

@@ -34,9 +34,9 @@ from benchmarks.puzzle_table import built_for, random_rows
 from configs import smoke, sudoku_extreme
 from data_pipeline import tasks
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import leaf_digests
-from trm_jax.runtime.workdir import flatten
+from trm_jax.settings import flatten
 from trm_jax.training.build import Built, build
+from trm_jax.training.digest import leaf_digests
 from trm_jax.types import Batch
 
 ROOT = pathlib.Path(__file__).parent.parent

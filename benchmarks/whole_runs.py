@@ -24,7 +24,7 @@ DIGEST = """
 import sys
 from trm_jax.training.build import build
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.digest import state_digest
 from trm_jax.runtime.workdir import read_run
 config, data = read_run(sys.argv[1])
 built = build(config | {"mesh": {"data": 1, "fsdp": 1}}, data["sizes"])

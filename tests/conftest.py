@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test-wide settings and the small model that most tests share."""
+"""Test-wide settings, and batches of random rows."""
 
 import os
 import pathlib
@@ -24,8 +24,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests.helpers.tiny import tiny_config
-from trm_jax.model.model import TRM
 from trm_jax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,11 +32,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture(params=["attention", "token_mlp"])
 def mixer(request):
     return request.param
-
-
-@pytest.fixture
-def model(mixer):
-    return TRM(tiny_config(layers=(mixer, "swiglu")))
 
 
 @pytest.fixture

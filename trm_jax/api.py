@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from trm_jax.runtime import processes
 from trm_jax.runtime.lock import WorkdirLock
-from trm_jax.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.judge import Questions
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from trm_jax.types import Batch, TrainState
 
 log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]  # done, total, unit
 
 
 def pipeline(module: str) -> Any:
@@ -56,12 +57,12 @@ def train(
     workdir: str | Path,
     *,
     stop_requested: Callable[[], bool] = lambda: False,
-    bar: ProgressBar | None = None,
+    progress: Progress = lambda done, total, unit: None,
 ) -> "TrainState":
     """Train to the last step in `workdir`, or resume the run that is there.
 
     `stop_requested` is asked after every step; several processes must have joined
-    before. Progress is drawn on `bar`.
+    before. `progress(done, total, unit)` is called after every step and batch.
 
     Raises:
       ConfigError, DataError: wrong settings or data, or another run has the workdir.
@@ -72,15 +73,14 @@ def train(
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
 
-    bar = bar or ProgressBar()
     data = pipeline("tasks").load(config["data"])
     for warning in data.warnings:
         log.warning("warning: %s", warning)
     built = build(config, data.spec.sizes)
     hooks: dict[str, Any] = {
         "batches": _training(config, data, built),
-        "evaluate": _evaluation(config, data, built, bar),
-        "on_step": lambda k: bar.update(k, config["train"]["steps"], "steps"),
+        "evaluate": _evaluation(config, data, built, progress),
+        "on_step": lambda k: progress(k, config["train"]["steps"], "steps"),
         "stop_requested": processes.agreed(stop_requested),
     }
     processes.check_same(json.dumps(data.identity, indent=1), "data")
@@ -144,7 +144,7 @@ def _training(
 
 
 def _evaluation(
-    config: Mapping[str, Any], data: Any, built: "Built", bar: ProgressBar
+    config: Mapping[str, Any], data: Any, built: "Built", progress: Progress
 ) -> "Callable[[TrainState, OnBatch], dict[str, Any]]":
     """What scores a state on the test set, and calls back after each batch."""
     from trm_jax.evaluation import evaluate
@@ -164,15 +164,12 @@ def _evaluation(
 
     def score(state: "TrainState", on_batch: "OnBatch") -> dict[str, Any]:
         def show(rows: int) -> None:
-            bar.update(rows, questions.num_rows, "puzzles")
+            progress(rows, questions.num_rows, "puzzles")
             on_batch(rows)
 
-        bar.clear()
         weights = state.ema_params, state.constants, state.puzzle_table
         rows = questions.batches(asked["batch_size"])
         parts = evaluate.evaluate(eval_step, weights, rows, built.mesh)
-        scores = judge.scores(parts, show)
-        bar.clear()
-        return scores
+        return judge.scores(parts, show)
 
     return score

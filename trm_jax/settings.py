@@ -74,6 +74,17 @@ def read(section: type[T], values: Mapping[str, Any], where: str) -> T:
     return section(**checked)
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> {"a.b.c": value}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def unknown_key(key: str, expected: Mapping[str, Any] | list[str]) -> ConfigError:
     """The error for a key that nothing reads, with the nearest one that exists."""
     section, _, name = key.rpartition(".")

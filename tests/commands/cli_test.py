@@ -22,7 +22,7 @@ from tests.helpers.runs import (
 )
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import solve, train
-from trm_jax.runtime import cli
+from trm_jax.runtime import stop_signal
 
 # By ml_collections, of the interpreter's own module.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -34,7 +34,7 @@ SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 
 @pytest.fixture(autouse=True)
 def no_handlers(monkeypatch):
     """Commands called in this process leave its signals alone."""
-    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
 
 
 def refused(result, *named):
@@ -179,12 +179,12 @@ def test_the_config_decides_the_precision_whatever_was_set(dtype, monkeypatch):
 @pytest.mark.parametrize("imported", ["", "import jax\n"])
 def test_compilations_are_kept_also_where_jax_is_imported_already(tmp_path, imported):
     program = (
-        f"{imported}from trm_jax.runtime import cli\n"
+        f"{imported}from trm_jax.commands import shell\n"
         "def main(argv):\n"
         "    import jax\n"
         "    print(jax.config.jax_compilation_cache_dir)\n"
         "    return 0\n"
-        "cli.run(main)"
+        "shell.run(main)"
     )
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     for kept in (str(tmp_path / "trm_jax"), "elsewhere"):
@@ -339,7 +339,8 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
 def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save(stderr):
     # One long call that no Python handler can interrupt, like a compilation.
     stuck = (
-        "import hashlib; from trm_jax.runtime.cli import StopSignal; s = StopSignal()\n"
+        "import hashlib; from trm_jax.runtime.stop_signal import StopSignal\n"
+        "s = StopSignal()\n"
         "print('ready', flush=True)\n"
         "hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)"
     )

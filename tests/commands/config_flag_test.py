@@ -9,7 +9,7 @@ from absl import flags
 from configs import default
 from trm_jax.commands import config_flag
 from trm_jax.errors import ConfigError
-from trm_jax.runtime.workdir import flatten
+from trm_jax.settings import flatten
 
 # By ml_collections, of the interpreter's own module.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -7,7 +7,7 @@ from data_pipeline import loader
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import digest, metric_lines, smoke_config
 from trm_jax.commands import train
-from trm_jax.runtime import cli
+from trm_jax.runtime import stop_signal
 
 STEPS, ROWS = 16, 8
 NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN
@@ -35,7 +35,7 @@ def runner(monkeypatch):
                 return batch
 
         monkeypatch.setattr(loader, "TrainLoader", Loader)
-        monkeypatch.setattr(cli, "StopSignal", lambda: stop)
+        monkeypatch.setattr(stop_signal, "StopSignal", lambda: stop)
         return train.train(config, str(folder))
 
     return start

@@ -2,7 +2,6 @@
 """Reads tests/golden/trm_*.npz: torch names and layouts -> our parameter tree."""
 
 import json
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from trm_jax.model.config import ModelConfig
+from trm_jax.training.build import make_recipe
+from trm_jax.training.config import default_config, read_run
 from trm_jax.types import Batch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -64,74 +64,111 @@ def to_params(torch_weights, sublayers_per_block=1):
             kind, *leaf = SUBLAYER[rest]
             second = sublayers_per_block == 2 and kind == "swiglu"
             index = sublayers_per_block * int(block) + second
-            path = ("network", f"{index}_{kind}", *leaf)
+            path = ("net", f"{index}_{kind}", *leaf)
         flat[path] = to_layout(name, array)
     return unflatten_dict(flat)
 
 
-def load(name, dtype="float32", ssd_implementation="auto"):
-    """Config, weights, batches and expectations of one golden file."""
-    file = np.load(GOLDEN / f"{name}.npz")
-    c = json.loads(file["config"].tobytes())
+def config_and_sizes(c, dtype, implementation="auto"):
+    """The config of a file, and the sizes of its data, from the official settings."""
+    config = default_config()
     mixer = "token_mlp" if c["mlp_t"] else "attention"
-    per_block = 1 if "kinds" in c else 2
-    config = ModelConfig(
-        layers=tuple(c.get("kinds", [mixer, "swiglu"] * c["L_layers"])),
-        d_model=c["hidden_size"],
-        num_heads=c["num_heads"],
-        expansion=c["expansion"],
-        swiglu_width=0,
-        token_mlp_width=0,
-        expand=2,
-        head_dim=8,
-        d_state=16,
-        num_groups=1,
-        d_conv=4,
-        chunk_size=8,
-        ssd_implementation=ssd_implementation,
-        positions=c["pos_encodings"],
-        rope_theta=1e4,
-        prefix_len=c["puzzle_emb_len"],
-        puzzle_dim=c["puzzle_emb_ndim"],
-        h_cycles=c["H_cycles"],
-        l_cycles=c["L_cycles"],
+    layers = tuple(c.get("kinds", [mixer, "swiglu"] * c["L_layers"]))
+    positions = c["pos_encodings"]
+    operators = {
+        "attention": {
+            "num_heads": c["num_heads"],
+            "positions": "rope" if positions == "rope" else "none",
+        },
+        "swiglu": {"expansion": c["expansion"], "width": c.get("swiglu_width", 0)},
+        "token_mlp": {
+            "expansion": c["expansion"],
+            "width": c.get("token_mlp_width", 0),
+        },
+        "mamba2": {
+            "head_dim": 8,
+            "d_state": c.get("mamba", {}).get("d_state", 16),
+            "chunk_size": 8,
+            "implementation": implementation,
+        },
+    }
+    model = config["model"]
+    for name in set(layers) & set(operators):
+        model[name].update(operators[name])
+    model.update(layers=layers, d_model=c["hidden_size"], dtype=dtype)
+    model.update(prefix_len=c["puzzle_emb_len"], puzzle_dim=c["puzzle_emb_ndim"])
+    model.update(positions="learned" if positions == "learned" else "none")
+    config["rule"]["trm"].update(h_cycles=c["H_cycles"], l_cycles=c["L_cycles"])
+    config["halting"].update(
         max_supervision_steps=c["halt_max_steps"],
         explore_rate=c["halt_exploration_prob"],
-        dtype=dtype,
-        remat="none",
-        vocab_size=c["vocab_size"],
-        num_cells=c["seq_len"],
-        num_puzzles=c["num_puzzle_identifiers"],
     )
+    config["train"].update(batch_size=c["batch_size"], log_every=1)
+    config["eval"].update(batch_size=c["batch_size"])
+    config["mesh"].update(data=1)
+    sizes = {
+        "vocab_size": c["vocab_size"],
+        "grid_shape": (1, c["seq_len"]),
+        "num_puzzles": c["num_puzzle_identifiers"],
+        "blank": -1,
+    }
+    return config, sizes
+
+
+def official_config(file):
+    return json.loads(file["config"].tobytes())
+
+
+def batch_of(arrays):
+    """Batch from the official inputs, labels (-100: none) and puzzle ids."""
+    labels = arrays["labels"]
+    return Batch(
+        inputs=arrays["inputs"],
+        labels=np.where(labels == -100, 0, labels),
+        label_mask=labels != -100,
+        puzzle_id=arrays["puzzle_identifiers"],
+        weight=np.ones(len(labels), np.float32),
+    )
+
+
+def split_weights(file, c):
+    """Parameters, constants and puzzle table of a file."""
     weights = {k.removeprefix("weights/"): file[k] for k in file if "weights/" in k}
     weights = {k: v for k, v in weights.items() if not k.startswith("train")}
     constants = {"y": weights.pop("inner.H_init"), "z": weights.pop("inner.L_init")}
     table = weights.pop("inner.puzzle_emb.weights")
+    params = to_params(weights, sublayers_per_block(c))
+    return jax.tree.map(jnp.asarray, (params, constants, table))
+
+
+def sublayers_per_block(c):
+    return 1 if "kinds" in c else 2
+
+
+def load(name, dtype="float32", implementation="auto"):
+    """Recipe, weights, batches and expectations of one golden file."""
+    file = np.load(GOLDEN / f"{name}.npz")
+    c = official_config(file)
+    config, sizes = config_and_sizes(c, dtype, implementation)
+    params, constants, table = split_weights(file, c)
 
     def batch(i):
-        labels = file[f"batch{i}/labels"]
-        return Batch(
-            inputs=file[f"batch{i}/inputs"],
-            labels=np.where(labels == -100, 0, labels),
-            label_mask=labels != -100,
-            puzzle_id=file[f"batch{i}/puzzle_identifiers"],
-            weight=np.ones(len(labels), np.float32),
-        )
+        names = ("inputs", "labels", "puzzle_identifiers")
+        return batch_of({name: file[f"batch{i}/{name}"] for name in names})
 
     def grads(i):
         prefix = f"train{i}/grads/"
         found = {k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)}
         vectors = found.pop("puzzle_emb.local_weights")
         ids = found.pop("puzzle_emb.local_ids")
-        return to_params(found, per_block), vectors, ids
+        return to_params(found, sublayers_per_block(c)), vectors, ids
 
-    device = partial(jax.tree.map, jnp.asarray)
     return SimpleNamespace(
         file=file,
-        config=config,
-        params=device(to_params(weights, per_block)),
-        constants=device(constants),
-        table=jnp.asarray(table),
-        batches=[device(batch(i)) for i in range(4)],
+        recipe=make_recipe(config, sizes, read_run(config)),
+        params=params,
+        constants=constants,
+        table=table,
+        batches=[jax.tree.map(jnp.asarray, batch(i)) for i in range(4)],
         grads=grads,
     )

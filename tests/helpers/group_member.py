@@ -9,12 +9,13 @@ import time
 
 from absl import flags
 
-from trm_jax.errors import ConfigError
-from trm_jax.runtime import cli, processes
+from trm_jax.commands import shell
+from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
+from trm_jax.runtime import processes, stop_signal
 
 STEPS = flags.DEFINE_integer("steps", 5, "How many steps.")
 STEP_S = flags.DEFINE_float("step_s", 0.0, "Sleep in each step.")
-cli.define_process_flags()
+shell.define_process_flags()
 # What one of them does otherwise at a step, such as "crash 3"; flags are all the same.
 DEED, _, AT_STEP = os.environ.get("DEED", "").rpartition(" ")
 
@@ -43,8 +44,8 @@ def do(deed):
 
 
 def main():
-    cli.join_processes()
-    stop = cli.StopSignal()
+    shell.join_processes()
+    stop = stop_signal.StopSignal()
     say("joined")
     processes.check_same(os.environ.get("CONFIG", ""), "config")
     import jax
@@ -65,12 +66,12 @@ def main():
         x = add(x)
         if agreed():
             say(f"stopped after step {step}")
-            return cli.EXIT_STOPPED
+            return EXIT_STOPPED
         say(f"step {step}")
     odd = processes.all_true(processes.is_first(), "a question")
     say(f"sum {float(total(x)):.3f} {processes.all_true(True, 'one more')} {odd}")
-    return cli.EXIT_OK
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, user_errors=())
+    shell.run(main, __doc__, user_errors=())

@@ -11,8 +11,8 @@ from pathlib import Path
 from configs import smoke
 from data_pipeline import tasks
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import state_digest
 from trm_jax.training.build import build
+from trm_jax.training.digest import state_digest
 
 ROOT = Path(__file__).parents[2]
 

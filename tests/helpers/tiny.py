@@ -1,56 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model small enough for tests, and the optimiser that goes with it."""
+"""A run small enough for tests: config and sizes, and what is built from them.
 
-from trm_jax.model.config import ModelConfig
-from trm_jax.training.optim import make_optim
+Changes are given by path, `{"model.dtype": "bfloat16", "sizes.num_puzzles": 40}`.
+"""
 
+from functools import cache
+
+import jax
+
+from trm_jax.model.sublayers import operator
+from trm_jax.training.build import build
+from trm_jax.training.config import default_config
+
+SIZES = {"vocab_size": 7, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
+ROWS = 8
 TINY = {
-    "layers": ("attention", "swiglu"),
-    "d_model": 32,
-    "num_heads": 2,
-    "expansion": 4.0,
-    "swiglu_width": 48,
-    "token_mlp_width": 24,
-    "expand": 2,
-    "head_dim": 8,
-    "d_state": 16,
-    "num_groups": 2,
-    "d_conv": 4,
-    "chunk_size": 8,
-    "ssd_implementation": "auto",
-    "positions": "rope",
-    "rope_theta": 1e4,
-    "prefix_len": 2,
-    "puzzle_dim": 0,
-    "h_cycles": 2,
-    "l_cycles": 2,
-    "max_supervision_steps": 4,
-    "explore_rate": 0.1,
-    "dtype": "float32",
-    "remat": "none",
-    "vocab_size": 7,
-    "num_cells": 16,
-    "num_puzzles": 5,
+    "model.layers": ("attention", "swiglu"),
+    "model.d_model": 32,
+    "model.prefix_len": 2,
+    "model.dtype": "float32",
+    "halting.max_supervision_steps": 4,
+    "optim.lr": 1e-3,
+    "optim.weight_decay": 0.1,
+    "optim.table_lr": 1e-2,
+    "optim.table_weight_decay": 0.1,
+    "optim.warmup_steps": 4,
+    "optim.ema_decay": 0.9,
+    "train.steps": 100,
+    "train.batch_size": ROWS,
+    "train.log_every": 2,
+    "eval.batch_size": ROWS,
+    "mesh.data": 1,
+}
+OPERATORS = {  # an operator that is not here has its defaults
+    "attention": {"num_heads": 2},
+    "swiglu": {"width": 48},
+    "token_mlp": {"width": 24},
+    "mamba2": {"head_dim": 8, "d_state": 16, "num_groups": 2, "chunk_size": 8},
 }
 
 
-def tiny_config(**changes):
-    return ModelConfig(**(TINY | changes))
-
-
-def tiny_optim(**changes):
-    settings = {
-        "lr": 1e-3,
-        "weight_decay": 0.1,
-        "table_lr": 1e-2,
-        "table_weight_decay": 0.1,
-        "b1": 0.9,
-        "b2": 0.95,
-        "warmup_steps": 4,
-        "min_ratio": 1.0,
-        "decay_start": 0.0,
-        "ema_decay": 0.9,
-        "ema_ramp": False,
-        "total_steps": 100,
+def tiny_sizes(changes=None):
+    changed = {
+        path.removeprefix("sizes."): value
+        for path, value in (changes or {}).items()
+        if path.startswith("sizes.")
     }
-    return make_optim(**(settings | changes))
+    return SIZES | changed
+
+
+def tiny_config(changes=None):
+    """A whole config but `data`; two cycles of each kind unless changed."""
+    changes = TINY | (changes or {})
+    config = default_config()
+    for name in changes["model.layers"]:
+        section = operator(name).section
+        config["model"][section].update(OPERATORS.get(section, {}))
+    rule = config["rule"][changes.get("rule.name", "trm")]
+    rule.update({name: 2 for name in rule if name.endswith("cycles")})
+    for path, value in changes.items():
+        *sections, name = path.split(".")
+        if sections != ["sizes"]:
+            place = config
+            for section in sections:
+                place = place[section]
+            place[name] = value
+    return config
+
+
+def tiny_built(changes=None):
+    """Model, step and state of a tiny run; the same object for the same changes."""
+    items = tuple(sorted((changes or {}).items()))
+    return _built(items, jax.enable_x64.value)
+
+
+@cache
+def _built(items, x64):
+    changes = dict(items)
+    if x64:
+        changes = {"model.dtype": "float64"} | changes
+    return build(tiny_config(changes), tiny_sizes(changes))
+
+
+def tiny_recipe(changes=None):
+    return tiny_built(changes).recipe

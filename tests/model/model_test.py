@@ -24,6 +24,8 @@ SUDOKU = {"num_cells": 81, "vocab_size": 11}
 MAZE = {"num_cells": 900, "vocab_size": 6}
 ARC = {"num_cells": 900, "vocab_size": 12}
 
+initialised = jax.jit(init_variables, static_argnums=0)
+
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
@@ -55,7 +57,7 @@ def test_inner_widths_round_up_to_256_unless_chosen():
 def test_initial_distributions_have_the_stated_deviations(seed):
     layers = ("attention", "swiglu", "token_mlp")
     config = tiny_config(**PAPER | SUDOKU | {"layers": layers, "positions": "learned"})
-    params, constants = init_variables(TRM(config), jax.random.key(seed))
+    params, constants = initialised(TRM(config), jax.random.key(seed))
     network = params["network"]
     lecun = {
         512: [
@@ -84,7 +86,7 @@ def test_initial_distributions_have_the_stated_deviations(seed):
 
 def test_seeds_make_different_weights_and_seed_0_is_a_seed():
     model = TRM(tiny_config())
-    draws = [init_variables(model, jax.random.key(s))[0] for s in (0, 0, 1)]
+    draws = [initialised(model, jax.random.key(s))[0] for s in (0, 0, 1)]
     embeddings = [d["embed_tokens"] for d in draws]
     np.testing.assert_array_equal(embeddings[0], embeddings[1])
     assert (embeddings[0] != embeddings[2]).any()
@@ -93,7 +95,7 @@ def test_seeds_make_different_weights_and_seed_0_is_a_seed():
 def test_prefix_holds_the_puzzle_vector_and_zeros():
     config = tiny_config(prefix_len=3)
     model = TRM(config)
-    params, _ = init_variables(model, jax.random.key(0))
+    params, _ = initialised(model, jax.random.key(0))
     vector = jax.random.normal(jax.random.key(1), (2, config.d_model))
     inputs = jnp.ones((2, config.num_cells), jnp.int32)
     x = model.apply({"params": params}, inputs, vector, method="embed")
@@ -106,7 +108,7 @@ def test_prefix_holds_the_puzzle_vector_and_zeros():
 
 def test_without_a_prefix_the_first_cell_decides_on_halting():
     model = TRM(tiny_config(prefix_len=0))
-    params, _ = init_variables(model, jax.random.key(0))
+    params, _ = initialised(model, jax.random.key(0))
     params["halt_kernel"] = jnp.ones_like(params["halt_kernel"])
     y = jnp.zeros((1, 16, 32)).at[0, 0].set(1.0)
     output = model.apply({"params": params}, y, method="predict")
@@ -116,7 +118,7 @@ def test_without_a_prefix_the_first_cell_decides_on_halting():
 
 def test_every_cell_sees_every_cell(mixer):
     model = TRM(tiny_config(layers=(mixer, "swiglu")))
-    params, _ = init_variables(model, jax.random.key(0))
+    params, _ = initialised(model, jax.random.key(0))
 
     def net(h):
         return model.apply({"params": params}, h, method="refine")[0, :, 0]

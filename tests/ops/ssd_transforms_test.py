@@ -180,7 +180,7 @@ def test_float32_is_the_same_where_64_bit_types_are_on(implementation):
     inputs, step = draw(0, l=20), step_of(implementation)
 
     def gradients():
-        return jax.grad(lambda inputs: step(inputs).sum())(inputs)
+        return jit(jax.grad(lambda inputs: step(inputs).sum()))(inputs)
 
     expected = gradients()
     with jax.enable_x64(True):

@@ -16,8 +16,8 @@ from tests.rules import judge
 from tests.rules.judge import ROWS, begun, make_rows, one_step, take, tiny
 from trm_jax import api
 from trm_jax.rules import RULES
-from trm_jax.runtime.manifest import state_digest
 from trm_jax.training.cost import step_flops
+from trm_jax.training.digest import state_digest
 
 OWN = {"loop": Loop, "pair": Pair}
 

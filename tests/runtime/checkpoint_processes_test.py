@@ -9,23 +9,23 @@ import pytest
 from tests.helpers.process_group import ProcessGroup
 from tests.helpers.states import like, make_state
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.digest import state_digest
 
 SCRIPT = """
 import functools, os, resource, sys, time
 import tests.conftest
-from trm_jax.runtime import cli
+from trm_jax.commands import shell
 from trm_jax.runtime import processes
-cli.define_process_flags()
+shell.define_process_flags()
 
 def main():
-    cli.join_processes()
+    shell.join_processes()
     import jax
     import jax.numpy as jnp
     from tests.helpers.states import init_fn, like
     from trm_jax.runtime.checkpoint import Checkpoints, SaveError
     from trm_jax.errors import CheckpointError
-    from trm_jax.runtime.manifest import state_digest
+    from trm_jax.training.digest import state_digest
     from trm_jax.training.sharding import make_mesh, state_shardings
 
     folder, first = os.environ["FOLDER"], processes.is_first()
@@ -96,7 +96,7 @@ def main():
     print("done")
     return 0
 
-cli.run(main, "", user_errors=())
+shell.run(main, "", user_errors=())
 """
 
 

@@ -14,7 +14,7 @@ from tests.helpers.states import like, make_state
 from trm_jax.errors import CheckpointError
 from trm_jax.runtime import manifest
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import leaf_digests, state_digest
+from trm_jax.training.digest import leaf_digests, state_digest
 
 # Orbax leaves tasks of a failed read behind; they complain when they are collected.
 pytestmark = pytest.mark.filterwarnings(

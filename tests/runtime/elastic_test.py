@@ -15,9 +15,9 @@ from tests.helpers.runs import digest, smoke_config
 from tests.helpers.states import small_recipe
 from trm_jax.commands import train
 from trm_jax.errors import ConfigError
-from trm_jax.runtime import cli
+from trm_jax.runtime import stop_signal
 from trm_jax.runtime.checkpoint import Checkpoints
-from trm_jax.runtime.manifest import leaf_digests
+from trm_jax.training.digest import leaf_digests
 from trm_jax.training.sharding import (
     TABLE_UNIT,
     make_mesh,
@@ -110,7 +110,7 @@ def trained(folder, steps, **mesh):
 
 @on_eight
 def test_a_run_goes_on_another_mesh_or_is_refused_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
     assert trained(tmp_path, 4, data=4) == 0
     before = digest(tmp_path)
     for mesh in ({"data": 3}, {"data": 3, "fsdp": 2}, {"data": 1, "fsdp": 16}):

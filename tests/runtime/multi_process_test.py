@@ -106,11 +106,11 @@ from absl import flags
 from jax.experimental import multihost_utils
 from data_pipeline import loader, tasks
 from tests.helpers.runs import smoke_config
-from trm_jax.runtime import cli
+from trm_jax.commands import shell
 from trm_jax.runtime import processes
-cli.define_process_flags()
+shell.define_process_flags()
 def main():
-    cli.join_processes()
+    shell.join_processes()
     from trm_jax.training.sharding import make_mesh, own_rows, put_batch
     config = smoke_config(batch_size=8)
     data, mesh = tasks.load(config.data.to_dict()), make_mesh(0)
@@ -125,7 +125,7 @@ def main():
             total.update(str((part.dtype, part.shape)).encode() + part.tobytes())
     sys.stdout.write(f"hash {total.hexdigest()}\\n")
     return 0
-cli.run(main, "", user_errors=())
+shell.run(main, "", user_errors=())
 """
 
 

@@ -6,8 +6,9 @@ import pytest
 from configs import arc_small, default, maze_small
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, digest, metric_lines, smoke_config
-from trm_jax.commands import train
-from trm_jax.runtime import cli
+from trm_jax.commands import shell, train
+from trm_jax.errors import EXIT_STOPPED
+from trm_jax.runtime import stop_signal
 
 STEPS = 8  # saved after 3 and 6, evaluated after 4
 MIXERS = ("attention", "mlp_t", "mamba2_attn")
@@ -45,8 +46,8 @@ def run(monkeypatch, folder, config, stop_after=None):
     done = []
     with monkeypatch.context() as patch:
         share_compilations(patch)
-        patch.setattr(cli.BAR, "update", lambda k, *_: done.append(k))
-        patch.setattr(cli, "StopSignal", lambda: lambda: stop_after in done)
+        patch.setattr(shell.BAR, "update", lambda k, *_: done.append(k))
+        patch.setattr(stop_signal, "StopSignal", lambda: lambda: stop_after in done)
         return train.train(config, str(folder))
 
 
@@ -57,7 +58,7 @@ def assert_resumes_exactly(tmp_path, monkeypatch, task, mixer, stops):
     assert expected[0][0] == STEPS
     for step in stops:
         folder = tmp_path / f"stopped_{step}"
-        assert run(monkeypatch, folder, config, stop_after=step) == cli.EXIT_STOPPED
+        assert run(monkeypatch, folder, config, stop_after=step) == EXIT_STOPPED
         assert digest(folder)[0] == step
         assert run(monkeypatch, folder, config) == 0
         assert (digest(folder), metric_lines(folder)) == expected

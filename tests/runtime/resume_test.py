@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from data_pipeline.questions import Questions
 from tests.helpers.runs import (
     as_flags,
     call,
@@ -17,7 +18,8 @@ from tests.helpers.runs import (
     smoke_config,
 )
 from trm_jax.commands import train
-from trm_jax.runtime import cli
+from trm_jax.errors import EXIT_STOPPED
+from trm_jax.runtime import stop_signal
 
 STEPS = 16
 
@@ -38,7 +40,7 @@ def stop_after(monkeypatch):
             count -= 1
             return count < 0
 
-        monkeypatch.setattr(cli, "StopSignal", lambda: request)
+        monkeypatch.setattr(stop_signal, "StopSignal", lambda: request)
 
     set_count(10**9)
     return set_count
@@ -76,7 +78,7 @@ def test_a_stop_anywhere_resumes_exactly(
     # The counts fall on fresh starts, between log lines, inside evaluations, on saves.
     folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
     stop_after(count)
-    assert train.train(config, str(folder)) == cli.EXIT_STOPPED
+    assert train.train(config, str(folder)) == EXIT_STOPPED
     stop_after(10**9)
     assert train.train(config, str(folder)) == 0
     assert_same_run(folder, unbroken)
@@ -87,16 +89,16 @@ def test_a_stop_in_the_last_evaluation_is_no_end(
 ):
     folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
     evaluations = []  # after steps 8 and 16: the stop comes in the second
-    eval_batches = train.loader.eval_batches
+    batches = Questions.batches
 
     def counted(*args, **kwargs):
         evaluations.append(args)
-        return eval_batches(*args, **kwargs)
+        return batches(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loader, "eval_batches", counted)
-        patch.setattr(cli, "StopSignal", lambda: lambda: len(evaluations) == 2)
-        assert train.train(config, str(folder)) == cli.EXIT_STOPPED
+        patch.setattr(Questions, "batches", counted)
+        patch.setattr(stop_signal, "StopSignal", lambda: lambda: len(evaluations) == 2)
+        assert train.train(config, str(folder)) == EXIT_STOPPED
     assert metric_lines(folder)[-1]["step"] < STEPS
     assert train.train(config, str(folder)) == 0
     assert_same_run(folder, unbroken)
@@ -109,7 +111,7 @@ def test_many_stops_resume_exactly(variant, tmp_path, unbroken, stop_after):
         stop_after(3)
         codes.append(train.train(config, str(folder)))
         assert len(codes) < 40
-    assert codes[-2] == cli.EXIT_STOPPED
+    assert codes[-2] == EXIT_STOPPED
     assert len(codes) > 4
     assert_same_run(folder, unbroken)
 

@@ -20,7 +20,7 @@ from tests.helpers.faulty_runs import (
 )
 from tests.helpers.runs import digest, metric_lines
 from tests.helpers.states import small_recipe
-from trm_jax.runtime import cli
+from trm_jax.commands import shell
 from trm_jax.runtime.non_finite import (
     MAX_SKIPS,
     Guard,
@@ -142,7 +142,7 @@ def test_a_run_skips_and_resumes_exactly(tmp_path, run, caplog):
     assert caplog.text.count("SKIPPED") == 3
     asked, folder = iter(range(99)), tmp_path / "stopped"
     stop = lambda: next(asked) >= 7  # noqa: E731
-    assert run(folder, config, bad=bad, stop=stop) == cli.EXIT_STOPPED
+    assert run(folder, config, bad=bad, stop=stop) == shell.EXIT_STOPPED
     assert run(folder, config, bad=bad) == 0
     assert_same_run(folder, tmp_path / "run")
 

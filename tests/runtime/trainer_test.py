@@ -14,9 +14,9 @@ import pytest
 from data_pipeline import tasks
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, as_flags, call, digest, metric_lines, smoke_config
-from trm_jax.commands import train
+from trm_jax.commands import shell, train
 from trm_jax.errors import CheckpointError, SaveError
-from trm_jax.runtime import background_save, cli, trainer
+from trm_jax.runtime import background_save, stop_signal, trainer
 from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
@@ -37,7 +37,7 @@ def saved_states(folder, config):
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
     config = smoke_config(steps=60, checkpoint_every=1, keep_checkpoints=99).unlock()
     for key, value in EXPLODES.items():
         config.update_from_flattened_dict({key: value})
@@ -91,7 +91,7 @@ class Disk:
 def disk(request, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "trm_jax")
     share_compilations(monkeypatch)
-    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
     return Disk(monkeypatch, request.param)
 
 
@@ -144,8 +144,10 @@ def test_a_run_goes_on_after_failed_saves_if_told_so(tmp_path, disk, caplog):
 def test_the_last_save_must_succeed(tmp_path, disk, monkeypatch, stopped_at):
     if stopped_at:
         done = []
-        monkeypatch.setattr(cli.BAR, "update", lambda k, *_: done.append(k))
-        monkeypatch.setattr(cli, "StopSignal", lambda: lambda: stopped_at in done)
+        monkeypatch.setattr(shell.BAR, "update", lambda k, *_: done.append(k))
+        monkeypatch.setattr(
+            stop_signal, "StopSignal", lambda: lambda: stopped_at in done
+        )
     last = stopped_at or 20
     disk.bad = {last}
     with pytest.raises(SaveError, match=f"step {last} was not saved"):
@@ -171,7 +173,7 @@ class FullFile:
 @pytest.mark.parametrize("policy", ["continue", "stop"])
 def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, policy):
     share_compilations(monkeypatch)
-    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
     config = saving(policy)
     assert train.train(config, str(tmp_path / "whole")) == 0
     done, written = [], MetricWriter.write
@@ -224,7 +226,7 @@ def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
 def test_the_lock_is_checked_before_each_save(tmp_path, monkeypatch):
     disk, start = Disk(monkeypatch, "start"), trainer.Trainer.run
     share_compilations(monkeypatch)
-    monkeypatch.setattr(cli, "StopSignal", lambda: lambda: False)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
 
     def run(loop, state):
         loop.before_save = lambda: disk.before.append(len(disk.tried))

@@ -16,7 +16,7 @@ import pytest
 from tests.helpers.tiny import tiny_config, tiny_optim
 from trm_jax.evaluation.evaluate import make_eval_step
 from trm_jax.model.model import TRM
-from trm_jax.runtime.manifest import state_digest
+from trm_jax.training.digest import state_digest
 from trm_jax.training.sharding import (
     TABLE_UNIT,
     make_mesh,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TRM against the published implementation's own numbers (tests/golden/README.md)."""
 
+import math
 from functools import partial
 
 import chex
@@ -11,10 +12,11 @@ import pytest
 
 from tests.helpers import golden_trm
 from trm_jax.evaluation.evaluate import make_eval_step
-from trm_jax.model.model import TRM, init_variables
+from trm_jax.model.model import init_params
+from trm_jax.rules.trm import TRMState
 from trm_jax.training.sharding import make_mesh
 from trm_jax.training.step import loss_and_grads
-from trm_jax.training.supervision import init_carry, refill
+from trm_jax.training.supervision import init_carry, refill, row_keys
 
 # The golden files are float32. Round-off grows with every step of the recursion, in
 # MLP-t most: steps that follow one another are computed in float64 here, so that the
@@ -42,19 +44,30 @@ def name(request):
     return request.param
 
 
+def load(name, **kwargs):
+    """The golden file, its compiled step without an update, and its first carry."""
+    golden = golden_trm.load(name, **kwargs)
+    recipe, rows = golden.recipe, len(golden.batches[0].weight)
+    golden.step = jax.jit(partial(loss_and_grads, recipe, rows))
+    weights = golden.params, golden.constants
+    golden.carry = init_carry(recipe.rule, recipe.model, weights, rows)
+    return golden
+
+
 @pytest.fixture
 def golden(name):
-    return golden_trm.load(name)
+    return load(name)
 
 
 def run_step(golden, carry, batch):
     """One training step without an update: (grads, vector grads), carry, metrics."""
-    carry = refill(carry, batch, golden.constants)
+    carry = refill(carry, batch)
     size = len(batch.weight)
-    step = partial(loss_and_grads, TRM(golden.config), "stablemax", size)
     vectors = golden.table[carry.batch.puzzle_id]
     never_wait = jnp.zeros(size, jnp.int32)
-    sums, rows = jax.jit(step)(golden.params, vectors, carry, never_wait)
+    weights = golden.params, golden.constants, jnp.int32(0)
+    keys = row_keys(jax.random.key(0), jnp.arange(size))
+    sums, rows = golden.step(weights, vectors, carry, keys, never_wait)
     (grads, metrics), (vector_grads, carry) = sums, rows
     return (grads, vector_grads), carry, metrics
 
@@ -68,8 +81,8 @@ def assert_step(golden, i, result, atol):
         if k.startswith(f"train{i}/")
     }
     close = partial(np.testing.assert_allclose, rtol=atol, atol=atol)
-    close(carry.y, expected["z_H"])
-    close(carry.z, expected["z_L"])
+    close(carry.state.y, expected["z_H"])
+    close(carry.state.z, expected["z_L"])
     np.testing.assert_array_equal(carry.steps, expected["steps"])
     np.testing.assert_array_equal(carry.halted, expected["halted"])
     assert metrics["exact_accuracy"][1] == expected["metrics/count"]
@@ -86,8 +99,8 @@ def assert_step(golden, i, result, atol):
 
 def test_threaded_training_steps_match(name):
     with jax.enable_x64(True):
-        golden = golden_trm.load(name, dtype="float64")
-        carry = init_carry(golden.config, 5)
+        golden = load(name, dtype="float64")
+        carry = golden.carry
         for i, batch in enumerate(golden.batches):
             result = run_step(golden, carry, batch)
             assert_step(golden, i, result, THREADED[name])
@@ -95,34 +108,35 @@ def test_threaded_training_steps_match(name):
 
 
 def test_each_training_step_matches_from_the_golden_state(golden):
-    carry = init_carry(golden.config, 5)
+    carry = golden.carry
     for i, batch in enumerate(golden.batches):
         result = run_step(golden, carry, batch)
         assert_step(golden, i, result, FROM_GOLDEN_STATE)
-        fields = ("y", "z_H"), ("z", "z_L"), ("steps", "steps"), ("halted", "halted")
-        state = {ours: jnp.asarray(golden.file[f"train{i}/{k}"]) for ours, k in fields}
-        carry = result[1]._replace(**state)
+        names = ("z_H", "z_L", "steps", "halted")
+        y, z, *rest = (jnp.asarray(golden.file[f"train{i}/{k}"]) for k in names)
+        steps, halted = rest
+        state = TRMState(y, z)
+        carry = result[1]._replace(state=state, steps=steps, halted=halted)
 
 
 def test_logits_match(golden, name):
-    model = TRM(golden.config)
+    predict = jax.jit(partial(golden.recipe.model.apply, method="predict"))
     for i in range(4):
         y = jnp.asarray(golden.file[f"train{i}/z_H"])
-        output = model.apply({"params": golden.params}, y, method="predict")
+        logits, q = predict({"params": golden.params}, y)
         expected = golden.file[f"train{i}/logits"]
-        np.testing.assert_allclose(output.logits, expected, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
         expected = golden.file[f"train{i}/q_halt_logits"]
-        np.testing.assert_allclose(output.q_halt, expected, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(q[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_evaluation_matches(golden, name):
-    config, atol = golden.config, THREADED[name]
+    atol = THREADED[name]
     steps = int(golden.file["eval/num_steps"])
-    eval_step = make_eval_step(
-        TRM(config), make_mesh(1), num_steps=steps, loss="stablemax"
-    )
+    eval_step = make_eval_step(golden.recipe, make_mesh(1), num_steps=steps)
     batch = golden.batches[0]
-    result = eval_step(golden.params, golden.constants, golden.table, batch)
+    weights = golden.params, golden.constants, golden.table
+    result = eval_step(weights, batch, jnp.arange(len(batch.weight)))
     np.testing.assert_array_equal(
         result.predictions, golden.file["eval/preds_per_step"][-1]
     )
@@ -148,7 +162,8 @@ def test_evaluation_matches(golden, name):
 
 
 def test_parameter_count_matches(golden):
-    params, constants = init_variables(TRM(golden.config), jax.random.key(0))
-    count = sum(p.size for p in jax.tree.leaves(params))
+    init = partial(init_params, golden.recipe.model, None)
+    params = jax.eval_shape(init, jax.random.key(0))
+    count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
     assert count == golden.file["num_parameters"]
     chex.assert_trees_all_equal_shapes(params, golden.params)

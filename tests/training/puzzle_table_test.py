@@ -19,7 +19,8 @@ from tests.helpers.tiny import tiny_config, tiny_optim
 from trm_jax.errors import ConfigError
 from trm_jax.evaluation.evaluate import make_eval_step
 from trm_jax.model.model import TRM
-from trm_jax.runtime import checkpoint, manifest
+from trm_jax.runtime import checkpoint
+from trm_jax.training import digest
 from trm_jax.training.optim import sparse_sign_sgd
 from trm_jax.training.sharding import (
     TABLE_UNIT,
@@ -297,13 +298,13 @@ def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path, make_ba
         like = like_of(model, make_mesh(count))
         restored = checkpoints.restore_step(like, 2)
         assert shares(restored.puzzle_table) == [(TABLE_UNIT // count, 64)] * count
-        assert manifest.leaf_digests(restored) == manifest.leaf_digests(state)
+        assert digest.leaf_digests(restored) == digest.leaf_digests(state)
     checkpoints.close()
 
 
 @on_one_or_more
 def test_digests_read_the_table_without_copying_it(devices):
     table = like_of(tiny(**ARC_1), make_mesh(devices)).puzzle_table
-    program = manifest._digest_words.lower([table]).compile()
+    program = digest.digest_words.lower([table]).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2**20
     assert all(n <= 2 * devices for _, n in collectives(program))

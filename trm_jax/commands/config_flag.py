@@ -14,10 +14,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from trm_jax.commands import shell
 from trm_jax.errors import ConfigError
-from trm_jax.runtime import cli
-from trm_jax.runtime.workdir import flatten
-from trm_jax.settings import unknown_key
+from trm_jax.settings import flatten, unknown_key
 
 # Where the keys of format 1 are now.
 MOVED = {
@@ -66,7 +65,7 @@ def read(
     # ml_collections would mix the file with the one that it loaded before.
     sys.modules.pop("config_config", None)
     try:
-        cli.parse_flags(values, argv)
+        shell.parse_flags(values, argv)
     except ConfigError:
         raise
     except Exception as error:  # whatever the code of the config file raises
@@ -122,7 +121,7 @@ def _config_problem(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"--config: {error.filename} line {error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
-    others = ("<", os.path.dirname(os.__file__), __file__, cli.__file__)
+    others = ("<", os.path.dirname(os.__file__), __file__, shell.__file__)
     own = [
         f"{frame.filename} line {frame.lineno}: "
         for frame in frames

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import flags
 
 from trm_jax import api
+from trm_jax.commands import shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, CheckpointError, ConfigError
 from trm_jax.files import write_whole
-from trm_jax.runtime import cli, processes
+from trm_jax.runtime import processes
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.evaluate import EvalOutput
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def run() -> NoReturn:
     """Be eval.py."""
-    cli.run(main)
+    shell.run(main)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     _define_flags(values)
     user_errors = (api.pipeline("errors").DataError, OSError)
     act = partial(_main, values, argv)
-    return cli.call(act, values, argv, doc=__doc__, user_errors=user_errors)
+    return shell.call(act, values, argv, doc=__doc__, user_errors=user_errors)
 
 
 def _define_flags(values: flags.FlagValues) -> None:
@@ -79,16 +80,16 @@ def _define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     number("devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0)
-    cli.define_process_flags(values)
+    shell.define_process_flags(values)
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Restore, evaluate, write the report."""
-    cli.parse_flags(values, argv)
+    shell.parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
     steps_asked = _steps_to_pool(values)
-    cli.join_processes(values)
+    shell.join_processes(values)
     from trm_jax.evaluation import coverage, report
 
     run = EvaluatedRun(values)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from trm_jax import api
+from trm_jax.commands import shell
+from trm_jax.commands.progress import RowProgress
 from trm_jax.errors import ConfigError
-from trm_jax.runtime import cli, processes
-from trm_jax.runtime.progress import RowProgress
+from trm_jax.runtime import processes
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.evaluate import EvalOutput
@@ -32,7 +33,7 @@ class EvaluatedRun:
 
         self.values, self.workdir = values, Path(values.workdir)
         self.config, identity = config, identity = read_run(self.workdir)
-        cli.set_precision(config["model"]["dtype"])
+        shell.set_precision(config["model"]["dtype"])
         self.num_puzzles = identity["sizes"]["num_puzzles"]
         votes = config["eval"]["votes"] if values.votes is None else values.votes
         test = _test_set(values, config, identity)
@@ -76,8 +77,8 @@ class EvaluatedRun:
         """All rows of one checkpoint: its step, the rows, and how many per second."""
         from trm_jax.evaluation.evaluate import evaluate
         from trm_jax.evaluation.parts import EvalParts
-        from trm_jax.runtime.manifest import state_digest
         from trm_jax.runtime.workdir import code_version
+        from trm_jax.training.digest import state_digest
 
         state = self.checkpoints.restore_step(self.built.state_like, step)
         params = state.ema_params if self.values.weights == "ema" else state.params
@@ -102,7 +103,7 @@ class EvaluatedRun:
         if parts.num_rows:
             line = "step %d: %d of %d rows are taken from %s"
             log.info(line, step, parts.num_rows, total, parts.folder)
-        progress = RowProgress(cli.BAR, parts.num_rows, total)
+        progress = RowProgress(shell.BAR, parts.num_rows, total)
         batches = self.questions.batches(
             self.config["eval"]["batch_size"],
             start=parts.num_rows,

@@ -19,15 +19,15 @@ import numpy as np
 from absl import flags
 
 from trm_jax import api
+from trm_jax.commands import shell
 from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError
-from trm_jax.runtime import cli
 
 log = logging.getLogger(__name__)
 
 
 def run() -> NoReturn:
     """Be solve.py."""
-    cli.run(main)
+    shell.run(main)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,12 +45,12 @@ def main(argv: Sequence[str]) -> int:
     choice("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
     user_errors = (api.pipeline("errors").DataError,)
     act = partial(_main, values, argv)
-    return cli.call(act, values, argv, doc=__doc__, user_errors=user_errors)
+    return shell.call(act, values, argv, doc=__doc__, user_errors=user_errors)
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Restore, solve step by step, judge."""
-    cli.parse_flags(values, argv)
+    shell.parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
     from trm_jax.runtime.workdir import read_run
@@ -61,7 +61,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         raise ConfigError(
             f"{values.workdir}: a run of task {data['task']!r}; expected sudoku"
         )
-    cli.set_precision(config["model"]["dtype"])
+    shell.set_precision(config["model"]["dtype"])
     box = data["sudoku"]["box_rows"], data["sudoku"]["box_cols"]
     shape = api.pipeline("sudoku.grid").SudokuShape(*box)
     question, solution, name = _chosen_puzzle(values, data, shape)

@@ -22,16 +22,16 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from trm_jax import api
-from trm_jax.commands import config_flag
+from trm_jax.commands import config_flag, shell
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
-from trm_jax.runtime import cli
+from trm_jax.runtime import stop_signal
 
 log = logging.getLogger(__name__)
 
 
 def run() -> NoReturn:
     """Be train.py."""
-    cli.run(main)
+    shell.run(main)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     _define_flags(values)
     user_errors = (api.pipeline("errors").DataError,)
     act = partial(_main, values, argv)
-    return cli.call(act, values, argv, doc=__doc__, user_errors=user_errors)
+    return shell.call(act, values, argv, doc=__doc__, user_errors=user_errors)
 
 
 def _define_flags(values: flags.FlagValues) -> None:
@@ -58,7 +58,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         "The same bits in every run, on a GPU too; slower there.",
         flag_values=values,
     )
-    cli.define_process_flags(values)
+    shell.define_process_flags(values)
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
@@ -66,7 +66,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     if values.deterministic:  # JAX reads it when it first uses a device
         deterministic = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
-    cli.set_precision(config.model.dtype)
+    shell.set_precision(config.model.dtype)
     if values.dry_run:
         return _dry_run(config.to_dict())
     if not values.workdir:
@@ -89,13 +89,15 @@ def train(
     config: ConfigDict, workdir: str | Path, values: flags.FlagValues | None = None
 ) -> int:
     """Train until the last step or a signal, joined with others if `values` say so."""
-    stop = cli.StopSignal()  # first: joining and compiling take their time
+    stop = stop_signal.StopSignal()  # first: joining and compiling take their time
     if values:
-        cli.join_processes(values)
+        shell.join_processes(values)
     from trm_jax.runtime.trainer import Stopped
 
     try:
-        api.train(config.to_dict(), workdir, stop_requested=stop, bar=cli.BAR)
+        api.train(
+            config.to_dict(), workdir, stop_requested=stop, progress=shell.BAR.update
+        )
     except Stopped as stopped:
         log.info("%s", stopped)
         return EXIT_STOPPED

@@ -8,7 +8,6 @@ JAX is imported late, so that wrong flags are reported at once.
 
 import itertools
 import os
-import re
 import socket
 import sys
 import time
@@ -22,7 +21,6 @@ from trm_jax.errors import EXIT_FAILED, ConfigError
 HEARTBEAT_S = 10  # JAX declares a process lost that is silent for so long
 JOIN_S = 300.0  # hosts of a pod come up minutes apart
 MEET_S = 600.0  # compilation or a slow disk may delay a process that is alive
-_ADDRESS = re.compile(r"(?:\[[\da-fA-F:.%]+\]|[\w-]+(?:\.[\w-]+)*\.?):(\d{1,5})")
 
 
 class ProcessError(RuntimeError):
@@ -47,10 +45,9 @@ def initialize(
     Kubernetes).
 
     Raises:
-      ConfigError: flags that do not fit, or no coordinator within `timeout_s`.
+      ConfigError: no coordinator answers within `timeout_s`, or JAX cannot join.
     """
     global _client, _index, _num
-    _check_flags(coordinator, num_processes, process_id)
     where = f"--coordinator={coordinator}" if coordinator else "--distributed"
     if coordinator and process_id:
         _await_coordinator(coordinator, timeout_s)
@@ -76,26 +73,6 @@ def initialize(
     if state.num_processes > 1:
         _client, _index, _num = state.client, state.process_id, state.num_processes
         check_same(f"--num_processes={_num}", "number of processes")
-
-
-def _check_flags(*given: str | int | None) -> None:
-    """Raise ConfigError if the three flags do not fit, unless all are None."""
-    if given == (None, None, None):
-        return
-    coordinator, num_processes, process_id = given
-    if None in given:
-        raise ConfigError(
-            "--coordinator, --num_processes and --process_id belong together: "
-            "give all three, or only --distributed"
-        )
-    found = _ADDRESS.fullmatch(str(coordinator))
-    if not found or not 0 < int(found[1]) < 2**16:
-        raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT")
-    if not 0 <= int(process_id or 0) < int(num_processes or 0):
-        raise ConfigError(
-            f"--process_id={process_id}: expected 0 <= process_id < num_processes "
-            f"= {num_processes}"
-        )
 
 
 def _await_coordinator(address: str, timeout_s: float) -> None:

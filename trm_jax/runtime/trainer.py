@@ -16,7 +16,6 @@ from trm_jax.errors import SaveError
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
 from trm_jax.runtime.non_finite import Guard, Seen
-from trm_jax.runtime.progress import clock_time
 from trm_jax.training.config import Train
 from trm_jax.training.metrics import mean_metrics
 from trm_jax.types import Batch, TrainState
@@ -24,6 +23,14 @@ from trm_jax.types import Batch, TrainState
 log = logging.getLogger(__name__)
 
 OnBatch = Callable[[int], None]
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as h:mm:ss; `?` for a number that is not finite."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class Stopped(Exception):

@@ -4,7 +4,7 @@
 import json
 import os
 import platform
-import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from typing import Any
 from trm_jax.errors import ConfigError
 from trm_jax.files import read_bytes, write_whole
 from trm_jax.runtime import processes
+from trm_jax.settings import flatten
 
 # Keys that may differ when a run resumes. None of them changes what a step computes,
 # beyond rounding, except train.steps where the learning rate decays: whoever raises it
@@ -99,17 +100,6 @@ def _diff(
     ]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings -> {"a.b.c": value}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def record_run(workdir: str | Path, step: int) -> None:
     """Append this run to runs.jsonl: when, from which step, on what.
 
@@ -171,21 +161,10 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit(root: Path = ROOT) -> str | None:
-    """The commit of the checkout, also of a linked worktree; git need not be there."""
+    """The commit of the checkout; None without one, or without git."""
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        folder = root / ".git"
-        if folder.is_file():
-            folder = root / folder.read_text().removeprefix("gitdir:").strip()
-        head = (folder / "HEAD").read_text().strip()
-        ref = head.removeprefix("ref: ")
-        if ref == head:
-            return head
-        if (folder / "commondir").exists():
-            folder = folder / (folder / "commondir").read_text().strip()
-        if (folder / ref).exists():
-            return (folder / ref).read_text().strip()
-        packed = (folder / "packed-refs").read_text()
-    except OSError:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         return None
-    found = re.search(rf"^(\w+) {re.escape(ref)}$", packed, re.MULTILINE)
-    return found and found[1]
+    return found.stdout.strip() if (root / ".git").exists() else None

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell around a command: flags, exit codes, signals, log lines."""
+"""What every command has around it: flags, exit codes, log lines."""
 
 import contextlib
 import io
 import logging
 import os
-import signal
+import re
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from absl import flags
 
+from trm_jax.commands.progress import ProgressBar
 from trm_jax.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -25,10 +24,9 @@ from trm_jax.errors import (
     SaveError,
 )
 from trm_jax.runtime import processes
-from trm_jax.runtime.progress import ProgressBar
 
 BAR = ProgressBar()
-SAME_SIGNAL_S = 0.3  # `timeout` and terminals may deliver one signal twice
+_ADDRESS = re.compile(r"(?:\[[\da-fA-F:.%]+\]|[\w-]+(?:\.[\w-]+)*\.?):(\d{1,5})")
 _HELP = {"--help", "-h", "-help", "--helpfull"}
 
 
@@ -134,6 +132,7 @@ def join_processes(values: flags.FlagValues) -> None:
         return
     if given != [None] * 3 and values.distributed:
         raise ConfigError("--distributed finds --" + ", --".join(names) + " by itself")
+    _check_process_flags(*given)
     processes.initialize(*given)
     # All flags but those above; the value of --config holds its overrides.
     shared = [n for n in values if n not in (*names, "distributed") and "." not in n]
@@ -146,6 +145,26 @@ def join_processes(values: flags.FlagValues) -> None:
             for handler in logger.handlers:
                 handler.setFormatter(formatter)
         BAR.live = False
+
+
+def _check_process_flags(*given: str | int | None) -> None:
+    """Raise ConfigError if the three flags do not fit, unless all are None."""
+    if given == (None, None, None):
+        return
+    coordinator, num_processes, process_id = given
+    if None in given:
+        raise ConfigError(
+            "--coordinator, --num_processes and --process_id belong together: "
+            "give all three, or only --distributed"
+        )
+    found = _ADDRESS.fullmatch(str(coordinator))
+    if not found or not 0 < int(found[1]) < 2**16:
+        raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT")
+    if not 0 <= int(process_id or 0) < int(num_processes or 0):
+        raise ConfigError(
+            f"--process_id={process_id}: expected 0 <= process_id < num_processes "
+            f"= {num_processes}"
+        )
 
 
 def set_precision(dtype: str) -> None:
@@ -197,40 +216,3 @@ def _failed(code: int, message: str) -> int:
     with contextlib.suppress(OSError):  # a closed pipe
         sys.stderr.write(f"{prefix}{message}\n")
     return code
-
-
-class StopSignal:
-    """True once SIGTERM or SIGINT came; a second one ends the process at once.
-
-    Handlers run between bytecodes only, never during a long compilation or a blocked
-    step, so a thread reads the signals from the wake-up pipe.
-    """
-
-    def __init__(self) -> None:
-        self._received_at: float | None = None
-        read, write = os.pipe()
-        os.set_blocking(write, False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(read,), daemon=True).start()
-
-    def __call__(self) -> bool:
-        """Whether a signal has come."""
-        return self._received_at is not None
-
-    def _watch(self, pipe: int) -> None:
-        while True:
-            for number in os.read(pipe, 16):
-                self._handle(signal.Signals(number).name)
-
-    def _handle(self, name: str) -> None:
-        now = time.monotonic()
-        if self._received_at is None:
-            self._received_at = now
-            with contextlib.suppress(OSError):  # a closed pipe
-                os.write(2, f"{name}: saving after this step\n".encode())
-        elif now - self._received_at > SAME_SIGNAL_S:
-            with contextlib.suppress(OSError):
-                os.write(2, f"second signal ({name}): leaving at once\n".encode())
-            os._exit(EXIT_STOPPED)

@@ -8,18 +8,12 @@ import sys
 import time
 from typing import Any
 
+from trm_jax.runtime.trainer import clock_time
+
 WIDTH = 30
 REDRAW_S = 0.2
 LINE_S = 5.0  # seconds between progress lines where there is no terminal
 log = logging.getLogger(__name__)
-
-
-def clock_time(seconds: float) -> str:
-    """Seconds as h:mm:ss; `?` for a number that is not finite."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class ProgressBar:
@@ -34,12 +28,13 @@ class ProgressBar:
         self._drawn = False
         self._last = -REDRAW_S
         self._start: tuple[float, int] | None = None
+        self._unit = ""
 
     def update(self, done: int, total: int, unit: str) -> None:
-        """Show `done` of `total`; the rate counts from the first call."""
+        """Show `done` of `total`; the rate counts from the first call in a unit."""
         now = time.monotonic()
-        if self._start is None or done < self._start[1]:
-            self._start = now, done
+        if self._start is None or done < self._start[1] or unit != self._unit:
+            self._start, self._unit = (now, done), unit
         if not self.live or (now - self._last < REDRAW_S and done < total):
             return
         self._last = now

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from trm_jax.runtime.progress import ProgressBar, clock_time
+from trm_jax.commands.progress import ProgressBar, clock_time
 
 
 class Terminal(io.StringIO):
