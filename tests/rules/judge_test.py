@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.rules.loop import Loop
+from tests.helpers.rules.loop import Loop, LoopOutputs
 from tests.helpers.rules.pair import Pair
 from tests.rules import judge
 from tests.rules.judge import ROWS, begun, make_rows, one_step, take, tiny
@@ -57,6 +57,26 @@ def test_losses_and_gradients_are_finite_and_reach_every_parameter(rule):
     chex.assert_trees_all_equal(first, jax.tree.map(jnp.zeros_like, first))
 
 
+class Idle(Loop):
+    """Predicts from the state that comes in, and stops no gradient by itself."""
+
+    def step(self, model, rows, state, keys, clock, keep=None):
+        logits, q = model.predict(state.h)
+        return state, LoopOutputs(logits[None], q[None], None)
+
+
+def test_no_gradient_crosses_the_start_whatever_the_rule(monkeypatch):
+    monkeypatch.setitem(RULES, "loop", Loop)
+    world = begun("loop")
+    world = world._replace(recipe=world.recipe._replace(rule=Idle()))
+    args = world.state.params, judge.vectors_of(world), world.carry.state
+    loss = jax.grad(judge.total_loss, argnums=(1, 2))
+    grads, vectors = jax.jit(lambda *a: loss(world, *a))(*args)
+    assert (grads["head"]["kernel"] != 0).any()
+    np.testing.assert_array_equal(grads["embed_tokens"], 0)
+    np.testing.assert_array_equal(vectors, 0)
+
+
 def test_keeping_changes_no_bit_and_ends_with_the_state(rule):
     world = begun(rule)
     plain = jax.jit(lambda: one_step(world, world.carry))()
@@ -82,6 +102,8 @@ def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(rule, tmp_path
     assert state_digest(resumed) == whole
     runs = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert [json.loads(run)["from_step"] for run in runs] == [0, 3]
+    *_, last = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert {f"train/{name}" for name in RULES[rule].metrics} <= json.loads(last).keys()
 
 
 SPLITS = {
@@ -92,12 +114,13 @@ SPLITS = {
 
 def test_a_step_is_the_same_on_two_devices_and_in_parts(rule):
     batches = [make_rows(0), make_rows(1)]
-    expected = judge.trained(tiny(rule), batches)[-1]
+    expected = judge.trained(tiny(rule), batches)
     for changes in SPLITS.values():
-        found = judge.trained(tiny(rule, **changes), batches)[-1]
-        for part in ("carry", "metrics", "params", "puzzle_table"):
-            ours, theirs = getattr(found, part), getattr(expected, part)
-            chex.assert_trees_all_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        found = judge.trained(tiny(rule, **changes), batches)
+        for ours, theirs in zip(found, expected, strict=True):
+            for part in ("carry", "metrics", "params", "puzzle_table"):
+                pair = getattr(ours, part), getattr(theirs, part)
+                chex.assert_trees_all_close(*pair, rtol=1e-3, atol=1e-4)
 
 
 def test_a_row_draws_the_same_on_two_devices_and_in_parts(rule, monkeypatch):
