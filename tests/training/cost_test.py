@@ -51,10 +51,9 @@ def test_rematerialisation_costs_nothing():
 
 def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
     def cost(form):
-        changes = {"model.layers": ("mamba2", "token_mlp")}
-        return step_flops(
-            tiny_recipe(changes | {"model.mamba2.implementation": form}), 4
-        )
+        layers = {"model.layers": ("mamba2", "token_mlp")}
+        recipe = tiny_recipe(layers | {"model.mamba2.implementation": form})
+        return step_flops(recipe, 4)
 
     costs = {cost(form) for form in ("auto", *IMPLEMENTATIONS)}
     assert len(costs) == 1

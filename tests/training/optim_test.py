@@ -113,20 +113,16 @@ def test_decay_spares_what_mamba2_keeps_free_of_it_and_nothing_else(mamba2):
 
 def test_decay_goes_by_the_operator_and_the_last_name():
     params = {
-        "net": {
-            "0_mamba2": {"D": {"kernel": 1}, "D_log": 1, "D": 1},
-            "1_swiglu": {"D": 1},
-        },
+        "net": {"0_mamba2": {"D": 1, "D_log": 1, "A_log": {"kernel": 1}}},
+        "low": {"1_swiglu": {"D": 1}},
         "head": {"D": 1},
-        "rule": {"gate": 1, "0_mamba2": {"gate": 1}, "D": 1},
+        "rule": {"gate": 1, "inner": {"gate": 1}, "D": 1},
     }
     expected = {
-        "net": {
-            "0_mamba2": {"D": {"kernel": True}, "D_log": True, "D": False},
-            "1_swiglu": {"D": True},
-        },
+        "net": {"0_mamba2": {"D": False, "D_log": True, "A_log": {"kernel": True}}},
+        "low": {"1_swiglu": {"D": True}},
         "head": {"D": True},
-        "rule": {"gate": False, "0_mamba2": {"gate": False}, "D": True},
+        "rule": {"gate": False, "inner": {"gate": False}, "D": True},
     }
     assert decayed(("gate",))(params) == expected
 
