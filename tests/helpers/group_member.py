@@ -9,9 +9,9 @@ import time
 
 from absl import flags
 
-from trm_jax.commands import shell
+from trm_jax.commands import shell, stop_signal
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
-from trm_jax.runtime import processes, stop_signal
+from trm_jax.runtime import processes
 
 STEPS = flags.DEFINE_integer("steps", 5, "How many steps.")
 STEP_S = flags.DEFINE_float("step_s", 0.0, "Sleep in each step.")
