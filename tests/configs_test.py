@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every config builds, documents itself, and has no knob that nothing reads."""
 
-import ast
 import dataclasses
 import importlib
-import inspect
 import re
+from functools import cache
 
 import jax
 import pytest
 
-from data_pipeline import sources
+from data_pipeline import tasks
 from tests.helpers.runs import ROOT
-from tests.helpers.tiny import tiny_config, tiny_optim
-from trm_jax.model.model import TRM
+from tests.helpers.tiny import tiny_built, tiny_config
+from trm_jax.model.config import ModelSettings
+from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.rules import RULES
+from trm_jax.rules.halting import Halting
 from trm_jax.training.build import build
-from trm_jax.training.sharding import make_mesh
-from trm_jax.training.step import (
-    init_train_state,
-    jit_train_step,
-    make_train_step,
-)
-from trm_jax.training.supervision import init_carry
+from trm_jax.training.optim import OPTIMIZERS, OptimSettings
 
 NAMES = sorted(
     p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("__")
@@ -48,17 +44,23 @@ def config_of(name, variant):
     return module.get_config(*[variant] if variant else [])
 
 
+# One network of each kind is traced; the others are built from the same parts.
+TRACED = [("demo", "mlp_t"), ("maze_hard", "attention"), ("arc_agi_1", "mamba2_attn")]
+
+
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_every_config_builds(name, variant):
     config = config_of(name, variant)
+    config.mesh.data = 1
     if config.data.task == "arc":  # its ids must be counted: these three tasks will do
-        config.data.update(train=str(ARC_OK), test_subset="training", side=30)
-        config.data.update(train_subsets=("training",), test_puzzles=0, max_grid=0)
-    built = build(config.to_dict(), sources.spec_of(**config.data).sizes)
-    shapes = jax.eval_shape(
-        built.train_step, built.state_like, built.state_like.carry.batch
-    )
-    assert jax.tree.structure(shapes) == jax.tree.structure(built.state_like)
+        config.data.update(train=str(ARC_OK), test_puzzles=0)
+        config.data.arc.update(test_subset="training", train_subsets=("training",))
+        config.data.arc.update(side=30, max_grid=0)
+    built = build(config.to_dict(), tasks.spec_of(config.data.to_dict()).sizes)
+    if (name, variant) in TRACED:
+        like = built.state_like
+        shapes = jax.eval_shape(built.train_step, like, like.carry.batch)
+        assert jax.tree.structure(shapes) == jax.tree.structure(like)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,109 +76,98 @@ def test_an_unknown_variant_is_refused(name):
         config_of(name, "mlpt")
 
 
-def test_every_knob_of_default_has_a_comment_or_a_plain_name():
-    source = inspect.getsource(importlib.import_module("configs.default"))
-    calls = ast.walk(ast.parse(source))
-    knobs = [k for c in calls if isinstance(c, ast.Call) for k in c.keywords]
-    values = [k for k in knobs if not isinstance(k.value, ast.Call)]
-    plain = {"task", "d_model", "num_heads", "lr", "weight_decay", "b1", "b2"}
-    plain |= {"table_weight_decay", "max_supervision_steps", "warmup_steps"}
-    plain |= {"eval_every", "log_every", "checkpoint_every", "keep_checkpoints"}
-    plain |= {"rope_theta", "batch_size", "ema_decay", "box_cols"}
-    lines = source.splitlines()
-
-    def explained(line):
-        return "#" in lines[line - 1] or lines[line - 2].strip().startswith("#")
-
-    bare = {k.arg for k in values if not explained(k.value.lineno)}
-    assert bare <= plain
-
-
-def traced(config, optim=None, **step):
+@cache
+def traced(changes):
     """The jaxpr of a training step, as text without object addresses."""
-    model = TRM(config)
-    optim = optim or tiny_optim()
-    settings = {"loss": "stablemax", "seed": 0, "micro_batches": 1, "log_every": 2}
-    settings |= step
-    state = jax.eval_shape(
-        lambda: init_train_state(model, optim, jax.random.key(0), batch_size=4)
+    built = tiny_built(dict(changes))
+    text = str(
+        built.train_step.trace(built.state_like, built.state_like.carry.batch).jaxpr
     )
-    train_step = make_train_step(model, optim, **settings)
-    compiled = jit_train_step(
-        train_step, state, make_mesh(1), micro_batches=settings["micro_batches"]
-    )
-    text = str(compiled.trace(state, init_carry(config, 4).batch).jaxpr)
     return re.sub(r"0x[0-9a-f]+", "", text)
 
 
-BASE = {"layers": ("mamba2", "attention", "swiglu", "token_mlp"), "swiglu_width": 0}
-MODEL_CHANGES = {
-    "layers": ("token_mlp", "swiglu"),
-    "d_model": 64,
-    "num_heads": 4,
-    "expansion": 40.0,
-    "swiglu_width": 40,
-    "token_mlp_width": 40,
-    "expand": 4,
-    "head_dim": 16,
-    "d_state": 8,
-    "num_groups": 1,
-    "d_conv": 3,
-    "chunk_size": 4,
-    "ssd_implementation": "recurrent",
-    "positions": "learned",
-    "rope_theta": 1e3,
-    "prefix_len": 3,
-    "puzzle_dim": 8,
-    "h_cycles": 4,
-    "l_cycles": 3,
-    "max_supervision_steps": 5,
-    "explore_rate": 0.3,
-    "dtype": "bfloat16",
-    "remat": "full",
-    "vocab_size": 8,
-    "num_cells": 25,
-    "num_puzzles": 6,
+def fields_of(section, place):
+    return {f"{place}.{field.name}": field for field in dataclasses.fields(section)}
+
+
+PLAIN = {"model.layers": ("swiglu",)}
+# What a knob needs beside the network of PLAIN, or of its operator, to be read.
+NEEDS = {
+    "model.swiglu.expansion": {"model.swiglu.width": 0},
+    "model.token_mlp.expansion": {"model.token_mlp.width": 0},
+    "optim.decay_start": {"optim.min_ratio": 0.5},
 }
-
-
-def test_the_list_of_model_knobs_is_complete():
-    fields = {f.name for f in dataclasses.fields(tiny_config())}
-    assert set(MODEL_CHANGES) == fields
-
-
-@pytest.mark.parametrize("knob", MODEL_CHANGES)
-def test_every_model_knob_changes_the_step(knob):
-    changed = tiny_config(**BASE | {knob: MODEL_CHANGES[knob]})
-    assert traced(changed) != traced(tiny_config(**BASE))
-
-
-OPTIM_CHANGES = {
-    "lr": 2e-3,
-    "weight_decay": 0.2,
-    "table_lr": 2e-2,
-    "table_weight_decay": 0.2,
-    "b1": 0.8,
-    "b2": 0.8,
-    "warmup_steps": 5,
-    "min_ratio": 0.5,
-    "decay_start": 0.5,
-    "ema_decay": 0.8,
-    "ema_ramp": True,
+# Values where neither the next choice, nor one more, nor half fits.
+VALUES = {
+    "model.layers": ("swiglu", "swiglu"),
+    "model.d_model": 64,
+    "model.dtype": "bfloat16",
+    "model.attention.num_heads": 4,
+    "model.swiglu.expansion": 40.0,
+    "model.token_mlp.expansion": 40.0,
+    "model.mamba2.expand": 4,
+    "model.mamba2.head_dim": 16,
+    "model.mamba2.num_groups": 1,
+    "model.mamba2.implementation": "recurrent",
 }
+NO_CHOICE = {"rule.name", "optim.name"}  # their sections are tried one by one
 
 
-@pytest.mark.parametrize("knob", OPTIM_CHANGES)
-def test_every_optimiser_knob_changes_the_step(knob):
-    config = tiny_config(layers=("token_mlp",))
-    optim = tiny_optim(**{"min_ratio": 0.3} | {knob: OPTIM_CHANGES[knob]})
-    assert traced(config, optim) != traced(config, tiny_optim(min_ratio=0.3))
+def knobs():
+    """(path, field, what else is set): of the step, of all operators and rules."""
+    for place, section in [
+        ("model", ModelSettings),
+        ("halting", Halting),
+        ("optim", OptimSettings),
+    ]:
+        yield from ((*item, PLAIN) for item in fields_of(section, place).items())
+    for name, kind in {kind.section: kind for kind in SUBLAYERS.values()}.items():
+        layer = next(n for n, kind in SUBLAYERS.items() if kind.section == name)
+        fields = fields_of(kind.Settings, f"model.{name}")
+        yield from ((*item, {"model.layers": (layer,)}) for item in fields.items())
+    for place, registry in [("rule", RULES), ("optim", OPTIMIZERS)]:
+        for name, kind in registry.items():
+            chosen = PLAIN | {f"{place}.name": name}
+            fields = fields_of(kind, f"{place}.{name}")
+            yield from ((*item, chosen) for item in fields.items())
+
+
+def another(field, now):
+    """A value of the knob that is not the one it has."""
+    if choices := field.metadata.get("choices"):
+        return next(choice for choice in choices if choice != now)
+    if isinstance(now, bool):
+        return not now
+    return now + 1 if isinstance(now, int) else now / 2 or 0.5
 
 
 @pytest.mark.parametrize(
-    ("knob", "value"),
-    [("loss", "softmax"), ("seed", 1), ("micro_batches", 2), ("log_every", 3)],
+    ("path", "field", "beside"),
+    [pytest.param(*k, id=k[0]) for k in knobs() if k[0] not in NO_CHOICE],
 )
-def test_every_step_knob_changes_the_step(knob, value):
-    config = tiny_config(layers=("token_mlp",))
-    assert traced(config, **{knob: value}) != traced(config)
+def test_every_knob_of_the_step_changes_it(path, field, beside):
+    beside = beside | NEEDS.get(path, {})
+    now = tiny_config(beside)
+    for name in path.split("."):
+        now = now[name]
+    value = VALUES[path] if path in VALUES else another(field, now)
+    assert value != now
+    changed = tuple((beside | {path: value}).items())
+    assert traced(changed) != traced(tuple(beside.items()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 1),
+        ("train.micro_batches", 2),
+        ("train.log_every", 3),
+        ("train.on_non_finite", "skip"),
+        ("sizes.vocab_size", 8),
+        ("sizes.grid_shape", (5, 5)),
+        ("sizes.num_puzzles", 6),
+    ],
+)
+def test_run_and_sizes_change_the_step(path, value):
+    changed = tuple((PLAIN | {path: value}).items())
+    assert traced(changed) != traced(tuple(PLAIN.items()))
