@@ -73,6 +73,10 @@ def train(
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
 
+    lock = WorkdirLock(workdir)
+    if processes.is_first() and lock.path.exists():
+        lock.acquire()  # a run that goes on there is found before the data is read
+        lock.release()
     data = pipeline("tasks").load(config["data"])
     for warning in data.warnings:
         log.warning("warning: %s", warning)
@@ -85,7 +89,7 @@ def train(
     }
     processes.check_same(json.dumps(data.identity, indent=1), "data")
     # Files are written from here on: wrong settings or data leave none behind.
-    with WorkdirLock(workdir) as lock:
+    with lock:
         workdirs.claim(workdir, config, data.identity)
         return _run(config, workdir, built, hooks | {"before_save": lock.check})
 

@@ -21,8 +21,7 @@ from tests.helpers.runs import (
     metric_lines,
 )
 from trm_jax.commands import eval as eval_command
-from trm_jax.commands import solve, train
-from trm_jax.runtime import stop_signal
+from trm_jax.commands import solve, stop_signal, train
 
 # By ml_collections, of the interpreter's own module.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -339,7 +338,7 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
 def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save(stderr):
     # One long call that no Python handler can interrupt, like a compilation.
     stuck = (
-        "import hashlib; from trm_jax.runtime.stop_signal import StopSignal\n"
+        "import hashlib; from trm_jax.commands.stop_signal import StopSignal\n"
         "s = StopSignal()\n"
         "print('ready', flush=True)\n"
         "hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)"

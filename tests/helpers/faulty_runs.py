@@ -6,8 +6,7 @@ import numpy as np
 from data_pipeline import loader
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import digest, metric_lines, smoke_config
-from trm_jax.commands import train
-from trm_jax.runtime import stop_signal
+from trm_jax.commands import stop_signal, train
 
 STEPS, ROWS = 16, 8
 NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN

@@ -1,64 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.tiny import tiny_config
+from tests.helpers.tiny import tiny_built, tiny_config, tiny_recipe
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import matmul, rms_norm, rotary_tables, rotate
-from trm_jax.model.model import HALT_BIAS, TRM, init_variables
+from trm_jax.model.model import HALT_BIAS, BoundModel, init_params
+from trm_jax.model.sublayers.base import inner_width
+from trm_jax.training.config import read_run
+from trm_jax.types import Batch
 
 PAPER = {
-    "d_model": 512,
-    "num_heads": 8,
-    "swiglu_width": 0,
-    "token_mlp_width": 0,
-    "prefix_len": 16,
-    "num_puzzles": 1,
+    "model.layers": ("attention", "swiglu") * 2,
+    "model.d_model": 512,
+    "model.attention.num_heads": 8,
+    "model.swiglu.width": 0,
+    "model.prefix_len": 16,
+    "sizes.num_puzzles": 1,
 }
-MLP_T = {"layers": ("token_mlp", "swiglu") * 2, "positions": "none"}
-SUDOKU = {"num_cells": 81, "vocab_size": 11}
-MAZE = {"num_cells": 900, "vocab_size": 6}
-ARC = {"num_cells": 900, "vocab_size": 12}
+MLP_T = PAPER | {
+    "model.layers": ("token_mlp", "swiglu") * 2,
+    "model.token_mlp.width": 0,
+}
+del MLP_T["model.attention.num_heads"]
+SUDOKU = {"sizes.grid_shape": (9, 9), "sizes.vocab_size": 11}
+MAZE = {"sizes.grid_shape": (30, 30), "sizes.vocab_size": 6}
+ARC = {"sizes.grid_shape": (30, 30), "sizes.vocab_size": 12}
 
-initialised = jax.jit(init_variables, static_argnums=0)
+
+@cache
+def initialised(seed=0, changes=()):
+    """Model and parameters."""
+    model = tiny_recipe(dict(changes)).model
+    init = jax.jit(partial(init_params, model, None))
+    return model, init(jax.random.key(seed))
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (SUDOKU, 6_828_034),
-        (MAZE, 6_822_914),
-        (ARC, 6_829_058),
+        (PAPER | SUDOKU, 6_828_034),
+        (PAPER | MAZE, 6_822_914),
+        (PAPER | ARC, 6_829_058),
         (MLP_T | SUDOKU, 5_028_866),
         (MLP_T | MAZE, 18_795_522),
     ],
     ids=["attn-sudoku", "attn-maze", "attn-arc", "mlp_t-sudoku", "mlp_t-maze"],
 )
 def test_parameter_counts_are_the_published_ones(changes, expected):
-    model = TRM(
-        tiny_config(**PAPER | {"layers": ("attention", "swiglu") * 2} | changes)
-    )
-    params, _ = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
-    assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == expected
+    params = tiny_built(changes).state_like.params
+    assert sum(p.size for p in jax.tree.leaves(params)) == expected
 
 
 def test_inner_widths_round_up_to_256_unless_chosen():
-    config = tiny_config()
-    widths = [config.inner_width(n, 0) for n in (512, 97, 916)]
-    assert widths == [1536, 512, 2560]
-    assert config.inner_width(512, 100) == 100
+    assert [inner_width(0, 4.0, n) for n in (512, 97, 916)] == [1536, 512, 2560]
+    assert inner_width(100, 4.0, 512) == 100
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_initial_distributions_have_the_stated_deviations(seed):
-    layers = ("attention", "swiglu", "token_mlp")
-    config = tiny_config(**PAPER | SUDOKU | {"layers": layers, "positions": "learned"})
-    params, constants = initialised(TRM(config), jax.random.key(seed))
-    network = params["network"]
+    layers = {"model.layers": ("attention", "swiglu", "token_mlp")}
+    changes = PAPER | SUDOKU | layers | {"model.token_mlp.width": 0}
+    changes["model.positions"] = "learned"
+    _, params = initialised(seed, tuple(changes.items()))
+    network = params["net"]
     lecun = {
         512: [
             network["0_attention"]["qkv"]["kernel"],
@@ -76,26 +86,20 @@ def test_initial_distributions_have_the_stated_deviations(seed):
         assert abs(float(weights.std()) - std) < four_errors
         assert abs(float(weights.mean())) < 4 * std / math.sqrt(weights.size)
         assert float(jnp.abs(weights).max()) <= 2 * std / 0.8796 + 1e-6
-    for start in constants.values():
-        assert start.shape == (512,)
-        assert abs(float(start.std()) - 1) < 4 / math.sqrt(2 * 512)
-    assert (constants["y"] != constants["z"]).any()
     np.testing.assert_array_equal(params["halt_kernel"], 0)
     np.testing.assert_array_equal(params["halt_bias"], HALT_BIAS)
 
 
 def test_seeds_make_different_weights_and_seed_0_is_a_seed():
-    model = TRM(tiny_config())
-    draws = [initialised(model, jax.random.key(s))[0] for s in (0, 0, 1)]
-    embeddings = [d["embed_tokens"] for d in draws]
-    np.testing.assert_array_equal(embeddings[0], embeddings[1])
-    assert (embeddings[0] != embeddings[2]).any()
+    init = jax.jit(partial(init_params, tiny_recipe().model, None))
+    first, again, other = (init(jax.random.key(s))["embed_tokens"] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 def test_prefix_holds_the_puzzle_vector_and_zeros():
-    config = tiny_config(prefix_len=3)
-    model = TRM(config)
-    params, _ = initialised(model, jax.random.key(0))
+    model, params = initialised(changes=(("model.prefix_len", 3),))
+    config = model.config
     vector = jax.random.normal(jax.random.key(1), (2, config.d_model))
     inputs = jnp.ones((2, config.num_cells), jnp.int32)
     x = model.apply({"params": params}, inputs, vector, method="embed")
@@ -107,24 +111,38 @@ def test_prefix_holds_the_puzzle_vector_and_zeros():
 
 
 def test_without_a_prefix_the_first_cell_decides_on_halting():
-    model = TRM(tiny_config(prefix_len=0))
-    params, _ = initialised(model, jax.random.key(0))
-    params["halt_kernel"] = jnp.ones_like(params["halt_kernel"])
-    y = jnp.zeros((1, 16, 32)).at[0, 0].set(1.0)
-    output = model.apply({"params": params}, y, method="predict")
-    assert output.logits.shape == (1, 16, 7)
-    np.testing.assert_allclose(output.q_halt, 32 + HALT_BIAS)
+    model, params = initialised(changes=(("model.prefix_len", 0),))
+    assert halting_at(model, params, 0) == 32 + HALT_BIAS
+
+
+@pytest.mark.parametrize("position", [0, 3, -1])
+def test_the_halting_logits_are_read_at_the_chosen_position(position):
+    model, params = initialised(changes=(("halting.halt_position", position),))
+    assert halting_at(model, params, position) == 32 + HALT_BIAS
+    assert halting_at(model, params, 1) == HALT_BIAS
+    with pytest.raises(ConfigError, match="halt_position = 18; expected one of the 18"):
+        tiny_recipe({"halting.halt_position": 18})
+
+
+def halting_at(model, params, position):
+    """The halting logit of a state that is 1 at one position, with weights of 1."""
+    params = params | {"halt_kernel": jnp.ones_like(params["halt_kernel"])}
+    c = model.config
+    y = jnp.zeros((1, c.seq_len, c.d_model)).at[0, position].set(1.0)
+    logits, q = model.apply({"params": params}, y, method="predict")
+    assert logits.shape == (1, c.num_cells, c.vocab_size)
+    assert q.shape == (1, 2)
+    return float(q[0, 0])
 
 
 def test_every_cell_sees_every_cell(mixer):
-    model = TRM(tiny_config(layers=(mixer, "swiglu")))
-    params, _ = initialised(model, jax.random.key(0))
+    model, params = initialised(changes=(("model.layers", (mixer, "swiglu")),))
 
     def net(h):
-        return model.apply({"params": params}, h, method="refine")[0, :, 0]
+        return model.apply({"params": params}, h, "net", method="refine")[0, :, 0]
 
     h = jax.random.normal(jax.random.key(1), (1, 18, 32))
-    reach = jnp.abs(jax.jacobian(net)(h)[:, 0]).max(-1)
+    reach = jnp.abs(jax.jit(jax.jacobian(net))(h)[:, 0]).max(-1)
     assert (reach > 0).all()
 
 
@@ -168,18 +186,42 @@ def test_matmul_and_its_gradients_are_those_of_the_plain_product(dtype):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": ("atention", "swiglu")}, "unknown sublayer 'atention'"),
-        ({"layers": ()}, "layers is empty"),
-        ({"d_model": 33}, "d_model = 33 is not divisible"),
-        ({"d_model": 0}, "d_model = 0"),
-        ({"h_cycles": 0}, "h_cycles = 0"),
-        ({"explore_rate": 1.5}, "explore_rate = 1.5"),
-        ({"positions": "sinus"}, "positions = 'sinus'; expected one of rope"),
-        ({"dtype": "float16"}, "dtype = 'float16'"),
-        ({"remat": "yes"}, "remat = 'yes'"),
-        ({"puzzle_dim": 65}, "puzzle_dim = 65 does not fit"),
+        ({"model.layers": ()}, "layers is empty"),
+        ({"model.d_model": 33}, "d_model = 33 is not divisible"),
+        ({"model.d_model": 0}, "d_model = 0; expected a whole number >= 1"),
+        ({"rule.trm.h_cycles": 0}, "rule.trm.h_cycles = 0; expected a whole"),
+        ({"halting.explore_rate": 1.5}, "explore_rate = 1.5; expected a finite"),
+        ({"model.attention.positions": "sinus"}, "'sinus'; expected one of rope, none"),
+        ({"model.positions": "rope"}, "positions = 'rope'; expected one of none"),
+        ({"model.dtype": "float16"}, "dtype = 'float16'"),
+        ({"model.dtype": "float64"}, "dtype = 'float64', but jax_enable_x64 is False"),
+        ({"rule.trm.remat": "yes"}, "remat = 'yes'; expected one of none, dots, full"),
+        ({"model.puzzle_dim": 65}, "puzzle_dim = 65 does not fit"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, message):
-    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
-        init_variables(TRM(tiny_config(**changes)), jax.random.key(0))
+    with pytest.raises(ConfigError, match=message):
+        tiny_recipe(changes)
+
+
+def test_an_unknown_sublayer_is_refused_by_name():
+    config = tiny_config()
+    config["model"]["layers"] = ("atention", "swiglu")
+    with pytest.raises(ConfigError, match=r"model.layers = 'atention'.*attention"):
+        read_run(config)
+
+
+@pytest.mark.parametrize(("blank", "given"), [(1, [True, False]), (-1, [False, False])])
+def test_clues_are_the_cells_that_are_not_blank(blank, given):
+    module = tiny_recipe({"sizes.blank": blank}).model
+    tokens = jnp.array([[2, 1]], jnp.int32)
+    rows = Batch(tokens, tokens, tokens > 0, tokens[:, 0], jnp.ones(1))
+    model = BoundModel({}, {}, None, module)
+    np.testing.assert_array_equal(model.given(rows)[0], given)
+
+
+def test_a_network_that_a_model_lacks_is_an_attribute_error():
+    model = BoundModel({}, {}, None, tiny_recipe().model)
+    with pytest.raises(AttributeError, match="low"):
+        model.low  # noqa: B018
+    assert model.own is None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hybrids stay finite however often they are applied, thanks to the post-norm."""
 
+import dataclasses
 from functools import partial
 
 import chex
@@ -11,14 +12,13 @@ import numpy as np
 import pytest
 
 from configs.default import LAYERS
-from tests.helpers.tiny import tiny_config
+from tests.helpers.tiny import tiny_built
 from tests.ops.cases import NOT_OPTIMISED
 from trm_jax.model.layers import rms_norm
-from trm_jax.model.model import TRM, init_variables
 from trm_jax.model.network import Network
-from trm_jax.model.sublayers import sublayer_class
+from trm_jax.model.sublayers import operator
 from trm_jax.training.step import loss_and_grads
-from trm_jax.training.supervision import init_carry, refill
+from trm_jax.training.supervision import refill, row_keys
 
 HYBRIDS = ("mamba2_attn", "mamba2_mlp_t")
 ROWS = 4
@@ -32,27 +32,34 @@ class PreNorm(nn.Module):
     @nn.compact
     def __call__(self, hidden):
         for i, name in enumerate(self.config.layers):
-            sublayer = sublayer_class(name)(self.config, name=f"{i}_{name}")
-            hidden = hidden + sublayer(rms_norm(hidden, axis=sublayer.norm_axis))
+            kind, c = operator(name), self.config
+            sizes = c.operator(kind.section), c.grid_shape, c.prefix_len
+            sublayer = kind(*sizes, name=f"{i}_{name}")
+            hidden = hidden + sublayer(rms_norm(hidden, axis=kind.norm_axis))
         return hidden
 
 
 @pytest.fixture(scope="module", params=HYBRIDS)
-def config(request):
-    return tiny_config(layers=LAYERS[request.param], h_cycles=2)
+def built(request):
+    sizes = {"train.batch_size": ROWS, "eval.batch_size": ROWS}
+    return tiny_built({"model.layers": LAYERS[request.param]} | sizes)
 
 
-def test_losses_and_gradients_are_finite_for_64_supervision_steps(config, make_batch):
-    model = TRM(config)
-    params, constants = jax.jit(partial(init_variables, model))(jax.random.key(0))
+def test_losses_and_gradients_are_finite_for_64_supervision_steps(built, make_batch):
+    recipe, state = built.recipe, built.init()
+    config = recipe.model.config
     batch = jax.tree.map(jnp.asarray, make_batch(0, config, ROWS))
-    carry = refill(init_carry(config, ROWS), batch, constants)
+    carry = refill(state.carry, batch)
     vectors = jnp.zeros((ROWS, config.puzzle_width), jnp.float32)
     never = jnp.full(ROWS, 1000, jnp.int32)
+    halting = dataclasses.replace(recipe.halting, max_supervision_steps=1000)
+    recipe = recipe._replace(halting=halting)
+    weights = state.params, state.constants, state.step
+    keys = row_keys(jax.random.key(0), jnp.arange(ROWS))
 
     def step(carry, _):
         (grads, metrics), (_, carry) = loss_and_grads(
-            model, "stablemax", ROWS, params, vectors, carry, never
+            recipe, ROWS, weights, vectors, carry, keys, never
         )
         finite = [jnp.isfinite(v).all() for v in jax.tree.leaves((grads, carry))]
         return carry, (jnp.stack(finite).all(), metrics["loss"][0])
@@ -64,8 +71,8 @@ def test_losses_and_gradients_are_finite_for_64_supervision_steps(config, make_b
     assert np.isfinite(losses).all()
     assert len(np.unique(losses)) > 32  # it really goes on
     axis = 1 if config.layers[-1] == "token_mlp" else -1
-    for state in (carry.y, carry.z):
-        np.testing.assert_allclose(jnp.square(state).mean(axis), 1, atol=0.01)
+    for feature in carry.state:
+        np.testing.assert_allclose(jnp.square(feature).mean(axis), 1, atol=0.01)
 
 
 def rms_after(network, params, hidden, times):
@@ -79,7 +86,8 @@ def rms_after(network, params, hidden, times):
     return scan(hidden)[1][jnp.array(times) - 1]
 
 
-def test_with_pre_norm_the_residual_grows_with_every_application(config):
+def test_with_pre_norm_the_residual_grows_with_every_application(built):
+    config = built.recipe.model.config
     shape = (ROWS, config.seq_len, config.d_model)
     hidden = rms_norm(jax.random.normal(jax.random.key(1), shape, jnp.float32))
     params = jax.jit(Network(config).init)(jax.random.key(0), hidden)["params"]

@@ -12,15 +12,24 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import default
 from tests.helpers.golden_trm import GOLDEN, MAMBA2, to_layout
-from tests.helpers.tiny import tiny_config
+from tests.helpers.tiny import OPERATORS, tiny_recipe
 from trm_jax.errors import ConfigError
-from trm_jax.model.config import CHOICES, ModelConfig
 from trm_jax.model.layers import rms_norm
-from trm_jax.model.model import TRM, init_variables
 from trm_jax.model.sublayers import SUBLAYERS, Mamba2
+from trm_jax.ops.ssd import IMPLEMENTATIONS
+from trm_jax.settings import defaults, read
+from trm_jax.training.build import build
 
 DIRECTIONS = ("mamba2", "mamba2_backward", "mamba2_both")
 LENGTH = 13
+
+
+def mixer(name="mamba2", **settings):
+    """An operator of the Mamba-2 family, at tiny sizes unless others are given."""
+    values = defaults(Mamba2.Settings) | OPERATORS["mamba2"] | settings
+    return SUBLAYERS[name](
+        read(Mamba2.Settings, values, "model.mamba2"), (1, LENGTH), 0
+    )
 
 
 def golden(name, part):
@@ -30,25 +39,22 @@ def golden(name, part):
     return jax.tree.map(jnp.asarray, unflatten_dict(flat))
 
 
-@pytest.mark.parametrize("implementation", CHOICES["ssd_implementation"])
+@pytest.mark.parametrize("implementation", ["auto", *IMPLEMENTATIONS])
 @pytest.mark.parametrize("name", ["mamba2_mixer", "mamba2_mixer_groups"])
 def test_the_published_output_and_gradients_come_out(name, implementation):
     file = np.load(GOLDEN / f"{name}.npz")
-    config = tiny_config(
-        d_model=int(file["d_model"]),
+    mamba2 = mixer(
         d_state=int(file["d_state"]),
         head_dim=int(file["headdim"]),
         expand=int(file["expand"]),
         num_groups=int(file["ngroups"]),
         chunk_size=int(file["chunk_size"]),
-        ssd_implementation=implementation,
+        implementation=implementation,
     )
 
     @jax.jit
     def run(params, hidden, cotangent):
-        y, vjp = jax.vjp(
-            lambda p, h: Mamba2(config).apply({"params": p}, h), params, hidden
-        )
+        y, vjp = jax.vjp(lambda p, h: mamba2.apply({"params": p}, h), params, hidden)
         return y, *vjp(cotangent)
 
     params = golden(name, "weights")
@@ -62,22 +68,20 @@ def test_the_published_output_and_gradients_come_out(name, implementation):
 @pytest.fixture(scope="module")
 def tiny():
     """Weights and input of a small Mamba-2, the same for all directions."""
-    config = tiny_config()
     hidden = jax.random.normal(jax.random.key(0), (2, LENGTH, 32), jnp.float32)
-    params = jax.jit(Mamba2(config).init)(jax.random.key(1), hidden)["params"]
+    params = jax.jit(mixer().init)(jax.random.key(1), hidden)["params"]
     # Weights that start as ones would hide who uses which.
     noise = jax.random.normal(jax.random.key(2), (64,), jnp.float32)
-    return config, params | {"norm_weight": 1 + 0.3 * noise}, hidden
+    return params | {"norm_weight": 1 + 0.3 * noise}, hidden
 
 
 def outputs(name, tiny, hidden):
-    config, params, _ = tiny
-    return jax.jit(SUBLAYERS[name](config).apply)({"params": params}, hidden)
+    return jax.jit(mixer(name).apply)({"params": tiny[0]}, hidden)
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_each_direction_sees_its_own_side_and_both_see_everything(name, tiny):
-    hidden = tiny[2][:1]
+    hidden = tiny[1][:1]
 
     def sums(hidden):
         return outputs(name, tiny, hidden)[0].sum(-1)
@@ -90,7 +94,7 @@ def test_each_direction_sees_its_own_side_and_both_see_everything(name, tiny):
 
 
 def test_backward_is_the_mirror_image_and_both_is_the_sum(tiny):
-    hidden = tiny[2]
+    hidden = tiny[1]
     forward, backward, both = (outputs(name, tiny, hidden) for name in DIRECTIONS)
     mirrored = outputs("mamba2", tiny, hidden[:, ::-1])[:, ::-1]
     np.testing.assert_allclose(backward, mirrored, atol=1e-6)
@@ -99,15 +103,15 @@ def test_backward_is_the_mirror_image_and_both_is_the_sum(tiny):
 
 
 def test_all_directions_have_the_same_parameters(tiny):
-    config, params, hidden = tiny
+    params, hidden = tiny
     for name in DIRECTIONS:
-        shapes = jax.eval_shape(SUBLAYERS[name](config).init, jax.random.key(0), hidden)
+        shapes = jax.eval_shape(mixer(name).init, jax.random.key(0), hidden)
         chex.assert_trees_all_equal_shapes_and_dtypes(shapes["params"], params)
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_bfloat16_stays_bfloat16_and_near_float32(name, tiny):
-    hidden = tiny[2]
+    hidden = tiny[1]
     found = outputs(name, tiny, hidden.astype(jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
     expected = outputs(name, tiny, hidden)
@@ -117,10 +121,10 @@ def test_bfloat16_stays_bfloat16_and_near_float32(name, tiny):
 
 def test_the_gated_norm_runs_within_each_group(tiny):
     # out_proj's input, by a projection that passes the first group's half through.
-    config, params, hidden = tiny
+    params, hidden = tiny
     passing = jnp.eye(64, 32, dtype=jnp.float32)
     params = params | {"norm_weight": jnp.ones(64), "out_proj": {"kernel": passing}}
-    found = outputs("mamba2", (config, params, hidden), hidden)
+    found = outputs("mamba2", (params, hidden), hidden)
     np.testing.assert_allclose(rms_norm(found), found, rtol=1e-2, atol=1e-3)
 
 
@@ -128,18 +132,10 @@ def count(tree):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def default_model(variant="attention", **changes):
-    """configs.default at a task's sizes."""
-    config = default.get_config()
-    default.set_network(config, variant)
-    sizes = {"vocab_size": 11, "num_cells": 81, "num_puzzles": 1}
-    return ModelConfig(**config.model.to_dict() | sizes | changes)
-
-
 def test_a_mixer_of_the_paper_has_1719600_parameters():
+    operator = Mamba2(Mamba2.Settings(), (1, 8), 0)
     hidden = jax.ShapeDtypeStruct((1, 8, 512), jnp.float32)
-    params = jax.eval_shape(Mamba2(default_model()).init, jax.random.key(0), hidden)
-    assert count(params) == 1_719_600
+    assert count(jax.eval_shape(operator.init, jax.random.key(0), hidden)) == 1_719_600
 
 
 @pytest.mark.parametrize(
@@ -154,17 +150,19 @@ def test_a_mixer_of_the_paper_has_1719600_parameters():
     ids=["attn-arc", "attn-sudoku", "attn-maze", "attn-bidir-sudoku", "mlp_t-sudoku"],
 )
 def test_hybrids_have_the_stated_sizes(variant, vocab_size, num_cells, expected):
-    config = default_model(variant, vocab_size=vocab_size, num_cells=num_cells)
-    assert config.prefix_len == 16
-    params, _ = jax.eval_shape(lambda: init_variables(TRM(config), jax.random.key(0)))
-    assert count(params) == expected
+    config = default.get_config()
+    default.set_network(config, variant)
+    config.mesh.data = 1
+    assert config.model.prefix_len == 16
+    sizes = {"vocab_size": vocab_size, "grid_shape": (1, num_cells)}
+    sizes |= {"num_puzzles": 1, "blank": -1}
+    assert count(build(config.to_dict(), sizes).state_like.params) == expected
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_first_values_are_the_stated_ones(seed):
-    config = tiny_config(d_model=256, head_dim=1, num_groups=1)
     hidden = jnp.zeros((1, 4, 256), jnp.float32)
-    init = jax.jit(Mamba2(config).init)
+    init = jax.jit(mixer(head_dim=1, num_groups=1).init)
     params = init(jax.random.key(seed), hidden)["params"]
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     rate, dt = jnp.exp(params["A_log"]), jax.nn.softplus(params["dt_bias"])
@@ -187,33 +185,44 @@ def test_first_values_are_the_stated_ones(seed):
         assert abs(kernel.std() * math.sqrt(kernel.shape[0]) - 1) < 0.02
 
 
-MAMBA2_LAYERS = {"layers": ("mamba2", "swiglu")}
+MAMBA2_LAYERS = {"model.layers": ("mamba2", "swiglu")}
+
+
+def of_mamba2(**settings):
+    own = {f"model.mamba2.{name}": value for name, value in settings.items()}
+    return MAMBA2_LAYERS | own
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("settings", "message"),
     [
-        ({"head_dim": 24}, r"expand \* d_model = 64 .* head_dim \* num_groups = 48"),
-        ({"num_groups": 3}, r"expand \* d_model = 64 .* head_dim \* num_groups = 24"),
-        (
-            {"head_dim": 24, "num_groups": 1, "d_model": 96},
-            r"head_dim, d_state and chunk_size = \(24, 16, 8\).*pallas.*powers",
-        ),
-        ({"d_state": 12}, r"d_state.*12.*ssd_implementation = 'pallas'"),
-        ({"chunk_size": 12}, r"chunk_size.*12.*ssd_implementation = 'pallas'"),
+        ({"head_dim": 24}, r"expand \* model.d_model = 64 .* num_groups = 48"),
+        ({"num_groups": 3}, r"expand \* model.d_model = 64 .* num_groups = 24"),
+        ({"d_state": 12}, r"d_state.*12.*implementation = 'pallas'"),
+        ({"chunk_size": 12}, r"chunk_size.*12.*implementation = 'pallas'"),
         ({"d_state": 2048}, r"d_state.*2048.*at most 32 KiB"),
-        ({"d_state": 0}, r"model.d_state = 0; expected a whole number >= 1"),
-        ({"ssd_implementation": "magic"}, r"model.ssd_implementation = 'magic'.*auto"),
+        ({"d_state": 0}, r"model.mamba2.d_state = 0; expected a whole number >= 1"),
+        ({"implementation": "magic"}, r"model.mamba2.implementation = 'magic'.*auto"),
     ],
 )
-def test_sizes_that_do_not_fit_are_named(changes, message):
-    pallas = {"ssd_implementation": "pallas"} | MAMBA2_LAYERS
+def test_sizes_that_do_not_fit_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
-        tiny_config(**pallas | changes)
+        tiny_recipe(of_mamba2(**{"implementation": "pallas"} | settings))
 
 
-def test_sizes_of_mamba2_bind_only_networks_with_mamba2_or_kernels():
-    assert tiny_config(head_dim=24, ssd_implementation="pallas").head_dim == 24
-    free = {"d_model": 96, "head_dim": 24, "num_groups": 1, "d_state": 12}
+def test_powers_of_two_are_asked_of_heads_too():
+    changes = of_mamba2(head_dim=24, num_groups=1, implementation="pallas")
+    with pytest.raises(ConfigError, match=r"\(24, 16, 8\).*pallas.*powers"):
+        tiny_recipe(changes | {"model.d_model": 96})
+
+
+def test_kernels_alone_ask_for_powers_of_two():
+    sizes = {"head_dim": 24, "num_groups": 1, "d_state": 12}
     for implementation in ("auto", "chunked", "recurrent"):
-        tiny_config(**MAMBA2_LAYERS | free, ssd_implementation=implementation)
+        changes = of_mamba2(**sizes, implementation=implementation)
+        tiny_recipe(changes | {"model.d_model": 96})
+
+
+def test_a_setting_of_an_operator_that_the_network_lacks_is_refused():
+    with pytest.raises(ConfigError, match="nothing in this run reads model.mamba2"):
+        tiny_recipe({"model.mamba2.head_dim": 24})

@@ -13,9 +13,8 @@ import pytest
 
 from tests.helpers.runs import digest, smoke_config
 from tests.helpers.states import small_recipe
-from trm_jax.commands import train
+from trm_jax.commands import stop_signal, train
 from trm_jax.errors import ConfigError
-from trm_jax.runtime import stop_signal
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.digest import leaf_digests
 from trm_jax.training.sharding import (

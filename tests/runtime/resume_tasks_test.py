@@ -6,9 +6,8 @@ import pytest
 from configs import arc_small, default, maze_small
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, digest, metric_lines, smoke_config
-from trm_jax.commands import shell, train
+from trm_jax.commands import shell, stop_signal, train
 from trm_jax.errors import EXIT_STOPPED
-from trm_jax.runtime import stop_signal
 
 STEPS = 8  # saved after 3 and 6, evaluated after 4
 MIXERS = ("attention", "mlp_t", "mamba2_attn")

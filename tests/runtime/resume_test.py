@@ -17,9 +17,8 @@ from tests.helpers.runs import (
     metric_lines,
     smoke_config,
 )
-from trm_jax.commands import train
+from trm_jax.commands import stop_signal, train
 from trm_jax.errors import EXIT_STOPPED
-from trm_jax.runtime import stop_signal
 
 STEPS = 16
 

@@ -14,9 +14,9 @@ import pytest
 from data_pipeline import tasks
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import ROOT, as_flags, call, digest, metric_lines, smoke_config
-from trm_jax.commands import shell, train
+from trm_jax.commands import shell, stop_signal, train
 from trm_jax.errors import CheckpointError, SaveError
-from trm_jax.runtime import background_save, stop_signal, trainer
+from trm_jax.runtime import background_save, trainer
 from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter

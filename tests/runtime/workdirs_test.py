@@ -13,6 +13,7 @@ from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.runtime import processes
 from trm_jax.runtime import workdir as workdirs
 from trm_jax.runtime.metric_writer import MetricWriter
+from trm_jax.version import git_commit
 
 CONFIG = smoke.get_config().to_dict()
 DATASET = {
@@ -144,20 +145,20 @@ def git(folder, *args):
 
 def test_the_commit_is_found_wherever_git_keeps_it(tmp_path):
     folder, tree = tmp_path / "checkout", tmp_path / "tree"
-    assert workdirs._git_commit(tmp_path) is None
+    assert git_commit(tmp_path) is None
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
-    assert workdirs._git_commit(folder) is None
+    assert git_commit(folder) is None
     git(folder, "commit", "-q", "--allow-empty", "-m", "one")
     commit = git(folder, "rev-parse", "HEAD")
     git(folder, "worktree", "add", "-q", "-b", "feature/x", str(tree))
     for where in (folder, tree):
-        assert workdirs._git_commit(where) == commit
+        assert git_commit(where) == commit
     git(folder, "pack-refs", "--all")
     for where in (folder, tree):
-        assert workdirs._git_commit(where) == commit
+        assert git_commit(where) == commit
     git(tree, "checkout", "-q", "--detach")
-    assert workdirs._git_commit(tree) == commit
+    assert git_commit(tree) == commit
 
 
 def flips(data, count):

@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.helpers.tiny import tiny_config
-from trm_jax.model.config import CHOICES
+from tests.helpers.tiny import tiny_recipe
 from trm_jax.model.layers import matmul
-from trm_jax.training.cost import matmul_flops, step_flops
+from trm_jax.ops.ssd import IMPLEMENTATIONS
+from trm_jax.training.cost import count_flops, step_flops
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
 PRODUCT = 2 * 3 * 5 * 7
@@ -30,22 +30,32 @@ PRODUCT = 2 * 3 * 5 * 7
     ],
 )
 def test_products_are_counted_wherever_they_stand(fn, products):
-    assert matmul_flops(fn, A, B) == products * PRODUCT
+    assert count_flops(jax.make_jaxpr(fn)(A, B).jaxpr) == products * PRODUCT
 
 
 def test_a_step_costs_its_calls_and_thrice_the_differentiated_ones():
-    config = tiny_config(layers=("swiglu",), h_cycles=3, l_cycles=2)
-    tokens = 4 * config.seq_len
+    recipe = tiny_recipe({"model.layers": ("swiglu",), "rule.trm.h_cycles": 3})
+    tokens = 4 * recipe.model.config.seq_len
     call = 2 * 3 * 32 * 48 * tokens
     head = 2 * 32 * 7 * 4 * 16 + 2 * 32 * 2 * 4  # cells, and halting at one place
-    assert step_flops(config, 4) == call * 3 * (2 + 3) + 3 * head
+    assert step_flops(recipe, 4) == call * 3 * (2 + 3) + 3 * head
+
+
+def test_rematerialisation_costs_nothing():
+    costs = {
+        step_flops(tiny_recipe({"rule.trm.remat": remat}), 4)
+        for remat in ("none", "dots", "full")
+    }
+    assert len(costs) == 1
 
 
 def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
     def cost(form):
-        layers = ("mamba2", "token_mlp")
-        return step_flops(tiny_config(layers=layers, ssd_implementation=form), 4)
+        layers = {"model.layers": ("mamba2", "token_mlp")}
+        recipe = tiny_recipe(layers | {"model.mamba2.implementation": form})
+        return step_flops(recipe, 4)
 
-    costs = {cost(form) for form in CHOICES["ssd_implementation"]}
+    costs = {cost(form) for form in ("auto", *IMPLEMENTATIONS)}
     assert len(costs) == 1
-    assert costs.pop() > step_flops(tiny_config(layers=("token_mlp",)), 4)
+    without = step_flops(tiny_recipe({"model.layers": ("token_mlp",)}), 4)
+    assert costs.pop() > without

@@ -11,7 +11,9 @@ from tests.helpers.runs import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["elastic", "mesh", "puzzle_table"])
+@pytest.mark.parametrize(
+    "name", ["runtime/elastic", "training/mesh", "training/puzzle_table"]
+)
 def test_all_of_it_on_eight_devices(name):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

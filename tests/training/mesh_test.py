@@ -5,7 +5,7 @@ They take eight virtual devices: eight_devices_test.py starts this file with the
 """
 
 import re
-from functools import cache, partial
+from functools import cache
 
 import chex
 import jax
@@ -13,18 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.tiny import tiny_config, tiny_optim
+from tests.helpers.tiny import tiny_built
 from trm_jax.evaluation.evaluate import make_eval_step
-from trm_jax.model.model import TRM
 from trm_jax.training.digest import state_digest
 from trm_jax.training.sharding import (
     TABLE_UNIT,
     make_mesh,
     own_rows,
     put_batch,
-    state_shardings,
+    put_rows,
 )
-from trm_jax.training.step import init_train_state, jit_train_step, make_train_step
 
 ROWS = 16
 NETWORKS = {
@@ -48,27 +46,23 @@ each_mesh = pytest.mark.parametrize("mesh", MESHES)
 class Layout:
     """A small network with a sharded puzzle table, and its step, on one mesh."""
 
-    def __init__(self, network, data, fsdp=1, micro_batches=1, dtype="float32"):
-        config = tiny_config(
-            layers=NETWORKS[network], dtype=dtype, num_puzzles=TABLE_UNIT, h_cycles=2
-        )
-        self.model = TRM(config)
-        self.mesh = make_mesh(data, fsdp)
-        optim = tiny_optim()
-        init = partial(init_train_state, self.model, optim, jax.random.key(0), ROWS)
-        shapes = jax.eval_shape(init)
-        self.shardings = state_shardings(shapes, self.mesh)
-        self.init = jax.jit(init, out_shardings=self.shardings)
-        self.like = jax.tree.map(
-            lambda s, h: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=h),
-            shapes,
-            self.shardings,
-        )
-        kwargs = {"loss": "stablemax", "seed": 0, "log_every": 1}
-        kwargs["micro_batches"] = micro_batches
-        step = make_train_step(self.model, optim, **kwargs)
-        jitted = jit_train_step(step, self.like, self.mesh, micro_batches=micro_batches)
-        self.step = jitted.lower(self.like, self.like.carry.batch).compile()
+    def __init__(self, network, data, fsdp=1, micro_batches=1):
+        changes = {
+            "model.layers": NETWORKS[network],
+            "sizes.num_puzzles": TABLE_UNIT,
+            "train.batch_size": ROWS,
+            "eval.batch_size": ROWS,
+            "train.log_every": 1,
+            "train.micro_batches": micro_batches,
+            "mesh.data": data,
+            "mesh.fsdp": fsdp,
+        }
+        built = tiny_built(changes)
+        self.recipe, self.mesh = built.recipe, built.mesh
+        self.config = built.recipe.model.config
+        self.init, self.like = built.init, built.state_like
+        self.shardings = jax.tree.map(lambda s: s.sharding, built.state_like)
+        self.step = built.train_step.lower(self.like, self.like.carry.batch).compile()
 
     def after(self, state, *batches):
         """The state that follows from one on the host."""
@@ -78,11 +72,17 @@ class Layout:
         return state
 
 
-layout = cache(Layout)
+@cache
+def _layout(x64, args):
+    return Layout(*args)
+
+
+def layout(*args):
+    return _layout(jax.enable_x64.value, args)
 
 
 def batches(make_batch, count):
-    config = layout("attention", 1).model.config
+    config = layout("attention", 1).config
     for k in range(count):
         batch = make_batch(k, config, ROWS)
         batch.puzzle_id[ROWS // 2 :] = batch.puzzle_id[: ROWS // 2]
@@ -114,12 +114,12 @@ def test_one_step_from_20_states_of_a_run_has_the_losses_of_one_device(
 @each_mesh
 def test_three_steps_in_float64_are_those_of_one_device(network, mesh, make_batch):
     with jax.enable_x64(True):
-        one = layout(network, 1, dtype="float64")
-        other = layout(network, *MESHES[mesh], dtype="float64")
+        one = layout(network, 1)
+        other = layout(network, *MESHES[mesh])
         start = jax.device_get(one.init())
         steps = list(batches(make_batch, 3))
         expected, found = one.after(start, *steps), other.after(start, *steps)
-        assert expected.carry.y.dtype == jnp.float64
+        assert expected.carry.state.y.dtype == jnp.float64
         expected, found = jax.device_get((expected, found))
         assert losses(found) == pytest.approx(losses(expected), rel=1e-6, abs=1e-6)
         chex.assert_trees_all_equal(found.carry.batch, expected.carry.batch)
@@ -158,7 +158,7 @@ def test_weights_and_moments_are_shared_out_over_fsdp(fsdp):
             shared += parts == {leaf.size // fsdp} and leaf.ndim > 1
             assert leaf.ndim > 1 or parts == {leaf.size}
     assert shared >= 0.9 * matrices
-    for leaf in (state.carry.y, state.puzzle_table):
+    for leaf in (state.carry.state.y, state.puzzle_table):
         assert leaf.addressable_shards[0].data.shape[0] == len(leaf) // 8
 
 
@@ -181,7 +181,7 @@ def collectives(program):
 @each_mesh
 def test_only_sums_weights_ids_and_puzzle_vectors_travel(network, mesh):
     on_mesh = layout(network, *MESHES[mesh])
-    config, weights = on_mesh.model.config, jax.tree.leaves(on_mesh.like.params)
+    config, weights = on_mesh.config, jax.tree.leaves(on_mesh.like.params)
     vectors = (ROWS, config.puzzle_width)
     allowed = {
         "all-reduce": {w.shape for w in weights} | {(), vectors},
@@ -203,9 +203,11 @@ def test_only_sums_weights_ids_and_puzzle_vectors_travel(network, mesh):
 @each_mesh
 def test_evaluation_gathers_answers_weights_and_ids_alone(mesh):
     on_mesh = layout("mamba2_attn", *MESHES[mesh])
-    config, like = on_mesh.model.config, on_mesh.like
-    step = make_eval_step(on_mesh.model, on_mesh.mesh, num_steps=2, loss="stablemax")
-    args = (like.params, like.constants, like.puzzle_table, like.carry.batch)
+    config, like = on_mesh.config, on_mesh.like
+    step = make_eval_step(on_mesh.recipe, on_mesh.mesh, num_steps=2)
+    weights = like.params, like.constants, like.puzzle_table
+    numbers = jax.ShapeDtypeStruct((ROWS,), jnp.int32)
+    args = weights, like.carry.batch, numbers
     weights = {w.shape for w in jax.tree.leaves(like.params)}
     answers = {(ROWS, config.num_cells), (2, ROWS), (ROWS,), (ROWS, 1)}
     vectors = {(ROWS, config.puzzle_width)}
@@ -222,10 +224,11 @@ def test_evaluation_answers_as_on_one_device(mesh, make_batch):
     outputs = []
     for size in [(1,), MESHES[mesh]]:
         at = layout("attention", *size)
-        step = make_eval_step(at.model, at.mesh, num_steps=3, loss="stablemax")
+        step = make_eval_step(at.recipe, at.mesh, num_steps=3)
         state = at.init()
         weights = state.params, state.constants, state.puzzle_table
-        outputs.append(step(*weights, put_batch(batch._asdict(), at.mesh)))
+        rows = put_batch(batch._asdict(), at.mesh)
+        outputs.append(step(weights, rows, put_rows(np.arange(ROWS), at.mesh)))
         assert all(leaf.is_fully_replicated for leaf in outputs[-1])
     one, other = jax.device_get(outputs)
     np.testing.assert_array_equal(other.predictions, one.predictions)

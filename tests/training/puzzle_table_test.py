@@ -15,13 +15,12 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.helpers.tiny import tiny_config, tiny_optim
+from tests.helpers.tiny import tiny_built
 from trm_jax.errors import ConfigError
 from trm_jax.evaluation.evaluate import make_eval_step
-from trm_jax.model.model import TRM
 from trm_jax.runtime import checkpoint
 from trm_jax.training import digest
-from trm_jax.training.optim import sparse_sign_sgd
+from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 from trm_jax.training.sharding import (
     TABLE_UNIT,
     in_mesh,
@@ -31,7 +30,6 @@ from trm_jax.training.sharding import (
     state_shardings,
     table_rows,
 )
-from trm_jax.training.step import init_train_state, jit_train_step, make_train_step
 from trm_jax.types import BATCH_AXES
 
 ROWS = 16  # of the batch
@@ -42,74 +40,60 @@ on_one_or_more = pytest.mark.parametrize("devices", COUNTS)
 on_several = pytest.mark.parametrize("devices", [n for n in COUNTS if n > 1])
 
 
-def tiny(**changes):
-    short = {"layers": ("token_mlp", "swiglu"), "h_cycles": 1, "l_cycles": 1}
-    return TRM(tiny_config(**short, **changes))
+def tiny(mesh, *, num_puzzles=5, puzzle_dim=0, prefix_len=2, micro_batches=1):
+    """A run with one cycle of each kind, and no update of its weights.
 
-
-# Adam makes so much of round-off that weights would depend on the number of devices.
-OPTIM = tiny_optim(lr=0.0)
-
-
-def init_fn(model):
-    return partial(init_train_state, model, OPTIM, jax.random.key(0), ROWS)
-
-
-def like_of(model, mesh):
-    """Shapes and shardings of the state: nothing is allocated."""
-    shapes = jax.eval_shape(init_fn(model))
-    return jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
-        shapes,
-        state_shardings(shapes, mesh),
-    )
-
-
-@cache
-def step_on(model, mesh, micro_batches=1):
-    kwargs = {"loss": "stablemax", "seed": 0, "log_every": 1}
-    step = make_train_step(model, OPTIM, micro_batches=micro_batches, **kwargs)
-    like = like_of(model, mesh)
-    return jit_train_step(step, like, mesh, micro_batches=micro_batches)
+    Adam makes so much of round-off that weights would depend on the number of devices.
+    """
+    changes = {
+        "model.layers": ("token_mlp", "swiglu"),
+        "rule.trm.h_cycles": 1,
+        "rule.trm.l_cycles": 1,
+        "model.puzzle_dim": puzzle_dim,
+        "model.prefix_len": prefix_len,
+        "optim.lr": 0.0,
+        "train.batch_size": ROWS,
+        "train.log_every": 1,
+        "train.micro_batches": micro_batches,
+        "eval.batch_size": ROWS,
+        "mesh.data": mesh,
+        "sizes.num_puzzles": num_puzzles,
+    }
+    return tiny_built(changes)
 
 
 @cache
 def compiled_train(devices, micro_batches=1):
-    model, mesh = tiny(**ARC_1), make_mesh(devices)
-    like = like_of(model, mesh)
-    step = step_on(model, mesh, micro_batches)
-    return step.lower(like, like.carry.batch).compile()
+    built = tiny(devices, **ARC_1, micro_batches=micro_batches)
+    like = built.state_like
+    return built.train_step.lower(like, like.carry.batch).compile()
 
 
 @cache
 def compiled_eval(devices):
-    model, mesh = tiny(**ARC_1), make_mesh(devices)
-    like = like_of(model, mesh)
-    step = make_eval_step(model, mesh, num_steps=2, loss="stablemax")
-    args = (like.params, like.constants, like.puzzle_table, like.carry.batch)
-    return step.lower(*args).compile()
+    built = tiny(devices, **ARC_1)
+    like = built.state_like
+    step = make_eval_step(built.recipe, built.mesh, num_steps=2)
+    weights = like.params, like.constants, like.puzzle_table
+    numbers = jax.ShapeDtypeStruct((ROWS,), np.int32)
+    return step.lower(weights, like.carry.batch, numbers).compile()
 
 
-def start(model, mesh):
-    shardings = state_shardings(jax.eval_shape(init_fn(model)), mesh)
-    return jax.jit(init_fn(model), out_shardings=shardings)()
-
-
-def trained(make_batch, model, mesh, num_steps):
+def trained(make_batch, built, num_steps):
     """(addresses of the table before, the state after)."""
-    state = start(model, mesh)
+    state = built.init()
     before = addresses(state.puzzle_table)
-    for batch in batches(make_batch, model, mesh, num_steps):
-        state = step_on(model, mesh)(state, batch)
+    for batch in batches(make_batch, built, num_steps):
+        state = built.train_step(state, batch)
     return before, state
 
 
-def batches(make_batch, model, mesh, count):
+def batches(make_batch, built, count):
     """Batches with every id in both halves, so on more than one device."""
     for k in range(count):
-        batch = make_batch(k, model.config, ROWS)
+        batch = make_batch(k, built.recipe.model.config, ROWS)
         batch.puzzle_id[ROWS // 2 :] = batch.puzzle_id[: ROWS // 2]
-        yield put_batch(batch._asdict(), mesh)
+        yield put_batch(batch._asdict(), built.mesh)
 
 
 COLLECTIVE = re.compile(r" = (.*?) (all-[a-z]+|collective-[a-z]+|reduce-scatter)[-(]")
@@ -135,27 +119,23 @@ def test_large_tables_are_rounded_up_and_small_ones_stay_as_they_are():
     sizes = [1, 5, TABLE_UNIT - 1, TABLE_UNIT, TABLE_UNIT + 1, 876_407, 1_191_732]
     rows = [1, 5, 3071, 3072, 6144, 878_592, 1_191_936]
     assert [table_rows(n) for n in sizes] == rows
-    shapes = jax.eval_shape(init_fn(tiny(num_puzzles=1)))
-    assert shapes.puzzle_table.shape == (1, 32)
-    shapes = jax.eval_shape(init_fn(tiny(**ARC_1)))
-    assert shapes.puzzle_table.shape == (878_592, 512)
+    assert tiny(1, num_puzzles=1).state_like.puzzle_table.shape == (1, 32)
+    assert tiny(1, **ARC_1).state_like.puzzle_table.shape == (878_592, 512)
 
 
 @on_several
 def test_every_device_holds_its_share_of_a_large_table_and_all_of_a_small(devices):
-    mesh = make_mesh(devices)
-    large = start(tiny(**SMALL), mesh).puzzle_table
+    large = tiny(devices, **SMALL).init().puzzle_table
     assert shares(large) == [(TABLE_UNIT // devices, 64)] * devices
-    small = start(tiny(num_puzzles=TABLE_UNIT - 1), mesh).puzzle_table
+    small = tiny(devices, num_puzzles=TABLE_UNIT - 1).init().puzzle_table
     assert shares(small) == [(TABLE_UNIT - 1, 32)] * devices
 
 
 def test_devices_that_do_not_divide_a_large_table_are_refused():
     mesh = Mesh(np.array((5 * jax.devices())[:5])[:, None], BATCH_AXES)
-    state_shardings(jax.eval_shape(init_fn(tiny(num_puzzles=1))), mesh)
-    shapes = jax.eval_shape(init_fn(tiny(**ARC_1)))
+    state_shardings(tiny(1, num_puzzles=1).state_like, mesh)
     with pytest.raises(ConfigError, match="5 devices does not divide the 878,592"):
-        state_shardings(shapes, mesh)
+        state_shardings(tiny(1, **ARC_1).state_like, mesh)
 
 
 @on_several
@@ -164,15 +144,15 @@ def test_training_moves_ids_and_puzzle_vectors_but_never_the_table(
     devices, micro_batches
 ):
     found = list(collectives(compiled_train(devices, micro_batches)))
-    model = tiny(**ARC_1)
-    weights = jax.tree.leaves(jax.eval_shape(init_fn(model)).params)
+    built = tiny(devices, **ARC_1)
+    weights = jax.tree.leaves(built.state_like.params)
     largest_weight = max(leaf.size for leaf in weights)
     vectors = ROWS * 512
     assert {name for name, _ in found} <= {"all-gather", "all-reduce"}
     assert max(n for name, n in found if name == "all-gather") <= vectors
     # Each weight's gradient is summed; activations are b x l x d.
     assert max(n for _, n in found) <= max(vectors, largest_weight)
-    assert max(vectors, largest_weight) < ROWS * model.config.seq_len * 32
+    assert max(vectors, largest_weight) < ROWS * built.recipe.model.config.seq_len * 32
 
 
 @on_several
@@ -182,7 +162,7 @@ def test_evaluation_moves_ids_and_puzzle_vectors_but_never_the_table(devices):
     assert {name for name, _ in found} <= {"all-gather", "all-reduce"}
     assert max(n for _, n in found) <= ROWS * 512
     # Ids, and the answers to all rows, `b m`, which every process gets.
-    answers = ROWS * tiny().config.num_cells
+    answers = ROWS * tiny(1).recipe.model.config.num_cells
     assert max(n for name, n in found if name == "all-gather") <= answers
 
 
@@ -199,8 +179,7 @@ def test_neither_training_nor_evaluation_copies_the_table(devices):
 
 @on_one_or_more
 def test_steps_write_into_the_table_where_it_lies(devices, make_batch):
-    model, mesh = tiny(**SMALL), make_mesh(devices)
-    before, state = trained(make_batch, model, mesh, 2)
+    before, state = trained(make_batch, tiny(devices, **SMALL), 2)
     assert addresses(state.puzzle_table) == before
 
 
@@ -216,7 +195,7 @@ def by_hand(table, ids, grads, lr, decay):
 
 
 def awkward_update(rows):
-    """Ids twice on each half of the batch; sums that are zero or hang on the order."""
+    """Ids on both halves of the batch; sums that are zero or depend on the order."""
     rng = np.random.default_rng(0)
     table = rng.standard_normal((rows, 4)).astype(np.float32)
     ids = np.array([7, rows - 1, 7, 0, 1500, 9, 1500, 0] * 2, np.int32)
@@ -251,9 +230,8 @@ def test_the_update_is_the_same_on_any_number_of_devices(devices):
 def test_training_ends_with_the_same_table_on_any_number_of_devices(
     devices, make_batch
 ):
-    model = tiny(**SMALL)
     found, expected = (
-        np.asarray(trained(make_batch, model, make_mesh(n), 3)[1].puzzle_table)
+        np.asarray(trained(make_batch, tiny(n, **SMALL), 3)[1].puzzle_table)
         for n in (devices, 1)
     )
     assert np.count_nonzero(expected.any(-1)) >= ROWS // 2
@@ -280,22 +258,21 @@ def test_an_id_outside_the_table_is_not_taken_for_another(devices):
 
 
 def test_an_id_outside_the_table_shows_in_the_metrics(make_batch):
-    model, mesh = tiny(), make_mesh(1)
-    (batch,) = batches(make_batch, model, mesh, 1)
+    built = tiny(1)
+    (batch,) = batches(make_batch, built, 1)
     batch = batch._replace(puzzle_id=batch.puzzle_id.at[3].set(5))
-    state = step_on(model, mesh)(start(model, mesh), batch)
+    state = built.train_step(built.init(), batch)
     assert math.isnan(state.metrics["loss"][0])
 
 
 @on_several
 def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path, make_batch):
-    model, mesh = tiny(**SMALL), make_mesh(devices)
-    _, state = trained(make_batch, model, mesh, 2)
+    _, state = trained(make_batch, tiny(devices, **SMALL), 2)
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
     checkpoints.save(state)
     checkpoints.wait()
     for count in (1, devices // 2, devices):
-        like = like_of(model, make_mesh(count))
+        like = tiny(count, **SMALL).state_like
         restored = checkpoints.restore_step(like, 2)
         assert shares(restored.puzzle_table) == [(TABLE_UNIT // count, 64)] * count
         assert digest.leaf_digests(restored) == digest.leaf_digests(state)
@@ -304,7 +281,7 @@ def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path, make_ba
 
 @on_one_or_more
 def test_digests_read_the_table_without_copying_it(devices):
-    table = like_of(tiny(**ARC_1), make_mesh(devices)).puzzle_table
+    table = tiny(devices, **ARC_1).state_like.puzzle_table
     program = digest.digest_words.lower([table]).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2**20
     assert all(n <= 2 * devices for _, n in collectives(program))

@@ -5,82 +5,101 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax.model.model import init_variables
-from trm_jax.training.supervision import init_carry, refill, supervision_step
+from tests.helpers.tiny import tiny_built
+from trm_jax.training.supervision import bind, refill, row_keys, supervision_step
+
+ROWS = 8
+OLD, NEW = np.array([1, 2, 4, 6, 7]), np.array([0, 3, 5])
+
+
+class World:
+    """A tiny run, its first weights and carry, and one batch."""
+
+    def __init__(self, mixer, make_batch):
+        built = tiny_built({"model.layers": (mixer, "swiglu")})
+        self.recipe, state = built.recipe, built.init()
+        self.params, self.constants = state.params, state.constants
+        self.carry = state.carry
+        self.make_batch = make_batch
+        self.step = jax.jit(self._step, static_argnames="training")
+
+    def batch(self, seed):
+        rows = self.make_batch(seed, self.recipe.model.config, ROWS)
+        return jax.tree.map(jnp.asarray, rows)
+
+    def _step(self, params, carry, min_steps, *, training=False):
+        vectors = jnp.zeros((ROWS, self.recipe.model.config.puzzle_width))
+        rule, model = self.recipe.rule, self.recipe.model
+        carry, outputs = supervision_step(
+            rule,
+            bind(rule, model, params, self.constants, vectors),
+            carry,
+            row_keys(jax.random.key(0), jnp.arange(ROWS)),
+            jnp.full(ROWS, min_steps, jnp.int32),
+            jnp.int32(0),
+            max_steps=4,
+            training=training,
+        )
+        return carry, rule.answer(outputs)
 
 
 @pytest.fixture
-def world(model, make_batch):
-    params, constants = init_variables(model, jax.random.key(0))
-    batch = jax.tree.map(jnp.asarray, make_batch(0, model.config))
-    return model, params, constants, batch
+def world(mixer, make_batch):
+    return World(mixer, make_batch)
 
 
-def step(model, params, carry, min_steps, max_steps=4):
-    vectors = jnp.zeros((6, model.config.d_model))
-    least = jnp.full(6, min_steps, jnp.int32)
-    return supervision_step(model, params, vectors, carry, least, max_steps=max_steps)
-
-
-def test_halted_rows_are_refilled_and_others_kept(world, make_batch):
-    model, _, constants, batch = world
-    carry = refill(init_carry(model.config, 6), batch, constants)
+def test_halted_rows_get_the_next_puzzle_and_others_keep_theirs(world):
+    carry = refill(world.carry, world.batch(0))
+    halted = np.isin(np.arange(ROWS), NEW)
     carry = carry._replace(
-        y=jnp.full_like(carry.y, 7.0),
-        steps=jnp.full(6, 3, jnp.int32),
-        halted=jnp.array([True, False, False, True, False, True]),
+        steps=jnp.full(ROWS, 3, jnp.int32), halted=jnp.asarray(halted)
     )
-    incoming = jax.tree.map(jnp.asarray, make_batch(1, model.config))
-    after = refill(carry, incoming, constants)
-    new = np.array([0, 3, 5])
-    old = np.array([1, 2, 4])
-    for field in ("inputs", "labels", "label_mask", "puzzle_id", "weight"):
-        found = getattr(after.batch, field)
-        np.testing.assert_array_equal(found[new], getattr(incoming, field)[new])
-        np.testing.assert_array_equal(found[old], getattr(batch, field)[old])
-    np.testing.assert_array_equal(after.steps, [0, 3, 3, 0, 3, 0])
-    np.testing.assert_array_equal(after.y[old], 7.0)
-    expected = np.broadcast_to(constants["y"], after.y[new].shape)
-    np.testing.assert_array_equal(after.y[new], expected)
-    expected = np.broadcast_to(constants["z"], after.z[new].shape)
-    np.testing.assert_array_equal(after.z[new], expected)
+    incoming = world.batch(1)
+    after = refill(carry, incoming)
+    for field, found in after.batch._asdict().items():
+        np.testing.assert_array_equal(found[NEW], getattr(incoming, field)[NEW])
+        expected = getattr(carry.batch, field)
+        np.testing.assert_array_equal(found[OLD], expected[OLD])
+    np.testing.assert_array_equal(after.steps, np.where(halted, 0, 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_halted_row_begins_anew_and_others_go_on(world, training):
+    fresh = refill(world.carry, world.batch(0))
+    first, _ = world.step(world.params, fresh, 4, training=training)
+    halted = jnp.asarray(np.isin(np.arange(ROWS), NEW))
+    carry = refill(first._replace(halted=halted), world.batch(0))
+    second, _ = world.step(world.params, carry, 4, training=training)
+    for after, once in zip(second.state, first.state, strict=True):
+        np.testing.assert_allclose(after[NEW], once[NEW], atol=1e-5)
+        assert (after[OLD] != once[OLD]).any((1, 2)).all()
+    np.testing.assert_array_equal(second.steps, np.where(halted, 1, 2))
 
 
 def test_a_fresh_carry_takes_the_whole_batch(world):
-    model, _, constants, batch = world
-    carry = refill(init_carry(model.config, 6), batch, constants)
+    batch = world.batch(0)
+    carry = refill(world.carry, batch)
     chex.assert_trees_all_equal(carry.batch, batch)
     np.testing.assert_array_equal(carry.steps, 0)
 
 
 def test_steps_count_up_and_nobody_halts_before_min_steps(world):
-    model, params, constants, batch = world
-    params["halt_bias"] = jnp.full(2, 50.0)  # sure from the start
-    carry = refill(init_carry(model.config, 6), batch, constants)
+    sure = world.params | {"halt_bias": jnp.full(2, 50.0)}
+    carry = refill(world.carry, world.batch(0))
     halted = []
     for _ in range(4):
-        carry, output = step(model, params, carry, min_steps=3)
-        assert (output.q_halt > 0).all()
+        carry, answer = world.step(sure, carry, 3)
+        assert (answer.q_halt > 0).all()
+        assert answer.wants_halt.all()
         halted.append(bool(carry.halted.all()))
     assert halted == [False, False, True, True]
     np.testing.assert_array_equal(carry.steps, 4)
 
 
-def test_carry_has_the_compute_dtype_and_keeps_moving(world):
-    model, params, constants, batch = world
-    carry = refill(init_carry(model.config, 6), batch, constants)
-    first, _ = step(model, params, carry, 4)
-    second, _ = step(model, params, first, 4)
-    chex.assert_trees_all_equal_dtypes(carry, second)
-    assert (first.y != second.y).any()
-    assert (first.z != second.z).any()
-
-
 def test_a_row_does_not_depend_on_its_neighbours(world):
-    model, params, constants, batch = world
-    carry = refill(init_carry(model.config, 6), batch, constants)
+    carry = refill(world.carry, world.batch(0))
     other = carry.batch.inputs.at[1:].set(1)
     changed = carry._replace(batch=carry.batch._replace(inputs=other))
-    outputs = [step(model, params, c, 4)[1].logits for c in (carry, changed)]
-    np.testing.assert_allclose(outputs[0][0], outputs[1][0], atol=1e-5)
-    assert jnp.abs(outputs[0][1:] - outputs[1][1:]).max() > 1e-2
+    first, second = (world.step(world.params, c, 4)[1].logits for c in (carry, changed))
+    np.testing.assert_allclose(first[0], second[0], atol=1e-5)
+    assert jnp.abs(first[1:] - second[1:]).max() > 1e-2

@@ -77,8 +77,8 @@ class EvaluatedRun:
         """All rows of one checkpoint: its step, the rows, and how many per second."""
         from trm_jax.evaluation.evaluate import evaluate
         from trm_jax.evaluation.parts import EvalParts
-        from trm_jax.runtime.workdir import code_version
         from trm_jax.training.digest import state_digest
+        from trm_jax.version import code_version
 
         state = self.checkpoints.restore_step(self.built.state_like, step)
         params = state.ema_params if self.values.weights == "ema" else state.params

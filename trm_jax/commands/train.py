@@ -22,9 +22,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from trm_jax import api
-from trm_jax.commands import config_flag, shell
+from trm_jax.commands import config_flag, shell, stop_signal
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
-from trm_jax.runtime import stop_signal
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import errno
 import glob
 import logging
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from trm_jax.errors import CheckpointError
+from trm_jax.errors import CheckpointError, error_of, reason_of
 from trm_jax.files import sync_folder, write_whole
 from trm_jax.runtime import manifest, processes
 from trm_jax.types import TrainState
@@ -144,23 +143,3 @@ def agree(error: Exception | None, phase: str) -> None:
     if error is None or isinstance(error, OSError):
         raise CheckpointError(reason_of(error) if error else OTHERS_FAILED) from error
     raise error
-
-
-def error_of(act: Callable[[], Any]) -> Exception | None:
-    """What `act` raises; it is raised again once the other processes know of it."""
-    try:
-        act()
-    except Exception as error:  # noqa: BLE001  orbax raises many kinds
-        return error
-    return None
-
-
-def reason_of(error: Exception) -> str:
-    """The error in one line; of tensorstore's long ones, their beginning and end."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    text = re.sub(r" \[[a-z_]+[\[=].*", "", str(error).strip().split("\n")[0])
-    if len(text) > 300:
-        text = f"{text[:80]} ... {text[-200:]}"
-    kind = "" if isinstance(error, CheckpointError) else f"{type(error).__name__}: "
-    return kind + text

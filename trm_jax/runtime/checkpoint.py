@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from trm_jax.errors import CheckpointError, SaveError
+from trm_jax.errors import CheckpointError, SaveError, error_of, reason_of
 from trm_jax.runtime import background_save as saving
 from trm_jax.runtime import manifest, processes
-from trm_jax.runtime.background_save import BackgroundSave, agree, on_first, reason_of
+from trm_jax.runtime.background_save import BackgroundSave, agree, on_first
 from trm_jax.runtime.manifest import DamagedError
 from trm_jax.types import TrainState
 
@@ -171,13 +171,11 @@ class Checkpoints:
         Raises CheckpointError where it is missing or damaged.
         """
         steps = self._same_steps()
-        if not steps or (step is not None and step not in steps):
-            wanted = "any step" if step is None else f"step {step}"
-            found = ", ".join(map(str, steps)) or "none"
-            raise CheckpointError(
-                f"{self.folder}: no checkpoint of {wanted}; found: {found}"
-            )
-        step = steps[-1] if step is None else step
+        asked = "any step" if step is None else f"step {step}"
+        step = steps[-1] if step is None and steps else step
+        if step is None or step not in steps:
+            found = f"found: {', '.join(map(str, steps)) or 'none'}"
+            raise CheckpointError(f"{self.folder}: no checkpoint of {asked}; {found}")
         try:
             return self._restore(step, like)
         except DamagedError as error:
@@ -202,7 +200,7 @@ class Checkpoints:
     def _restore(self, step: int, like: TrainState) -> TrainState:
         """Raises DamagedError on all processes where one of them cannot read it."""
         read: list[Any] = []
-        error = saving.error_of(lambda: read.extend(self._read(step, like)))
+        error = error_of(lambda: read.extend(self._read(step, like)))
         damaged = isinstance(error, DamagedError)
         phase = f"reading of step {step}"
         agree(None if damaged else error, phase)

@@ -28,22 +28,40 @@ class WorkdirLock:
         self._file: io.TextIOWrapper | None = None
 
     def __enter__(self) -> "WorkdirLock":
-        """Take it. Raises ConfigError if another run has it or it cannot be locked."""
+        """Take it, on all processes. Raises ConfigError as `acquire` does."""
         if processes.is_first():
-            try:
-                self._acquire()
-            except BlockingIOError as error:
-                raise ConfigError(
-                    f"{self.path}: {self._holder()} is writing in this workdir. Wait "
-                    "until that run ends, or use another --workdir."
-                ) from error
-            except OSError as error:
-                where = error.filename or f"{self.path} cannot be locked"
-                raise ConfigError(f"{where}: {error.strerror}") from error
+            self.acquire()
         processes.barrier("lock of the workdir")
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Lock the file, or raise ConfigError: another run has it, or it cannot be."""
+        file = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a+", encoding="utf-8")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+            file.truncate(0)
+            file.write(json.dumps(holder) + "\n")
+            file.flush()
+        except OSError as error:
+            if file:
+                file.close()
+            where = error.filename or f"{self.path} cannot be locked"
+            reason = f"{where}: {error.strerror}"
+            if isinstance(error, BlockingIOError):
+                reason = f"{self.path}: {self._holder()} is writing in this workdir. "
+                reason += "Wait until that run ends, or use another --workdir."
+            raise ConfigError(reason) from error
+        self._file = file
+
+    def release(self) -> None:
+        """Let another run have it."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 os.truncate(self._file.fileno(), 0)  # nobody holds it
@@ -64,21 +82,6 @@ class WorkdirLock:
                     "or replaced the file; it ends without saving and keeps what it "
                     "saved before"
                 )
-
-    def _acquire(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-            file.truncate(0)
-            file.write(json.dumps(holder) + "\n")
-            file.flush()
-        except OSError:
-            file.close()
-            raise
-        self._file = file
 
     def _holder(self) -> str:
         try:

@@ -45,11 +45,8 @@ def read(path: Path, step: int) -> dict[str, Any]:
       CheckpointError: it is of another format.
       ValueError, OSError: it cannot be read.
     """
-    manifest = json.loads(path.read_bytes())
-    if not isinstance(manifest, dict):
-        raise DamagedError("the manifest is not a JSON object")
-    body = {k: v for k, v in manifest.items() if k != "checksum"}
-    if manifest.get("checksum") != _checksum(body):
+    body = json.loads(path.read_bytes())
+    if not isinstance(body, dict) or body.pop("checksum", "") != _checksum(body):
         raise DamagedError("the manifest does not match its checksum")
     if body["format"] != FORMAT:
         raise CheckpointError(

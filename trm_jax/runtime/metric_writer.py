@@ -24,8 +24,8 @@ class MetricWriter:
     A last line without its newline was cut by a kill and is dropped as well: its step
     has not been saved, so the run writes it again. Only process 0 writes.
 
-    Raises CheckpointError where the file is damaged or cannot be written at the start,
-    SaveError where it cannot later: the next call writes what is missing.
+    Raises CheckpointError where the file is damaged or cannot be written at the start;
+    SaveError where it cannot later, and the next call writes what is missing.
     """
 
     def __init__(self, workdir: str | Path, *, step: int) -> None:

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses and gradients that are not finite: found within a step, dumped for replay.
 
-After one, train.on_non_finite ends the run ("halt") or leaves the step out ("skip",
-which the jitted step does by itself).
+train.on_non_finite ends the run ("halt"), or the jitted step is left out ("skip").
 """
 
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Int
 
 from trm_jax.errors import CheckpointError
@@ -24,7 +24,6 @@ from trm_jax.types import Metrics, TrainState
 
 log = logging.getLogger(__name__)
 
-OnHost = Mapping[str, tuple[Any, Any]]  # Metrics, fetched
 MAX_SKIPS = 10  # in a row, since the start of this process
 
 
@@ -85,10 +84,12 @@ class Guard:
             raise NonFiniteError(f"{what}, {limit} {replay}")
         log.warning("%s: SKIPPED %s", what, replay)
 
-    def _dump(self, seen: Seen, metrics: OnHost) -> Path:
+    def _dump(self, seen: Seen, metrics: Mapping[str, Any]) -> Path:
         """Write what replays the step; a full disk costs only the dump."""
         path = self._folder / f"step_{seen.step}.json"
-        puzzle_ids = _on_all_devices(seen.puzzle_ids).tolist()
+        # Other processes may hold some of the rows.
+        gathered = multihost_utils.process_allgather(seen.puzzle_ids, tiled=True)
+        puzzle_ids = np.asarray(gathered).tolist()
         record = {
             "step": seen.step,
             "seed": self._seed,
@@ -96,7 +97,7 @@ class Guard:
             "batch_size": len(puzzle_ids),
             "puzzle_ids": puzzle_ids,
             "sums_and_counts_since_the_last_log_line": {
-                name: [_in_json(float(v)) for v in pair]
+                name: [float(v) if math.isfinite(v) else str(v) for v in pair]
                 for name, pair in sorted(metrics.items())
             },
         }
@@ -108,18 +109,6 @@ class Guard:
                 log.warning("%s was not written: %s", path, error)
         processes.barrier(f"dump of step {seen.step}")
         return path
-
-
-def _in_json(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
-
-
-def _on_all_devices(ids: Array) -> Any:
-    """The ids on the host; other processes may hold some of the rows."""
-    mesh = getattr(ids.sharding, "mesh", None)
-    everywhere = NamedSharding(mesh, PartitionSpec()) if mesh else None
-    whole: Callable[[Array], Array] = jax.jit(lambda x: x, out_shardings=everywhere)
-    return jax.device_get(whole(ids))
 
 
 @jax.jit

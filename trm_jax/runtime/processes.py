@@ -41,8 +41,7 @@ def initialize(
 ) -> None:
     """Join the other processes, before any use of a device.
 
-    With all three None, JAX reads the cluster's environment (Slurm, MPI, TPU,
-    Kubernetes).
+    With all three None, JAX finds them (under Slurm, MPI, Kubernetes, on a TPU pod).
 
     Raises:
       ConfigError: no coordinator answers within `timeout_s`, or JAX cannot join.
@@ -57,13 +56,9 @@ def initialize(
     # The service would take SIGTERM for itself.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            initialization_timeout=int(timeout_s),
-            heartbeat_timeout_seconds=HEARTBEAT_S,
-        )
+        limits: dict[str, Any] = {"initialization_timeout": int(timeout_s)}
+        limits |= {"heartbeat_timeout_seconds": HEARTBEAT_S}
+        jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
     except (RuntimeError, ValueError) as error:
         hint = (
             "is the port free?" if coordinator else "no known cluster: name all three"
@@ -117,8 +112,8 @@ def leave(code: int) -> NoReturn:
 def crash() -> NoReturn:
     """Print the traceback of an unexpected error, and leave with EXIT_FAILED.
 
-    Collectives raise such an error where another process is lost. Then JAX aborts this
-    process as well while it waits here, and the exit code says that it may resume.
+    A lost process causes such an error too. Then JAX aborts this process while it waits
+    here, and the exit code says that the run may resume.
     """
     traceback.print_exc()
     time.sleep(2 * HEARTBEAT_S)
@@ -174,17 +169,15 @@ def check_same(text: str, what: str) -> None:
     key = f"trm_jax/text/{phase}/{_calls[phase]}"
     _client.key_value_set(f"{key}/{_index}", text)
     barrier(phase)
-    texts = [
-        _client.blocking_key_value_get(f"{key}/{i}", 10_000).splitlines()
-        for i in range(_num)
-    ]
-    for i, lines in enumerate(texts):
-        pairs = itertools.zip_longest(lines, texts[0], fillvalue="")
-        for line, first in pairs:
-            if line != first:
+    texts = [_client.blocking_key_value_get(f"{key}/{i}", 10_000) for i in range(_num)]
+    first = texts[0].splitlines()
+    for i, theirs in enumerate(texts):
+        pairs = itertools.zip_longest(theirs.splitlines(), first, fillvalue="")
+        for line, expected in pairs:
+            if line != expected:
                 raise ConfigError(
                     f"a process has another {what} than process 0: process {i} of "
-                    f"{_num} has {line.strip()!r}, not {first.strip()!r}"
+                    f"{_num} has {line.strip()!r}, not {expected.strip()!r}"
                 )
 
 

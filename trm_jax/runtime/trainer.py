@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -26,11 +27,8 @@ OnBatch = Callable[[int], None]
 
 
 def clock_time(seconds: float) -> str:
-    """Seconds as h:mm:ss; `?` for a number that is not finite."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    """Seconds as [days,] h:mm:ss; `?` for a number that is not finite."""
+    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
 
 
 class Stopped(Exception):
@@ -89,10 +87,9 @@ class Trainer:
         return step == self.settings.steps or bool(every and step and step % every == 0)
 
     def _anything_due(self, step: int) -> bool:
-        due, every = partial(self._due, step), self.settings
-        return (
-            due(every.log_every) or due(every.eval_every) or due(every.checkpoint_every)
-        )
+        s = self.settings
+        each = s.log_every, s.eval_every, s.checkpoint_every
+        return any(self._due(step, every) for every in each)
 
     def _after_step(self, step: int, state: TrainState) -> None:
         """Log, evaluate and save as far as they are due; stop if asked to."""

@@ -4,11 +4,9 @@
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,18 @@ from trm_jax.errors import ConfigError
 from trm_jax.files import read_bytes, write_whole
 from trm_jax.runtime import processes
 from trm_jax.settings import flatten
+from trm_jax.version import git_commit, versions
 
 # Keys that may differ when a run resumes. None of them changes what a step computes,
 # beyond rounding, except train.steps where the learning rate decays: whoever raises it
 # wants that. The content of the data files is compared by digest.
 MAY_CHANGE = (
-    "train.steps",
-    "train.micro_batches",
-    "train.on_non_finite",
-    "train.on_save_error",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "eval.",
-    "mesh.",
-    "data.train",
-    "data.test",
+    *("train.steps", "train.micro_batches", "train.on_non_finite"),
+    *("train.on_save_error", "train.log_every", "train.eval_every"),
+    *("train.checkpoint_every", "train.keep_checkpoints"),
+    *("eval.", "mesh.", "data.train", "data.test"),
 )
-ROOT = Path(__file__).resolve().parents[2]
 _NEW_KEY = "rule.name"  # configs of format 1 lack it
-_VERSIONED = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def claim(
@@ -51,7 +40,11 @@ def claim(
         return
     folder = Path(workdir)
     records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
-    results = _results(folder)
+    # A run leaves these only after it has recorded its config and data.
+    results = [
+        *sorted(folder.glob("checkpoints/*[0-9]")),
+        *folder.glob("metrics.jsonl"),
+    ]
     for name, (new, may_change) in records.items():
         path = folder / name
         if path.exists():
@@ -71,12 +64,6 @@ def claim(
             )
     for name, (new, _) in records.items():
         write_whole(folder / name, json.dumps(new, indent=2) + "\n", ConfigError)
-
-
-def _results(folder: Path) -> list[str]:
-    """What a run leaves only after it has recorded its config and data."""
-    names = ("checkpoints/*[0-9]", "metrics.jsonl")
-    return [str(path) for name in names for path in sorted(folder.glob(name))]
 
 
 def _check_version(path: Path, config: Mapping[str, Any]) -> None:
@@ -114,9 +101,9 @@ def record_run(workdir: str | Path, step: int) -> None:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "from_step": step,
         "argv": sys.argv,
-        "git": _git_commit(),
+        "git": git_commit(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _VERSIONED},
+        "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -146,25 +133,3 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     config, dataset = read_json(path), read_json(path.with_name("dataset.json"))
     _check_version(path, config)
     return config, dataset
-
-
-def code_version() -> str:
-    """The commit of the checkout, or the version that is installed."""
-    return _git_commit() or str(_version("trm-jax"))
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit(root: Path = ROOT) -> str | None:
-    """The commit of the checkout; None without one, or without git."""
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip() if (root / ".git").exists() else None
