@@ -9,13 +9,11 @@ import time
 
 from absl import flags
 
-from trm_jax.commands import shell
+from tests.helpers.process_group import run_member
+from trm_jax.commands import stop_signal
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
-from trm_jax.runtime import processes, stop_signal
+from trm_jax.runtime import processes
 
-STEPS = flags.DEFINE_integer("steps", 5, "How many steps.")
-STEP_S = flags.DEFINE_float("step_s", 0.0, "Sleep in each step.")
-shell.define_process_flags()
 # What one of them does otherwise at a step, such as "crash 3"; flags are all the same.
 DEED, _, AT_STEP = os.environ.get("DEED", "").rpartition(" ")
 
@@ -43,8 +41,12 @@ def do(deed):
             os.dup2(writer, 1)
 
 
-def main():
-    shell.join_processes()
+def define(values):
+    flags.DEFINE_integer("steps", 5, "How many steps.", flag_values=values)
+    flags.DEFINE_float("step_s", 0.0, "Sleep in each step.", flag_values=values)
+
+
+def main(values):
     stop = stop_signal.StopSignal()
     say("joined")
     processes.check_same(os.environ.get("CONFIG", ""), "config")
@@ -59,8 +61,8 @@ def main():
     ones = np.ones(jax.local_device_count(), np.float32)
     x = jax.make_array_from_process_local_data(split, ones)
     agreed = processes.agreed(stop)
-    for step in range(1, STEPS.value + 1):
-        time.sleep(STEP_S.value)
+    for step in range(1, values.steps + 1):
+        time.sleep(values.step_s)
         if step == int(AT_STEP or 0):
             do(DEED)
         x = add(x)
@@ -74,4 +76,4 @@ def main():
 
 
 if __name__ == "__main__":
-    shell.run(main, __doc__, user_errors=())
+    run_member(main, define)

@@ -31,6 +31,27 @@ def environment(devices):
     return os.environ | settings | {"PYTHONPATH": str(ROOT)}
 
 
+def run_member(main, define=lambda values: None):
+    """Be a command: `main(values)` once this process has joined its group."""
+    from absl import flags
+
+    from trm_jax.commands import shell
+
+    def command(argv):
+        values = flags.FlagValues()
+        shell.define_process_flags(values)
+        define(values)
+
+        def act():
+            shell.parse_flags(values, argv)
+            shell.join_processes(values)
+            return main(values)
+
+        return shell.call(act, values, argv, doc="")
+
+    shell.run(command)
+
+
 class ProcessGroup:
     """`num` processes of one command, killed at the end of the `with` block.
 

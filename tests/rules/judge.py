@@ -181,14 +181,18 @@ def trained(config, batches):
     return states
 
 
-def evaluated(world, parts):
+@cache
+def eval_step_of(rule):
+    return make_eval_step(begun(rule).recipe, make_mesh(1), num_steps=2)
+
+
+def evaluated(rule, parts):
     """All rows in the order of their numbers, from parts: (batch, numbers) each."""
-    state, mesh = world.state, make_mesh(1)
+    state = begun(rule).state
     weights = state.params, state.constants, state.puzzle_table
-    step = make_eval_step(world.recipe, mesh, num_steps=2)
     batches = [(batch._asdict(), numbers) for batch, numbers in parts]
-    output = joined(list(evaluate(step, weights, batches, mesh)))
-    return take_rows(output, np.argsort(np.concatenate([n for _, n in parts])))
+    outputs = list(evaluate(eval_step_of(rule), weights, batches, make_mesh(1)))
+    return take_rows(joined(outputs), np.argsort(np.concatenate([n for _, n in parts])))
 
 
 class DrawState(NamedTuple):
@@ -229,22 +233,31 @@ def register_draws(rule, patch):
     return name
 
 
-def drawn_in_evaluation(config, parts, num_steps):
-    """The states after `num_steps`, in the order of the row numbers."""
-    recipe = recipe_of(config)
-    mesh = make_mesh(config["mesh"]["data"])
+def drawn_in_evaluation(config):
+    """A function of parts: the states after each of two steps, by row number."""
+    recipe, mesh = recipe_of(config), make_mesh(config["mesh"]["data"])
 
     def states(weights, batch, numbers):
-        carry, step = stepper(recipe, weights, batch, numbers, num_steps, seed=0)
-        for _ in range(num_steps):
-            carry, _ = step(carry)
-        return carry.state
+        carry, step = stepper(recipe, weights, batch, numbers, 2, seed=0)
+        first, _ = step(carry)
+        return first.state, step(first)[0].state
 
+    jitted = jax.jit(in_mesh(states, mesh))
     state = first_state(config["rule"]["name"])
     weights = state.params, state.constants, state.puzzle_table
-    found, jitted = [], jax.jit(in_mesh(states, mesh))
-    for batch, numbers in parts:
-        put = put_batch(batch._asdict(), mesh), put_rows(numbers, mesh)
-        found.append(jax.device_get(jitted(weights, *put)))
-    order = np.argsort(np.concatenate([numbers for _, numbers in parts]))
-    return jax.tree.map(lambda *a: np.concatenate(a)[order], *found)
+
+    def drawn(parts):
+        found = []
+        for batch, numbers in parts:
+            put = put_batch(batch._asdict(), mesh), put_rows(numbers, mesh)
+            found.append(jax.device_get(jitted(weights, *put)))
+        order = np.argsort(np.concatenate([numbers for _, numbers in parts]))
+        return jax.tree.map(lambda *a: np.concatenate(a)[order], *found)
+
+    return drawn
+
+
+def forget():
+    """Drop what was built with the rules registered so far."""
+    for built in (begun, first_state, eval_step_of):
+        built.cache_clear()

@@ -14,12 +14,10 @@ from trm_jax.training.digest import state_digest
 SCRIPT = """
 import functools, os, resource, sys, time
 import tests.conftest
-from trm_jax.commands import shell
+from tests.helpers.process_group import run_member
 from trm_jax.runtime import processes
-shell.define_process_flags()
 
-def main():
-    shell.join_processes()
+def main(values):
     import jax
     import jax.numpy as jnp
     from tests.helpers.states import init_fn, like
@@ -96,7 +94,7 @@ def main():
     print("done")
     return 0
 
-shell.run(main, "", user_errors=())
+run_member(main)
 """
 
 

@@ -102,15 +102,11 @@ def test_two_processes_train_as_one_run(tmp_path):
 
 BATCHES = """
 import hashlib, sys
-from absl import flags
-from jax.experimental import multihost_utils
 from data_pipeline import loader, tasks
+from tests.helpers.process_group import run_member
 from tests.helpers.runs import smoke_config
-from trm_jax.commands import shell
-from trm_jax.runtime import processes
-shell.define_process_flags()
-def main():
-    shell.join_processes()
+def main(values):
+    from jax.experimental import multihost_utils
     from trm_jax.training.sharding import make_mesh, own_rows, put_batch
     config = smoke_config(batch_size=8)
     data, mesh = tasks.load(config.data.to_dict()), make_mesh(0)
@@ -125,7 +121,7 @@ def main():
             total.update(str((part.dtype, part.shape)).encode() + part.tobytes())
     sys.stdout.write(f"hash {total.hexdigest()}\\n")
     return 0
-shell.run(main, "", user_errors=())
+run_member(main)
 """
 
 

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from tests.helpers.process_group import ROOT, ProcessGroup, environment, free_port
+from trm_jax.commands import shell
 from trm_jax.errors import ConfigError
 from trm_jax.runtime import processes
 
@@ -42,7 +44,7 @@ def test_with_one_process_all_is_trivial():
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("given", "message"),
     [
         (("host:1", None, None), "belong together"),
         ((None, 2, 0), "belong together"),
@@ -58,9 +60,14 @@ def test_with_one_process_all_is_trivial():
         (("host:1", 0, 0), "--process_id=0"),
     ],
 )
-def test_wrong_flags_are_named(flags, message):
+def test_wrong_flags_are_named(given, message):
+    values = flags.FlagValues()
+    shell.define_process_flags(values)
+    names = ("coordinator", "num_processes", "process_id")
+    pairs = zip(names, given, strict=True)
+    values(["train.py", *(f"--{n}={v}" for n, v in pairs if v is not None)])
     with pytest.raises(ConfigError, match=message):
-        processes.initialize(*flags)
+        shell.join_processes(values)
 
 
 def test_an_unreachable_coordinator_is_named():

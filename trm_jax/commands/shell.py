@@ -132,7 +132,7 @@ def join_processes(values: flags.FlagValues) -> None:
         return
     if given != [None] * 3 and values.distributed:
         raise ConfigError("--distributed finds --" + ", --".join(names) + " by itself")
-    _check_process_flags(*given)
+    check_process_flags(*given)
     processes.initialize(*given)
     # All flags but those above; the value of --config holds its overrides.
     shared = [n for n in values if n not in (*names, "distributed") and "." not in n]
@@ -147,7 +147,7 @@ def join_processes(values: flags.FlagValues) -> None:
         BAR.live = False
 
 
-def _check_process_flags(*given: str | int | None) -> None:
+def check_process_flags(*given: str | int | None) -> None:
     """Raise ConfigError if the three flags do not fit, unless all are None."""
     if given == (None, None, None):
         return

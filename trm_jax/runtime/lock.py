@@ -62,10 +62,10 @@ class WorkdirLock:
 
     def release(self) -> None:
         """Let another run have it."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                os.truncate(self._file.fileno(), 0)  # nobody holds it
-            self._file.close()
+        file, self._file = self._file, None
+        if file is not None:
+            with file, contextlib.suppress(OSError):
+                os.truncate(file.fileno(), 0)  # nobody holds it
 
     def check(self) -> None:
         """Raise ConfigError if the file was removed or replaced.
