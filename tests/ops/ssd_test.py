@@ -3,6 +3,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,8 +241,14 @@ class TestChunked(FastCase):
     implementation = "chunked"
 
 
-class TestAutomatic(FastCase):
-    implementation = None
+@pytest.mark.parametrize("shape", ["ragged", "no_state"])
+def test_automatic_is_chunked_on_a_cpu_to_the_bit(shape):
+    inputs = draw(1, **SHAPES[shape])
+    cots = cotangents(2, inputs)
+    found, expected = (
+        run(inputs, cots, implementation=name) for name in (None, "chunked")
+    )
+    chex.assert_trees_all_equal(found, expected)
 
 
 class TestPallas(FastCase):

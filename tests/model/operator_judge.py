@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every operator must do: a small network of it, its steps, its derivatives."""
+
+from functools import cache
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+
+from tests.helpers.tiny import ROWS, tiny_built
+from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.training.sharding import put_batch
+
+
+def changes(name, **more):
+    """The tiny run whose network is this operator, with one cycle of each kind."""
+    cycles = {"rule.trm.h_cycles": 1, "rule.trm.l_cycles": 1}
+    return {"model.layers": (name,), **cycles, **more}
+
+
+@cache
+def alone(name):
+    """The operator with its parameters, an input, and random weights of its output.
+
+    `value(params, hidden)` is the weighted sum of what it adds; parameters that begin
+    as ones or zeros are shaken, since equal values would hide a mistake.
+    """
+    config = tiny_built(changes(name)).recipe.model.config
+    kind = SUBLAYERS[name]
+    sizes = config.operator(kind.section), config.grid_shape, config.prefix_len
+    module = kind(*sizes)
+    keys = iter(jax.random.split(jax.random.key(0), 100))
+    shape = (2, config.seq_len, config.d_model)
+    hidden, weights = (jax.random.normal(next(keys), shape) for _ in range(2))
+    params = jax.jit(module.init)(next(keys), hidden)["params"]
+    params = jax.tree.map(
+        lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype), params
+    )
+
+    def apply(params, hidden):
+        return module.apply({"params": params}, hidden)
+
+    def value(params, hidden):
+        return (weights * apply(params, hidden)).sum()
+
+    return SimpleNamespace(
+        kind=kind, params=params, hidden=hidden, apply=jax.jit(apply), value=value
+    )
+
+
+def in_float64(world):
+    """Parameters, input and value of an operator in float64."""
+    wide = jax.tree.map(lambda a: a.astype(jnp.float64), (world.params, world.hidden))
+    return *wide, world.value
+
+
+def slopes(fn, args, num_directions=3, step=1e-4):
+    """Directional derivatives of fn at args: (by gradient, by central difference)."""
+    grads = jax.jit(jax.grad(fn, argnums=tuple(range(len(args)))))(*args)
+    fn = jax.jit(fn)
+    for i in range(num_directions):
+        leaves, tree = jax.tree.flatten(args)
+        keys = jax.random.split(jax.random.key(10 + i), len(leaves))
+        moves = [
+            jax.random.normal(key, leaf.shape, leaf.dtype)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
+        of_leaf = zip(jax.tree.leaves(grads), moves, strict=True)
+        by_gradient = sum(float((g * m).sum()) for g, m in of_leaf)
+        ends = [
+            tree.unflatten([a + s * m for a, m in zip(leaves, moves, strict=True)])
+            for s in (step, -step)
+        ]
+        up, down = (float(fn(*end)) for end in ends)
+        yield by_gradient, (up - down) / (2 * step)
+
+
+def trained(name, make_batch, num_steps=3, **more):
+    """The states before and after each step of the tiny run."""
+    built = tiny_built(changes(name, **more))
+    state = built.init()
+    yield built, jax.device_get(state)
+    for k in range(num_steps):
+        state = built.train_step(state, rows_of(built, make_batch, k))
+        yield built, jax.device_get(state)
+
+
+def rows_of(built, make_batch, seed):
+    batch = make_batch(seed, built.recipe.model.config, ROWS)
+    return put_batch(batch._asdict(), built.mesh)

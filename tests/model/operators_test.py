@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judge of operators: all that are registered, and the one of CONTRIBUTING.md."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.operators.shift import Shift
+from tests.model import operator_judge as judge
+from trm_jax.model.network import free_of_decay
+from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.training.digest import state_digest
+from trm_jax.training.sharding import path_string
+
+OWN = {"shift": Shift}
+
+
+@pytest.fixture(scope="module", params=[*SUBLAYERS, *OWN])
+def name(request):
+    with pytest.MonkeyPatch.context() as patch:
+        for own, kind in OWN.items():
+            patch.setitem(SUBLAYERS, own, kind)
+        yield request.param
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shape_and_dtype_go_in_and_come_out(name, dtype):
+    world = judge.alone(name)
+    found = world.apply(world.params, world.hidden.astype(dtype))
+    assert (found.shape, found.dtype) == (world.hidden.shape, dtype)
+    assert jnp.isfinite(found).all()
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(world.params)}
+    assert dtypes == {jnp.dtype(jnp.float32)}
+
+
+def test_bfloat16_is_near_float32(name):
+    world = judge.alone(name)
+    expected = world.apply(world.params, world.hidden)
+    found = world.apply(world.params, world.hidden.astype(jnp.bfloat16))
+    error = jnp.abs(found.astype(jnp.float32) - expected).max()
+    assert error < 0.04 * jnp.abs(expected).max()
+
+
+def test_rows_do_not_mix(name):
+    world = judge.alone(name)
+    other = world.hidden.at[1].set(0)
+    first, second = (world.apply(world.params, h) for h in (world.hidden, other))
+    np.testing.assert_allclose(first[0], second[0], atol=1e-6)
+    assert (first[1] != second[1]).any()
+
+
+def test_every_parameter_has_a_gradient(name):
+    world = judge.alone(name)
+    grads = jax.jit(jax.grad(world.value, argnums=(0, 1)))(world.params, world.hidden)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.isfinite(grad).all(), path
+        assert (grad != 0).mean() > 0.9, path
+
+
+def test_gradients_are_those_of_finite_differences(name):
+    world = judge.alone(name)
+    with jax.enable_x64(True):
+        *args, value = judge.in_float64(world)
+        for by_gradient, by_difference in judge.slopes(value, args):
+            assert by_gradient == pytest.approx(by_difference, rel=1e-3, abs=0.03)
+
+
+def test_what_is_free_of_decay_is_there(name):
+    world = judge.alone(name)
+    leaves = jax.tree_util.tree_leaves_with_path(world.params)
+    free = {p for p, _ in leaves if free_of_decay(f"net/0_{name}/{path_string(p)}")}
+    assert {path_string(p) for p in free} == set(world.kind.no_decay)
+
+
+@pytest.fixture
+def steps(name, make_batch):
+    """The run on one device and its states, in float64: round-off decides nothing."""
+    with jax.enable_x64(True):
+        yield list(judge.trained(name, make_batch, 2))
+
+
+def test_a_run_that_goes_on_from_a_saved_state_is_the_same_to_the_bit(
+    steps, make_batch
+):
+    _, (built, first), (_, second) = steps
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, built.state_like)
+    batch = judge.rows_of(built, make_batch, 1)
+    after = built.train_step(jax.device_put(first, shardings), batch)
+    assert state_digest(after) == state_digest(second)
+
+
+def test_two_devices_take_the_step_of_one(steps, name, make_batch):
+    _, (_, one), _ = steps
+    _, (_, two) = judge.trained(name, make_batch, 1, **{"mesh.data": 2})
+    chex.assert_trees_all_equal(two.carry.batch, one.carry.batch)
+    chex.assert_trees_all_close(two.carry.state, one.carry.state, atol=1e-5)
+    chex.assert_trees_all_close(two.opt_state[0].m, one.opt_state[0].m, atol=1e-5)
