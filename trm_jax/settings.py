@@ -2,7 +2,7 @@
 """Sections of a config: frozen dataclasses whose fields state their meaning and range.
 
 Whoever reads a setting declares it: an operator, a rule, an optimiser, a task. A field
-is made by `knob`; its metadata alone counts, so a section may be declared without this
+is made by `knob`; only its metadata counts, so a section may be declared without this
 module. `read` is the one place where values are checked.
 """
 

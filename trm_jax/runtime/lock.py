@@ -25,7 +25,7 @@ class WorkdirLock:
 
     def __init__(self, workdir: str | Path) -> None:
         self.path = Path(workdir).absolute() / "lock.json"
-        self._file: io.TextIOWrapper | None = None
+        self._file: io.FileIO | None = None
 
     def __enter__(self) -> "WorkdirLock":
         """Take it, on all processes. Raises ConfigError as `acquire` does."""
@@ -42,13 +42,12 @@ class WorkdirLock:
         file = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("a+", encoding="utf-8")
+            file = self.path.open("ab", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
             file.truncate(0)
-            file.write(json.dumps(holder) + "\n")
-            file.flush()
+            file.write(json.dumps(holder).encode() + b"\n")
         except OSError as error:
             if file:
                 file.close()
