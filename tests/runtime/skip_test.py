@@ -108,7 +108,8 @@ def test_a_step_that_may_skip_is_otherwise_the_same(make_batch):
         found.append(after)
     halting, skipping = found
     assert skipping.metrics["skipped"] == (0, 2)
-    chex.assert_trees_all_close(skipping, halting, atol=1e-6, rtol=1e-6)
+    # Two programs: their round-off differs.
+    chex.assert_trees_all_close(skipping, halting, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
