@@ -19,10 +19,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test: install lint
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
+# With the compiler's optimisations, which the tests leave out otherwise (tests/conftest.py).
+slow: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0
+slow: export XLA_FLAGS = --xla_force_host_platform_device_count=2
 slow: install
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow or optimized"
 
 aot:
 	$(MAKE) install VENV=.venv-aot EXTRAS=dev,aot

@@ -2,6 +2,7 @@
 """Several local processes as one run, with virtual CPU devices."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+XLA_FLAGS = os.environ["XLA_FLAGS"]  # as tests/conftest.py has set them
 
 
 def free_port():
@@ -26,7 +28,8 @@ def group_flags(num, index, port):
 
 
 def environment(devices):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", count, XLA_FLAGS)
     settings = {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16", "XLA_FLAGS": flags}
     return os.environ | settings | {"PYTHONPATH": str(ROOT)}
 

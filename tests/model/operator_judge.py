@@ -78,7 +78,9 @@ def slopes(fn, args, num_directions=3, step=1e-4):
 def trained(name, make_batch, num_steps=3, **more):
     """The states before and after each step of the tiny run."""
     built = tiny_built(changes(name, **more))
-    state = built.init()
+    first = tiny_built(changes(name)).init()  # the same on every mesh
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, built.state_like)
+    state = jax.device_put(jax.device_get(first), shardings)
     yield built, jax.device_get(state)
     for k in range(num_steps):
         state = built.train_step(state, rows_of(built, make_batch, k))

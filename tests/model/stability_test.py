@@ -41,8 +41,9 @@ class PreNorm(nn.Module):
 
 @pytest.fixture(scope="module", params=HYBRIDS)
 def built(request):
-    sizes = {"train.batch_size": ROWS, "eval.batch_size": ROWS}
-    return tiny_built({"model.layers": LAYERS[request.param]} | sizes)
+    changes = {"train.batch_size": ROWS, "eval.batch_size": ROWS}
+    changes |= {"rule.trm.h_cycles": 1, "model.layers": LAYERS[request.param]}
+    return tiny_built(changes)
 
 
 def test_losses_and_gradients_are_finite_for_64_supervision_steps(built, make_batch):

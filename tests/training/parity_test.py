@@ -18,6 +18,8 @@ from trm_jax.training.sharding import make_mesh
 from trm_jax.training.step import loss_and_grads
 from trm_jax.training.supervision import init_carry, refill, row_keys
 
+pytestmark = pytest.mark.optimized
+
 # The golden files are float32. Round-off grows with every step of the recursion, in
 # MLP-t most: steps that follow one another are computed in float64 here, so that the
 # distance is that of the file alone, on every processor.
