@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -55,9 +56,13 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
 def test_help_answers_in_3_seconds(script):
-    started = time.monotonic()
+    def seconds():  # of the processor: other work may share the machine
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = seconds()
     result = call(script, "--help")
-    assert time.monotonic() - started < 3
+    assert seconds() - before < 3
     assert result.returncode == 0
     assert "--workdir" in result.stdout
     assert f"python {script}" in result.stdout
