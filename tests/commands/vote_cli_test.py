@@ -103,7 +103,9 @@ def test_a_second_evaluation_repeats_nothing_and_finds_the_same(arc_run):
     assert first == second
 
 
-@pytest.mark.parametrize("ids", ["blank", "random"])
+@pytest.mark.parametrize(
+    "ids", ["blank", pytest.param("random", marks=pytest.mark.slow)]
+)
 def test_ablations_are_recorded(arc_run, ids):
     usual, _ = evaluated(arc_run, "--votes=2")
     name = f"step_6-ids_{ids}"
@@ -114,6 +116,7 @@ def test_ablations_are_recorded(arc_run, ids):
     assert report["votes"] == 2
 
 
+@pytest.mark.slow
 def test_pooled_votes_are_labelled(arc_run):
     report, text = evaluated(arc_run, "--votes=0", "--pool=6,3", name="step_3_6")
     assert report["pooled_steps"] == [3, 6]
@@ -157,6 +160,7 @@ def test_wrong_flags_end_in_one_clear_message(arc_run, flags, named):
     refused(call_here(eval_command.main, f"--workdir={arc_run}", *flags), *named)
 
 
+@pytest.mark.slow
 def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     flags = as_flags(
         "configs/maze_small.py",
@@ -176,6 +180,7 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     assert sum(count for count, _ in rows) == 64
 
 
+@pytest.mark.slow
 def test_a_hidden_test_set_gets_a_submission_and_no_score(tmp_path):
     folder, hidden = tmp_path / "run", BAD / "arc_no_solutions_file"
     flags = as_flags("configs/arc_small.py", **ARC | {"data.train": hidden})

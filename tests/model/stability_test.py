@@ -39,7 +39,10 @@ class PreNorm(nn.Module):
         return hidden
 
 
-@pytest.fixture(scope="module", params=HYBRIDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(HYBRIDS[0], marks=pytest.mark.slow), HYBRIDS[1]],
+)
 def built(request):
     changes = {"train.batch_size": ROWS, "eval.batch_size": ROWS}
     changes |= {"rule.trm.h_cycles": 1, "model.layers": LAYERS[request.param]}

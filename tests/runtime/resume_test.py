@@ -9,6 +9,7 @@ import time
 import pytest
 
 from data_pipeline.questions import Questions
+from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import (
     as_flags,
     call,
@@ -21,6 +22,19 @@ from trm_jax.commands import stop_signal, train
 from trm_jax.errors import EXIT_STOPPED
 
 STEPS = 16
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(params=["attention", pytest.param("token_mlp", marks=SLOW)])
+def mixer(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    share_compilations(monkeypatch)
 
 
 @pytest.fixture
@@ -45,11 +59,16 @@ def stop_after(monkeypatch):
     return set_count
 
 
+UNBROKEN = {}
+
+
 @pytest.fixture
-def unbroken(variant, tmp_path, stop_after):
-    folder = tmp_path / "unbroken"
-    assert train.train(smoke_config(variant, steps=STEPS), str(folder)) == 0
-    return folder
+def unbroken(variant, tmp_path_factory, stop_after):
+    if variant not in UNBROKEN:
+        folder = tmp_path_factory.mktemp("unbroken")
+        assert train.train(smoke_config(variant, steps=STEPS), str(folder)) == 0
+        UNBROKEN[variant] = folder
+    return UNBROKEN[variant]
 
 
 def assert_same_run(folder, unbroken):
@@ -58,7 +77,14 @@ def assert_same_run(folder, unbroken):
     assert metric_lines(folder) == metric_lines(unbroken)
 
 
-@pytest.mark.parametrize("mixer", ["attention", "token_mlp", "mamba2"])
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        "attention",
+        pytest.param("token_mlp", marks=SLOW),
+        pytest.param("mamba2", marks=SLOW),
+    ],
+)
 def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
     folder = tmp_path / "halves"
     for steps in (STEPS // 2, STEPS):

@@ -60,7 +60,10 @@ IN_PARTS = [
     {"train.micro_batches": 2, "mesh.data": 2},
 ]
 CASES = [("attention", how) for how in IN_PARTS]
-CASES += [("token_mlp", IN_PARTS[2]), ("mamba2", IN_PARTS[2])]
+CASES += [
+    ("token_mlp", IN_PARTS[2]),
+    pytest.param("mamba2", IN_PARTS[2], marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("mixer", "how"), [("attention", IN_PARTS[2])])
