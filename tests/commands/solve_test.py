@@ -61,8 +61,7 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path):
     flags = as_flags("configs/smoke.py", **{"train.steps": 300})
     assert call("train.py", f"--workdir={tmp_path}", *flags).returncode == 0
     results = [
-        call_here(solve.main, f"--workdir={tmp_path}", f"--row={row}")
-        for row in (1, 2, 3)
+        call("solve.py", f"--workdir={tmp_path}", f"--row={row}") for row in (1, 2)
     ]
     codes = {result.returncode for result in results}
     assert codes <= {0, 1}

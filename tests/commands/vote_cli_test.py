@@ -127,6 +127,7 @@ def test_pooled_votes_are_labelled(arc_run):
     assert report["exact_accuracy"] == single["exact_accuracy"]
 
 
+@pytest.mark.slow
 def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path):
     other = tmp_path / "arc"
     shutil.copytree(BAD / "arc_ok", other)
@@ -195,6 +196,7 @@ def test_a_hidden_test_set_gets_a_submission_and_no_score(tmp_path):
     assert len(submission) == 3
 
 
+@pytest.mark.slow
 def test_a_bundle_with_leaks_is_refused_by_a_run(tmp_path):
     both = tmp_path / "arc"
     both.mkdir()

@@ -17,7 +17,14 @@ from trm_jax.training.sharding import path_string
 OWN = {"shift": Shift}
 
 
-@pytest.fixture(scope="module", params=[*SUBLAYERS, *OWN])
+VARIANTS = ("mamba2_backward", "mamba2_both")  # of Mamba-2, by its own code
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name
+    for name in (*SUBLAYERS, *OWN)
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def name(request):
     with pytest.MonkeyPatch.context() as patch:
         for own, kind in OWN.items():

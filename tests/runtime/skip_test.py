@@ -67,7 +67,10 @@ def spoilt(batch, how):
 
 
 @pytest.mark.parametrize("how", ["id", "weight"])
-@pytest.mark.parametrize(("devices", "micro_batches"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("devices", "micro_batches"),
+    [(1, 1), pytest.param(2, 1, marks=pytest.mark.slow), (2, 2)],
+)
 def test_a_skipped_step_changes_no_weight(make_batch, devices, micro_batches, how):
     step = Step(devices=devices, micro_batches=micro_batches)
     batches = [make_batch(k, step.config, ROWS) for k in range(4)]

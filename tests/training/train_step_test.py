@@ -59,7 +59,8 @@ IN_PARTS = [
     {"mesh.data": 2},
     {"train.micro_batches": 2, "mesh.data": 2},
 ]
-CASES = [("attention", how) for how in IN_PARTS]
+CASES = [pytest.param("attention", how, marks=pytest.mark.slow) for how in IN_PARTS[:2]]
+CASES += [("attention", IN_PARTS[2])]
 CASES += [
     ("token_mlp", IN_PARTS[2]),
     pytest.param("mamba2", IN_PARTS[2], marks=pytest.mark.slow),
