@@ -26,7 +26,7 @@ Progress = Callable[[int, int, str], None]  # done, total, unit
 
 
 def pipeline(module: str) -> Any:
-    """A module of the data pipeline, such as "sources"."""
+    """A module of the data pipeline, such as "tasks"."""
     return _beside("data_pipeline", module)
 
 

@@ -3,7 +3,7 @@
 
 Whoever reads a setting declares it: an operator, a rule, an optimiser, a task. A field
 is made by `knob`; only its metadata counts, so a section may be declared without this
-module. `read` is the one place where values are checked.
+module. `read` checks the values; those of config.data are checked by the data pipeline.
 """
 
 import dataclasses
@@ -60,15 +60,15 @@ def read(section: type[T], values: Mapping[str, Any], where: str) -> T:
     fields: dict[str, Any] = {f.name: f for f in dataclasses.fields(section)}  # type: ignore[arg-type]
     for name in values:
         if name not in fields:
-            raise unknown_key(f"{where}.{name}" if where else name, fields)
+            raise unknown_key(_key(where, name), fields)
     for name in fields:
         if name not in values:
             raise ConfigError(
-                f"{where}.{name} is absent; expected {describe(fields[name])}"
+                f"{_key(where, name)} is absent; expected {describe(fields[name])}"
             )
     hints = get_type_hints(section)
     checked = {
-        name: _checked(values[name], hints[name], field, f"{where}.{name}")
+        name: _checked(values[name], hints[name], field, _key(where, name))
         for name, field in fields.items()
     }
     return section(**checked)
@@ -89,9 +89,13 @@ def unknown_key(key: str, expected: Mapping[str, Any] | list[str]) -> ConfigErro
     """The error for a key that nothing reads, with the nearest one that exists."""
     section, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, list(expected), n=1)
-    hint = f"did you mean {section}.{near[0]}?" if near else ""
+    hint = f"did you mean {_key(section, near[0])}?" if near else ""
     names = ", ".join(expected)
     return ConfigError(f"{key}: unknown key; {hint or f'expected one of {names}'}")
+
+
+def _key(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
 
 
 def choose(registry: Mapping[str, T], name: Any, key: str) -> T:

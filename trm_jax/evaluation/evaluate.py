@@ -19,12 +19,13 @@ from trm_jax.training.sharding import (
     put_rows,
     puzzle_vectors,
 )
-from trm_jax.training.step import Recipe, seed_key
+from trm_jax.training.step import Recipe
 from trm_jax.training.supervision import (
     bind,
     init_carry,
     refill,
     row_keys,
+    seed_key,
     supervision_step,
 )
 from trm_jax.types import Batch, Carry, Params

@@ -21,8 +21,8 @@ from trm_jax.training.step import (
     init_train_state,
     jit_train_step,
     make_train_step,
-    seed_key,
 )
+from trm_jax.training.supervision import seed_key
 from trm_jax.types import TrainState
 
 

@@ -38,6 +38,7 @@ from trm_jax.training.supervision import (
     init_carry,
     refill,
     row_keys,
+    seed_key,
     supervision_step,
 )
 from trm_jax.types import BATCH_AXES, Batch, Carry, Metrics, Params, TrainState
@@ -55,11 +56,6 @@ class Recipe(NamedTuple):
     rule: Rule
     halting: Halting
     optim: Optim
-
-
-def seed_key(seed: int) -> Array:
-    """The key of a seed, by one generator whatever JAX's settings are."""
-    return jax.random.key(seed, impl="threefry2x32")
 
 
 def init_train_state(recipe: Recipe, key: Array, batch_size: int) -> TrainState:

@@ -14,7 +14,9 @@ from trm_jax.rules.halting import halt
 from trm_jax.rules.recursion import frozen
 from trm_jax.types import Batch, Carry, Params
 
-_START, _STEP = range(2)  # what a row's key is folded with, for draws of either kind
+# What a row's key is folded with, for draws of either kind. Exploration splits the same
+# key in two, which takes 0 and 1.
+_START, _STEP = 2, 3
 
 
 def bind(
@@ -41,7 +43,7 @@ def init_carry(
 
     def start(params: Params, constants: Params, vectors: Array) -> Any:
         model = bind(rule, module, params, constants, vectors)
-        keys = row_keys(jax.random.key(0, impl="threefry2x32"), jnp.arange(num_rows))
+        keys = row_keys(seed_key(0), jnp.arange(num_rows))
         return rule.start(model, batch, keys, training=True)
 
     vectors = jax.ShapeDtypeStruct((num_rows, config.puzzle_width), jnp.float32)
@@ -64,6 +66,11 @@ def empty_batch(config: ModelConfig, num_rows: int) -> Batch:
         puzzle_id=jnp.zeros(num_rows, jnp.int32),
         weight=jnp.zeros(num_rows, jnp.float32),
     )
+
+
+def seed_key(seed: int) -> Array:
+    """The key of a seed, by one generator whatever JAX's settings are."""
+    return jax.random.key(seed, impl="threefry2x32")
 
 
 def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
