@@ -118,8 +118,6 @@ def examples(monkeypatch):
     monkeypatch.setitem(data_settings.TASKS, "futoshiki", task)
 
 
-# By ml_collections, of the interpreter's own module.
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_examples_train_evaluate_and_resume(examples, tmp_path):
     (tmp_path / "own.py").write_text(EXAMPLE)
     run = tmp_path / "run"

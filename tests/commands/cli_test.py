@@ -13,6 +13,7 @@ import time
 import jax
 import pytest
 
+from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import (
     ROOT,
     as_flags,
@@ -22,19 +23,15 @@ from tests.helpers.runs import (
     metric_lines,
 )
 from trm_jax.commands import eval as eval_command
-from trm_jax.commands import solve, stop_signal, train
-
-# By ml_collections, of the interpreter's own module.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+from trm_jax.commands import solve, train
 
 SMOKE = "--config=configs/smoke.py"
 SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 5})]
 
 
 @pytest.fixture(autouse=True)
-def no_handlers(monkeypatch):
-    """Commands called in this process leave its signals alone."""
-    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
+def commands_here(monkeypatch):
+    run_commands_here(monkeypatch)
 
 
 def refused(result, *named):
@@ -154,7 +151,7 @@ def test_a_malformed_row_is_refused_with_its_place(tmp_path):
 def test_dry_run_reports_costs_and_writes_nothing(tmp_path):
     folder = tmp_path / "w"
     flags = ["--config=configs/sudoku_extreme.py", "--dry_run", f"--workdir={folder}"]
-    result = call("train.py", *flags, "--config.train.batch_size=8", cwd=ROOT)
+    result = call_here(train.main, *flags, "--config.train.batch_size=8")
     report = json.loads(result.stdout)
     assert report["parameters"] == 5_028_866
     assert report["puzzle_table"] == {"rows": 1, "width": 512, "bytes": 2048}
@@ -240,7 +237,8 @@ def test_eval_writes_a_report(run):
 
 def test_eval_by_default_repeats_the_runs_own_last_evaluation(run):
     folder, _ = run
-    assert call("eval.py", f"--workdir={folder}", "--step=20").returncode == 0
+    flags = [f"--workdir={folder}", "--step=20"]
+    assert call_here(eval_command.main, *flags).returncode == 0
     report = json.loads((folder / "eval" / "step_20.json").read_text())
     assert report["weights"] == "ema"
     last = metric_lines(folder)[-1]
@@ -268,7 +266,7 @@ def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config["train"]["micro_batches"] = config["train"]["batch_size"]
     (folder / "config.json").write_text(json.dumps(config))
-    result = call("eval.py", f"--workdir={folder}", "--devices=2")
+    result = call_here(eval_command.main, f"--workdir={folder}", "--devices=2")
     assert result.returncode == 0, result.stderr
 
 
@@ -292,7 +290,7 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(run[0], folder)
     where = f"--workdir={folder}"
-    again = call("train.py", where, *SHORT)
+    again = call_here(train.main, where, *SHORT)
     assert again.returncode == 0
     assert "step 20 of 20" in again.stdout
     other = call_here(train.main, where, *SHORT, "--config.rule.trm.l_cycles=3")
@@ -304,12 +302,14 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     test = ["--config.data.test_puzzles=32", "--config.train.log_every=7"]
     refused(call_here(train.main, where, *SHORT, *test), "data.test_puzzles: 64 -> 32")
     assert (folder / "config.json").read_text() == before
-    more = call("train.py", where, *SHORT, "--config.train.steps=25")
+    more = call_here(train.main, where, *SHORT, "--config.train.steps=25")
     assert more.returncode == 0, more.stderr
     assert metric_lines(folder)[-1]["step"] == 25
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_ends_with_75(tmp_path, number):
     folder = tmp_path / "w"
     flags = [SMOKE, f"--workdir={folder}", "--config.train.steps=100000"]
@@ -335,7 +335,8 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
     for path in (folder / "checkpoints").rglob("manifest.ocdbt"):
         path.write_bytes(b"")
     before = metric_lines(folder)
-    refused(call("train.py", f"--workdir={folder}", *SHORT), "no intact checkpoint")
+    result = call_here(train.main, f"--workdir={folder}", *SHORT)
+    refused(result, "no intact checkpoint")
     assert metric_lines(folder) == before
 
 

@@ -11,8 +11,6 @@ from trm_jax.commands import config_flag
 from trm_jax.errors import ConfigError
 from trm_jax.settings import flatten
 
-# By ml_collections, of the interpreter's own module.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 HEAD = "from configs import smoke\ndef get_config():\n    c = smoke.get_config()\n"
 
 

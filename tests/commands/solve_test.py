@@ -5,8 +5,9 @@ import pytest
 from data_pipeline.errors import DataError
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku.text import STYLES, grid_lines, is_solution, parse_puzzle
+from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import as_flags, call, call_here
-from trm_jax.commands import solve
+from trm_jax.commands import solve, train
 
 FOUR = SudokuShape(2, 2)
 SIX = SudokuShape(2, 3)
@@ -57,12 +58,13 @@ def test_a_solution_is_complete_keeps_the_givens_and_breaks_no_rule():
     assert not is_solution(swapped, np.ones(16, int), FOUR)
 
 
-def test_solve_shows_every_step_and_judges_the_answer(tmp_path):
+def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch):
+    run_commands_here(monkeypatch)
+    where = f"--workdir={tmp_path}"
     flags = as_flags("configs/smoke.py", **{"train.steps": 300})
-    assert call("train.py", f"--workdir={tmp_path}", *flags).returncode == 0
-    results = [
-        call("solve.py", f"--workdir={tmp_path}", f"--row={row}") for row in (1, 2)
-    ]
+    assert call_here(train.main, where, *flags).returncode == 0
+    first = call("solve.py", where, "--row=1")
+    results = [first, call_here(solve.main, where, "--row=2")]
     codes = {result.returncode for result in results}
     assert codes <= {0, 1}
     assert 0 in codes  # the smoke model solves most of them
@@ -71,9 +73,9 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path):
         assert solved == (result.returncode == 0)
         assert "supervision step 1:" in result.stdout
         assert "\033" not in result.stdout
-    typed = call("solve.py", f"--workdir={tmp_path}", f"--puzzle={SOLVED}")
+    typed = call_here(solve.main, where, f"--puzzle={SOLVED}")
     assert typed.returncode == 0
     assert "solved in" in typed.stdout
-    wrong = call_here(solve.main, f"--workdir={tmp_path}", "--row=999")
+    wrong = call_here(solve.main, where, "--row=999")
     assert wrong.returncode == 2
     assert "rows 1 to 64" in wrong.stderr

@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.helpers.runs import ROOT, as_flags, call, call_here, metric_lines
+from tests.helpers.compiled_once import run_commands_here
+from tests.helpers.runs import ROOT, as_flags, call_here, metric_lines
 from trm_jax.commands import eval as eval_command
+from trm_jax.commands import train
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
 SMALL = {
@@ -31,17 +33,24 @@ ARC = SMALL | {
 NUM_FORMS = 5
 
 
+@pytest.fixture(scope="module", autouse=True)
+def commands_here():
+    with pytest.MonkeyPatch.context() as patch:
+        run_commands_here(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def arc_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arc") / "run"
     flags = as_flags("configs/arc_small.py", **ARC)
-    result = call("train.py", f"--workdir={folder}", *flags)
+    result = call_here(train.main, f"--workdir={folder}", *flags)
     assert result.returncode == 0, result.stderr
     return folder
 
 
 def evaluated(folder, *flags, name="step_6"):
-    result = call("eval.py", f"--workdir={folder}", *flags)
+    result = call_here(eval_command.main, f"--workdir={folder}", *flags)
     assert result.returncode == 0, result.stderr
     report = json.loads((folder / "eval" / f"{name}.json").read_text())
     return report, result.stdout
@@ -139,7 +148,7 @@ def test_data_whose_ids_stand_for_other_puzzles_is_not_scored(arc_run, tmp_path)
     path.write_text(json.dumps({name: tasks[name] for name in order}))
     solutions.write_text(json.dumps({name: answers[name] for name in order}))
     flag = f"--data={other}"
-    result = call("eval.py", f"--workdir={arc_run}", flag)
+    result = call_here(eval_command.main, f"--workdir={arc_run}", flag)
     refused(result, str(other), "ids stand for other tasks", "dataset.json")
     name = "step_6-ids_blank-data_arc"
     report, _ = evaluated(arc_run, flag, "--puzzle_ids=blank", name=name)
@@ -168,7 +177,7 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
         **SMALL,
         **{"data.train_puzzles": 16, "data.test_puzzles": 8, "data.maze.side": 6},
     )
-    result = call("train.py", f"--workdir={tmp_path}", *flags)
+    result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 0, result.stderr
     assert "eval/valid_accuracy" in metric_lines(tmp_path)[-1]
     report, text = evaluated(tmp_path, "--votes=0")
@@ -185,7 +194,7 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
 def test_a_hidden_test_set_gets_a_submission_and_no_score(tmp_path):
     folder, hidden = tmp_path / "run", BAD / "arc_no_solutions_file"
     flags = as_flags("configs/arc_small.py", **ARC | {"data.train": hidden})
-    result = call("train.py", f"--workdir={folder}", *flags)
+    result = call_here(train.main, f"--workdir={folder}", *flags)
     assert result.returncode == 0, result.stderr
     assert not any("pass@" in key for key in metric_lines(folder)[-1])
     report, text = evaluated(folder)
@@ -210,11 +219,11 @@ def test_a_bundle_with_leaks_is_refused_by_a_run(tmp_path):
         "--config.data.arc.test_subset=evaluation",
     ]
     where = f"--workdir={tmp_path / 'run'}"
-    result = call("train.py", where, *flags, *subsets)
+    result = call_here(train.main, where, *flags, *subsets)
     refused(result, "3 of the 3 tasks of evaluation", "training2", "allow_leaks")
     assert not (tmp_path / "run").exists()
-    forced = call(
-        "train.py", where, *flags, *subsets, "--config.data.arc.allow_leaks=True"
+    forced = call_here(
+        train.main, where, *flags, *subsets, "--config.data.arc.allow_leaks=True"
     )
     assert forced.returncode == 0, forced.stderr
     assert "leak: 007bbfb7" in forced.stdout + forced.stderr

@@ -3,6 +3,7 @@
 
 import json
 
+from trm_jax.commands import stop_signal
 from trm_jax.evaluation import evaluate
 from trm_jax.training import build
 
@@ -29,3 +30,9 @@ def share_compilations(monkeypatch):
     monkeypatch.setattr(build, "build", shared(build.build, by_text))
     make = shared(evaluate.make_eval_step, by_recipe)
     monkeypatch.setattr(evaluate, "make_eval_step", make)
+
+
+def run_commands_here(monkeypatch):
+    """Let commands run in this process: compiled once, its signals left alone."""
+    share_compilations(monkeypatch)
+    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)

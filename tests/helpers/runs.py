@@ -4,12 +4,14 @@
 import contextlib
 import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 from configs import smoke
 from data_pipeline import tasks
+from trm_jax.commands.progress import ProgressBar
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.build import build
 from trm_jax.training.digest import state_digest
@@ -48,11 +50,22 @@ def call(script, *flags, **kwargs):
 
 
 def call_here(main, *flags):
-    """A command in this process: `main` of its module, with what it would print."""
+    """A command in this process: `main` of its module, with what it would print.
+
+    Callers keep its signals alone (`stop_signal.StopSignal`).
+    """
     out, err = io.StringIO(), io.StringIO()
     line = [main.__module__, *map(str, flags)]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(line)
+    log, handler = logging.getLogger("trm_jax"), ProgressBar(out).handler()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(line)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
     return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
 
 

@@ -12,10 +12,10 @@ from trm_jax.model.sublayers import SUBLAYERS
 from trm_jax.training.sharding import put_batch
 
 
-def changes(name, **more):
-    """The tiny run whose network is this operator, with one cycle of each kind."""
+def changes(*names, **more):
+    """The tiny run whose network is these operators, with one cycle of each kind."""
     cycles = {"rule.trm.h_cycles": 1, "rule.trm.l_cycles": 1}
-    return {"model.layers": (name,), **cycles, **more}
+    return {"model.layers": names, **cycles, **more}
 
 
 @cache
@@ -75,10 +75,10 @@ def slopes(fn, args, num_directions=3, step=1e-4):
         yield by_gradient, (up - down) / (2 * step)
 
 
-def trained(name, make_batch, num_steps=3, **more):
+def trained(names, make_batch, num_steps=3, **more):
     """The states before and after each step of the tiny run."""
-    built = tiny_built(changes(name, **more))
-    first = tiny_built(changes(name)).init()  # the same on every mesh
+    built = tiny_built(changes(*names, **more))
+    first = tiny_built(changes(*names)).init()  # the same on every mesh
     shardings = jax.tree.map(lambda leaf: leaf.sharding, built.state_like)
     state = jax.device_put(jax.device_get(first), shardings)
     yield built, jax.device_get(state)

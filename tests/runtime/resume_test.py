@@ -12,7 +12,7 @@ from data_pipeline.questions import Questions
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.runs import (
     as_flags,
-    call,
+    call_here,
     command,
     digest,
     metric_lines,
@@ -96,7 +96,9 @@ def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
     ]
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 9, 13])
+@pytest.mark.parametrize(
+    "count", [0, 4, 9, *(pytest.param(count, marks=SLOW) for count in (1, 13))]
+)
 def test_a_stop_anywhere_resumes_exactly(
     variant, tmp_path, unbroken, stop_after, count
 ):
@@ -181,7 +183,7 @@ def assert_survives_kills(tmp_path, kills, steps):
     }
     flags = as_flags("configs/smoke.py", **overrides)
     unbroken = tmp_path / "unbroken"
-    result = call("train.py", f"--workdir={unbroken}", *flags)
+    result = call_here(train.main, f"--workdir={unbroken}", *flags)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "killed"
     lines = int(0.8 * steps / overrides["train.log_every"] / kills)

@@ -3,6 +3,7 @@
 
 import json
 import re
+from functools import cache
 
 import chex
 import jax
@@ -41,21 +42,28 @@ class Step:
     """A small network with a sharded puzzle table, and its step."""
 
     def __init__(self, *, devices=1, micro_batches=1, skips=True):
-        recipe = small_recipe(num_puzzles=TABLE_UNIT, dtype="float32")
-        self.config = recipe.model.config
-        self.mesh = make_mesh(devices)
-        state = init_train_state(recipe, jax.random.key(0), ROWS)
-        step = make_train_step(
-            recipe, seed=0, micro_batches=micro_batches, log_every=3, skips=skips
+        self.config, self.mesh, first, shardings, self.jitted = program(
+            devices, micro_batches, skips
         )
-        self.state = jax.device_put(state, state_shardings(state, self.mesh))
-        self.jitted = jit_train_step(
-            step, state, self.mesh, micro_batches=micro_batches
-        )
+        self.state = jax.device_put(first, shardings)
 
     def __call__(self, state, batch):
         state = self.jitted(state, put_batch(batch._asdict(), self.mesh))
         return state, jax.device_get(state)
+
+
+@cache
+def program(devices, micro_batches, skips):
+    """Config, mesh, first state on the host, its shardings, and the step."""
+    recipe = small_recipe(num_puzzles=TABLE_UNIT, dtype="float32")
+    mesh = make_mesh(devices)
+    state = init_train_state(recipe, jax.random.key(0), ROWS)
+    step = make_train_step(
+        recipe, seed=0, micro_batches=micro_batches, log_every=3, skips=skips
+    )
+    jitted = jit_train_step(step, state, mesh, micro_batches=micro_batches)
+    shardings = state_shardings(state, mesh)
+    return recipe.model.config, mesh, jax.device_get(state), shardings, jitted
 
 
 def spoilt(batch, how):

@@ -4,16 +4,20 @@ import json
 import logging
 import math
 import re
-import subprocess
-import sys
 
 import chex
 import jax.numpy as jnp
 import pytest
 
 from data_pipeline import tasks
-from tests.helpers.compiled_once import share_compilations
-from tests.helpers.runs import ROOT, as_flags, call, digest, metric_lines, smoke_config
+from tests.helpers.compiled_once import run_commands_here
+from tests.helpers.runs import (
+    as_flags,
+    call_here,
+    digest,
+    metric_lines,
+    smoke_config,
+)
 from trm_jax.commands import shell, stop_signal, train
 from trm_jax.errors import CheckpointError, SaveError
 from trm_jax.runtime import background_save, trainer
@@ -53,9 +57,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
         assert all(map(math.isfinite, values))
 
 
-def test_the_command_names_step_and_metric_and_exits_1(tmp_path):
+def test_the_command_names_step_and_metric_and_exits_1(tmp_path, monkeypatch):
+    run_commands_here(monkeypatch)
     flags = as_flags("configs/smoke.py", **EXPLODES)
-    result = call("train.py", f"--workdir={tmp_path}", *flags)
+    result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 1
     assert "at step" in result.stderr
     assert "last good checkpoint is untouched" in result.stderr
@@ -90,8 +95,7 @@ class Disk:
 @pytest.fixture(params=["start", "commit"])
 def disk(request, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "trm_jax")
-    share_compilations(monkeypatch)
-    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
+    run_commands_here(monkeypatch)
     return Disk(monkeypatch, request.param)
 
 
@@ -172,8 +176,7 @@ class FullFile:
 
 @pytest.mark.parametrize("policy", ["continue", "stop"])
 def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, policy):
-    share_compilations(monkeypatch)
-    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
+    run_commands_here(monkeypatch)
     config = saving(policy)
     assert train.train(config, str(tmp_path / "whole")) == 0
     done, written = [], MetricWriter.write
@@ -200,22 +203,15 @@ def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, po
     assert digest(folder) == digest(tmp_path / "whole")
 
 
-def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
-    failing = (
-        "import trm_jax.runtime.background_save as s\n"
-        "from trm_jax.commands import train\n"
-        "def full(*_): raise OSError(28, 'No space left on device', 'disk')\n"
-        "s.BackgroundSave._commit = full\n"
-        "train.run()"
-    )
+def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path, monkeypatch):
+    run_commands_here(monkeypatch)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "disk")
+
+    monkeypatch.setattr(BackgroundSave, "_commit", full)
     flags = as_flags("configs/smoke.py", **{"train.checkpoint_every": 10})
-    result = subprocess.run(
-        [sys.executable, "-c", failing, f"--workdir={tmp_path}", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 1, result.stderr
     assert re.match(r"error: step \d+ was not saved in \S+: .*No space", result.stderr)
     assert result.stderr.count("\n") == 1
@@ -225,8 +221,7 @@ def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path):
 
 def test_the_lock_is_checked_before_each_save(tmp_path, monkeypatch):
     disk, start = Disk(monkeypatch, "start"), trainer.Trainer.run
-    share_compilations(monkeypatch)
-    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
+    run_commands_here(monkeypatch)
 
     def run(loop, state):
         loop.before_save = lambda: disk.before.append(len(disk.tried))

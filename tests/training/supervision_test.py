@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from tests.helpers.tiny import tiny_built
+from trm_jax.rules.halting import exploration_minimum
+from trm_jax.rules.trm import TRM
 from trm_jax.training.supervision import bind, refill, row_keys, supervision_step
+from trm_jax.types import StepOutput
 
 ROWS = 8
 OLD, NEW = np.array([1, 2, 4, 6, 7]), np.array([0, 3, 5])
@@ -103,3 +106,45 @@ def test_a_row_does_not_depend_on_its_neighbours(world):
     first, second = (world.step(world.params, c, 4)[1].logits for c in (carry, changed))
     np.testing.assert_allclose(first[0], second[0], atol=1e-5)
     assert jnp.abs(first[1:] - second[1:]).max() > 1e-2
+
+
+seen = []
+
+
+class Draws(TRM):
+    """A rule that keeps the keys it is given, and nothing else."""
+
+    def start(self, model, rows, keys, *, training):
+        seen.extend(jax.random.key_data(keys))
+        return jnp.zeros(len(keys))
+
+    def step(self, model, rows, state, keys, clock, keep=None):
+        seen.extend(jax.random.key_data(keys))
+        return state, None
+
+    def answer(self, outputs):
+        logits = jnp.zeros((ROWS, 1, 1))
+        return StepOutput(logits, logits[:, 0, 0], jnp.ones(ROWS, bool))
+
+
+def test_exploration_start_and_step_draw_from_different_keys(world, monkeypatch):
+    def spied(draw):
+        def spy(key, *args):
+            jax.debug.callback(seen.append, jax.random.key_data(key))
+            return draw(key, *args)
+
+        return spy
+
+    for name in ("bernoulli", "randint"):
+        monkeypatch.setattr(jax.random, name, spied(getattr(jax.random, name)))
+    keys = row_keys(jax.random.key(0), jnp.arange(ROWS))
+    seen.clear()
+    least = exploration_minimum(keys, max_steps=4, explore_rate=0.5)
+    jax.effects_barrier()
+    rule, carry = Draws(), world.carry._replace(state=jnp.zeros(ROWS))
+    vectors = jnp.zeros((ROWS, world.recipe.model.config.puzzle_width))
+    model = bind(rule, world.recipe.model, world.params, world.constants, vectors)
+    at = {"max_steps": 4, "training": True}
+    supervision_step(rule, model, carry, keys, least, jnp.int32(0), **at)
+    assert len(seen) == 4 * ROWS  # a coin, a count, a start and a step for each
+    assert len({tuple(np.asarray(key)) for key in seen}) == 4 * ROWS

@@ -12,6 +12,9 @@ from trm_jax.training.sharding import make_mesh, put_batch
 pytestmark = pytest.mark.optimized
 
 
+ATTENTION = {"model.layers": ("attention", "swiglu")}
+
+
 @pytest.fixture
 def network(mixer):
     return {"model.layers": (mixer, "swiglu")}
@@ -59,11 +62,11 @@ IN_PARTS = [
     {"mesh.data": 2},
     {"train.micro_batches": 2, "mesh.data": 2},
 ]
-CASES = [pytest.param("attention", how, marks=pytest.mark.slow) for how in IN_PARTS[:2]]
-CASES += [("attention", IN_PARTS[2])]
-CASES += [
+SLOW = pytest.mark.slow
+CASES = [
     ("token_mlp", IN_PARTS[2]),
-    pytest.param("mamba2", IN_PARTS[2], marks=pytest.mark.slow),
+    pytest.param("mamba2", IN_PARTS[2], marks=SLOW),
+    *(pytest.param("attention", how, marks=SLOW) for how in IN_PARTS),
 ]
 
 
@@ -102,7 +105,9 @@ def test_the_carry_is_sharded_and_weights_are_replicated(network, make_batch, de
         assert leaf.sharding.is_fully_replicated
 
 
-@pytest.mark.parametrize("mixer", ["attention", "token_mlp", "mamba2"])
+@pytest.mark.parametrize(
+    "mixer", ["attention", "token_mlp", pytest.param("mamba2", marks=SLOW)]
+)
 def test_no_activation_is_gathered_across_devices(network):
     built = tiny_built(network | {"mesh.data": 2})
     like = built.state_like
@@ -121,27 +126,31 @@ def _shape(line):
 
 
 def test_loss_falls_on_one_repeated_batch(network, make_batch):
-    built = tiny_built(network | {"train.log_every": 1, "optim.lr": 3e-3})
+    built = tiny_built(network)
     state, losses = built.init(), []
-    for _ in range(60):
+    for step in range(1, 121):
         state = built.train_step(state, batch_on(built, make_batch, 0))
-        total, count = state.metrics["loss"]
-        losses.append(float(total / count))
-    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+        if step % 2 == 0:  # every second step is logged: the sums are of two
+            total, count = state.metrics["loss"]
+            losses.append(float(total / count))
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
 def test_metrics_add_up_until_they_are_logged(make_batch):
-    built = tiny_built({"train.log_every": 3})
+    built = tiny_built(ATTENTION)
+    assert built.run.train.log_every == 2
     state, counts = built.init(), []
-    for k in range(7):
+    for k in range(5):
         state = built.train_step(state, batch_on(built, make_batch, k))
         counts.append(int(state.metrics["loss"][1]))
-    assert counts == [8, 16, 24, 8, 16, 24, 8]
+    assert counts == [8, 16, 8, 16, 8]
 
 
 def test_only_the_batchs_rows_of_the_puzzle_table_change(make_batch):
-    built = tiny_built({"sizes.num_puzzles": 40})
-    state, batch = built.init(), batch_on(built, make_batch, 0)
+    built = tiny_built(ATTENTION)
+    rows = make_batch(0, built.recipe.model.config, ROWS)
+    rows = rows._replace(puzzle_id=rows.puzzle_id % 3)
+    state, batch = built.init(), put_batch(rows._asdict(), built.mesh)
     before = np.asarray(state.puzzle_table).copy()
     table = np.asarray(built.train_step(state, batch).puzzle_table)
     changed = (table != before).any(-1)
@@ -149,19 +158,22 @@ def test_only_the_batchs_rows_of_the_puzzle_table_change(make_batch):
 
 
 def test_ema_trails_the_parameters_and_constants_stay(make_batch):
-    changes = {"optim.ema_decay": 0.75}
-    fresh = jax.device_get(tiny_built(changes).init())
-    state = run(changes, make_batch)
+    fresh = jax.device_get(tiny_built(ATTENTION).init())
+    state = run(ATTENTION, make_batch)
     chex.assert_trees_all_equal(state.constants, fresh.constants)
     expected = jax.tree.map(
-        lambda old, new: 0.75 * old + 0.25 * new, fresh.params, state.params
+        lambda old, new: 0.9 * old + 0.1 * new, fresh.params, state.params
     )
     chex.assert_trees_all_close(state.ema_params, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("mixer", "remat"),
-    [("token_mlp", "none"), *(("attention", r) for r in ("none", "dots", "full"))],
+    [
+        ("token_mlp", "none"),
+        ("attention", "dots"),
+        *(pytest.param("attention", r, marks=SLOW) for r in ("none", "full")),
+    ],
 )
 def test_bfloat16_trains_float32_weights(make_batch, network, remat):
     narrow = {"model.dtype": "bfloat16", "rule.trm.remat": remat}
