@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step takes of a pod that is not there, told by its compiler.
+"""What a training step takes of a pod that is not there, by its own compiler.
 
 python benchmarks/aot.py --topology v5e:16x16 [v5e:8x8 ...]
                          --config configs/arc_agi_1.py[:variant] [...]
-                         [--set train.batch_size=12288 model.remat=dots ...]
+                         [--set train.batch_size=12288 rule.trm.remat=dots ...]
                          [--most_rows=48] [--json=FILE] [--hlo=FOLDER]
 
 Topologies: v5e:AxB chips of a TPU pod (needs libtpu, of the extra `tpu`, and no TPU) or
@@ -13,8 +13,8 @@ temporary values and code; the model FLOPs of a step on all devices; the collect
 kind, with their number and the size of their arrays per step, loops multiplied out. It
 says nothing of speed. With --most_rows there are as many micro-batches as leave each
 device at most these rows at once. The JSON adds XLA's count of FLOPs, which takes each
-loop once. A case that fails, such as one that does not fit, is told with the compiler's
-message, the others go on, and the exit code is 1.
+loop once. A case that fails, such as one that does not fit, is printed with the
+compiler's message, the others go on, and the exit code is 1.
 """
 
 import argparse

@@ -47,7 +47,7 @@ class Collective(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Those of the largest array."""
+        """How many numbers the largest array has."""
         return max(math.prod(shape) for _, shape in self.arrays)
 
 

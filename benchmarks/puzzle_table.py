@@ -40,7 +40,7 @@ CALLS = 20
 
 
 def seconds(fn: Callable[[], Any]) -> float:
-    """Of one call, waited for."""
+    """Seconds that one call takes, waited for."""
     start = time.perf_counter()
     jax.block_until_ready(fn())
     return time.perf_counter() - start

@@ -30,7 +30,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import jax
 
 from benchmarks.common import about_this_run, attempt, first_line
-from benchmarks.puzzle_table import built_for, random_rows
+from benchmarks.puzzle_table import built_for, random_rows, seconds
 from configs import smoke, sudoku_extreme
 from data_pipeline import tasks
 from trm_jax.runtime.checkpoint import Checkpoints
@@ -159,13 +159,6 @@ def one_save(
         "to_disk_s": to_disk,
         "steps_meanwhile": len(steps),
     }
-
-
-def seconds(fn: Any) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    jax.block_until_ready(fn())
-    return time.perf_counter() - start
 
 
 def restored(workdir: pathlib.Path, built: Built) -> float:

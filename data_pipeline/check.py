@@ -12,8 +12,7 @@ from .arrays import read_arrays
 from .errors import DataError
 from .maze import check as maze
 from .sudoku import check as sudoku
-
-SPLITS = ("train", "test")
+from .text_files import SPLITS
 
 
 def main(argv: list[str]) -> int:

@@ -147,7 +147,7 @@ class PuzzleTask(abc.ABC):
 
 
 def spec_of(data: Mapping[str, Any]) -> PuzzleSpec:
-    """The sizes that config.data asks for; of ARC, read: its ids must be counted."""
+    """The sizes that config.data implies. ARC's files are read to count the ids."""
     return _task(data).spec()
 
 

@@ -7,7 +7,7 @@ from collections import deque
 
 from tests.helpers.runs import ROOT
 
-FOLDERS = ("trm_jax", "data_pipeline", "configs")
+FOLDERS = ("trm_jax", "data_pipeline", "configs", "benchmarks")
 FILES = {
     str(path.relative_to(ROOT)): path.read_text()
     for folder in FOLDERS

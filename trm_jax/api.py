@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +75,8 @@ def train(
     from trm_jax.training.build import build
 
     lock = WorkdirLock(workdir)
-    if processes.is_first() and lock.path.exists():
-        lock.acquire()  # a run that goes on there is found before the data is read
-        lock.release()
+    # A run that goes on there is found before the data is read.
+    processes.on_first(lock.look, "look at the lock")
     data = pipeline("tasks").load(config["data"])
     for warning in data.warnings:
         log.warning("warning: %s", warning)
@@ -90,8 +90,11 @@ def train(
     processes.check_same(json.dumps(data.identity, indent=1), "data")
     # Files are written from here on: wrong settings or data leave none behind.
     with lock:
-        workdirs.claim(workdir, config, data.identity)
-        return _run(config, workdir, built, hooks | {"before_save": lock.check})
+        processes.on_first(
+            lambda: workdirs.claim(workdir, config, data.identity), "claim"
+        )
+        check = partial(processes.on_first, lock.check, "check of the lock")
+        return _run(config, workdir, built, hooks | {"before_save": check})
 
 
 def _run(
@@ -111,7 +114,7 @@ def _run(
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
         state = saved.restore_newest(built.state_like) or built.init()
         step = int(state.step)
-        workdirs.record_run(workdir, step)
+        processes.on_first(lambda: workdirs.record_run(workdir, step), "record")
         log.info("%s: step %d of %d", workdir, step, settings["steps"])
         loop = trainer.Trainer(
             train_step=built.train_step,

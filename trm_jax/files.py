@@ -30,17 +30,17 @@ def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> Non
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as trouble:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise error(f"{path} cannot be written: {trouble.strerror}") from trouble
 
 
-def sync_folder(folder: Path) -> None:
-    """Force names in it to the disk, as far as the file system can."""
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk where the system can."""
     with contextlib.suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
+        number = os.open(path, os.O_RDONLY)
         try:
             os.fsync(number)
         finally:

@@ -18,11 +18,9 @@ from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
 from .bundles import find_subsets, read_subset
 from .grids import VOCAB_SIZE, decode, encode
 from .ids import IdTable, Tasks, make_ids
-from .json_tasks import ArcTask, Pair
+from .json_tasks import ArcTask, Pair, listed
 from .leaks import SAME_TRAIN, find_leaks
 from .submission import write_submission
-
-MAX_NAMED = 5  # tasks that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +109,7 @@ def read_tasks(
     test_subset: str,
     allow_leaks: bool,
 ) -> Tasks:
-    """The tasks of both kinds; those of a test subset named in both are test tasks."""
+    """The tasks of both kinds; a subset that is named for both is a test subset."""
     others = [name for name in train_subsets if name != test_subset]
     by_subset = {
         name: read_subset(train_folder, name, require_solutions=True) for name in others
@@ -226,8 +224,7 @@ def _check_leaks(
         given = {leak.test for leak in answers if leak.subset == subset}
         message = (
             f"{len(given)} of the {len(test)} tasks of {test_subset} have answers to "
-            f"their test inputs in {subset}, {', '.join(sorted(given)[:MAX_NAMED])} "
-            "among them"
+            f"their test inputs in {subset}: {listed(sorted(given))}"
         )
         if not allow_leaks:
             raise DataError(

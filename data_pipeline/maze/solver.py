@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shortest paths through mazes: the published one of them, and whether one is one.
+"""The published shortest path of a maze, and a check whether a path is shortest.
 
 The label is the path of a breadth-first search from S that keeps the first parent and
 looks down, left, right, up. By induction over its levels, a queue holds the cells of

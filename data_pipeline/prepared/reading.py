@@ -27,7 +27,7 @@ _ANEW = "remove the folder and prepare it anew"
 
 
 class Column(NamedTuple):
-    """Of any number of rows: how they are stored."""
+    """A stored column: the type and the shape of a row of it."""
 
     dtype: type
     shape: tuple[int, ...] = ()  # of one row

@@ -205,10 +205,10 @@ def test_predictions_follow_the_number_of_devices():
 
 
 def test_settings_are_read_and_micro_batches_made():
-    changes = ["train.batch_size=96", "model.remat=dots", "optim.lr=1e-3"]
+    changes = ["train.batch_size=96", "rule.trm.remat=dots", "optim.lr=1e-3"]
     config = aot.config_of(f"{SMOKE}", changes)
     assert (config.train.batch_size, config.eval.batch_size) == (96, 96)
-    assert (config.model.remat, config.optim.lr) == ("dots", 1e-3)
+    assert (config.rule.trm.remat, config.optim.lr) == ("dots", 1e-3)
     assert [aot.split(96, most) for most in (96, 95, 48, 33, 1)] == [1, 2, 2, 3, 96]
 
 

@@ -25,6 +25,7 @@ from tests.helpers.runs import (
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import solve, train
 
+SCRIPTS = ["train.py", "eval.py", "solve.py"]
 SMOKE = "--config=configs/smoke.py"
 SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 5})]
 
@@ -51,7 +52,7 @@ def run(tmp_path_factory):
     return folder, result
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_answers_in_3_seconds(script):
     def seconds():  # of the processor: other work may share the machine
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -117,7 +118,10 @@ def test_a_workdir_is_needed():
     refused(call_here(solve.main), "--workdir")
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py", "solve.py"])
+@pytest.mark.parametrize(
+    "script",
+    ["train.py", *(pytest.param(s, marks=pytest.mark.slow) for s in SCRIPTS[1:])],
+)
 def test_a_process_ends_with_the_message_and_code_of_its_command(script):
     result = call(script, "--wrokdir=x")
     refused(result, "wrokdir", "Did you mean: workdir")
@@ -177,7 +181,9 @@ def test_the_config_decides_the_precision_whatever_was_set(dtype, monkeypatch):
     assert 0 < carried - 2 * 32 * 17 * 32 * bits < 32 * 17 * 32
 
 
-@pytest.mark.parametrize("imported", ["", "import jax\n"])
+@pytest.mark.parametrize(
+    "imported", ["import jax\n", pytest.param("", marks=pytest.mark.slow)]
+)
 def test_compilations_are_kept_also_where_jax_is_imported_already(tmp_path, imported):
     program = (
         f"{imported}from trm_jax.commands import shell\n"

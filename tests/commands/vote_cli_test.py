@@ -188,6 +188,8 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     parts = next((tmp_path / "eval" / "parts").iterdir())
     rows = [np.load(path)["predictions"].shape for path in parts.glob("*.npz")]
     assert sum(count for count, _ in rows) == 64
+    pooled, _ = evaluated(tmp_path, "--pool=3,6", name="step_3_6")
+    assert pooled["pooled_steps"] == [3, 6]  # counted together, though votes = 1
 
 
 @pytest.mark.slow

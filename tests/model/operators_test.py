@@ -17,9 +17,10 @@ from trm_jax.training.sharding import path_string
 OWN = {"shift": Shift}
 
 
+SLOW = pytest.mark.slow
 VARIANTS = ("mamba2_backward", "mamba2_both")  # of Mamba-2, by its own code
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name
+    pytest.param(name, marks=SLOW) if name in VARIANTS else name
     for name in (*SUBLAYERS, *OWN)
 ]
 
@@ -81,22 +82,23 @@ def test_what_is_free_of_decay_is_there(name):
     assert {path_string(p) for p in free} == set(world.kind.no_decay)
 
 
-@pytest.fixture(scope="module")
-def all_registered():
+@pytest.fixture(scope="module", params=["plain", pytest.param("all", marks=SLOW)])
+def registered(request):
     with pytest.MonkeyPatch.context() as patch:
         for own, kind in OWN.items():
             patch.setitem(SUBLAYERS, own, kind)
-        yield tuple(SUBLAYERS)
+        chosen = set(VARIANTS) if request.param == "plain" else set()
+        yield tuple(name for name in SUBLAYERS if name not in chosen)
 
 
 @pytest.fixture
-def steps(all_registered, make_batch):
-    """A network of all operators: its run on one device and the states, in float64.
+def steps(registered, make_batch):
+    """A network of the operators: its run on one device and the states, in float64.
 
     Round-off decides nothing then; and one compilation serves all of them.
     """
     with jax.enable_x64(True):
-        yield list(judge.trained(all_registered, make_batch, 2))
+        yield list(judge.trained(registered, make_batch, 2))
 
 
 def test_a_run_that_goes_on_from_a_saved_state_is_the_same_to_the_bit(
@@ -109,9 +111,9 @@ def test_a_run_that_goes_on_from_a_saved_state_is_the_same_to_the_bit(
     assert state_digest(after) == state_digest(second)
 
 
-def test_two_devices_take_the_step_of_one(steps, all_registered, make_batch):
+def test_two_devices_take_the_step_of_one(steps, registered, make_batch):
     _, (_, one), _ = steps
-    _, (_, two) = judge.trained(all_registered, make_batch, 1, **{"mesh.data": 2})
+    _, (_, two) = judge.trained(registered, make_batch, 1, **{"mesh.data": 2})
     chex.assert_trees_all_equal(two.carry.batch, one.carry.batch)
     chex.assert_trees_all_close(two.carry.state, one.carry.state, atol=1e-5)
     chex.assert_trees_all_close(two.opt_state[0].m, one.opt_state[0].m, atol=1e-5)

@@ -22,7 +22,11 @@ from trm_jax.training.digest import state_digest
 OWN = {"loop": Loop, "pair": Pair}
 
 
-@pytest.fixture(scope="module", params=[*RULES, *OWN])
+# The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
+PARAMS = [*RULES, "pair", pytest.param("loop", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def rule(request):
     with pytest.MonkeyPatch.context() as patch:
         for name, kind in OWN.items():

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 import gc
 import json
 import logging
@@ -253,3 +254,11 @@ def test_a_checkpoint_restores_on_another_mesh(tmp_path):
     found = checkpoints.restore_newest(like(wide))
     assert found.carry.state.y.sharding == wide.carry.state.y.sharding
     chex.assert_trees_all_equal(jax.device_get(found), jax.device_get(wide))
+
+
+def test_a_notebooks_own_event_loop_is_in_nobodys_way(tmp_path):
+    async def cell():
+        save(tmp_path, 3)
+        return restore(tmp_path)
+
+    chex.assert_trees_all_equal(asyncio.run(cell()), make_state(3))

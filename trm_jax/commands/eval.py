@@ -25,7 +25,7 @@ from absl import flags
 from trm_jax import api
 from trm_jax.commands import shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
-from trm_jax.errors import EXIT_OK, CheckpointError, ConfigError
+from trm_jax.errors import EXIT_OK, ConfigError, SaveError
 from trm_jax.files import write_whole
 from trm_jax.runtime import processes
 
@@ -98,7 +98,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     result = _result(run, steps, outputs) | {"rows_per_s": rates[-1]}
     path = run.workdir / "eval" / f"step_{_name(values, steps)}.json"
     if processes.is_first():
-        write_whole(path, json.dumps(result, indent=2) + "\n", CheckpointError)
+        write_whole(path, json.dumps(result, indent=2) + "\n", SaveError)
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
     if "pass_at" in result:
@@ -145,7 +145,7 @@ def _result(
             result[f"by_{name}"] = report.by_attribute(single, values)
     else:
         log.info("test inputs without a known answer: nothing is scored")
-    if judge.votes != 1 or questions.write_submission:
+    if judge.votes != 1 or len(outputs) > 1 or questions.write_submission:
         count = judge.count(outputs)
         plain = len(steps) == 1 and not _name(flags_given)
         name = "submission" if plain else f"submission_{_name(flags_given, steps)}"

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from trm_jax.errors import CheckpointError, error_of, reason_of
-from trm_jax.files import sync_folder, write_whole
+from trm_jax.errors import CheckpointError, error_of
+from trm_jax.files import sync, write_whole
 from trm_jax.runtime import manifest, processes
 from trm_jax.types import TrainState
 
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 STATE, MANIFEST = "state", "manifest/metadata"  # in the folder of a step
 DRAFT = ".tmp"  # in the name of a folder that is not yet a step, or no longer one
-OTHERS_FAILED = "another process failed; its message says why"
 _CHUNK = 2**24  # bytes: the chunks of a large array are compressed in parallel
 _GIB = 2**30
 
@@ -64,14 +63,16 @@ class BackgroundSave(threading.Thread):
         chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), state)
         args = ocp.args.StandardSave(state, save_args=chunks)
         folder = OrbaxPath(self._draft / STATE)
-        self._writes += asyncio.run(self._handler.async_save(folder, args=args)) or []
+        write = self._handler.async_save(folder, args=args)
+        with ThreadPoolExecutor(1) as pool:  # this thread's loop may be a notebook's
+            self._writes += pool.submit(asyncio.run, write).result() or []
 
     def run(self) -> None:
         """Commit once all processes have written."""
         try:
             error = self._start_error or error_of(self._end_writing)
-            agree(error, f"writing of step {self.step}")
-            on_first(self._commit, f"commit of step {self.step}")
+            processes.agree(error, f"writing of step {self.step}")
+            processes.on_first(self._commit, f"commit of step {self.step}")
         except Exception as error:  # noqa: BLE001  `Checkpoints` raises it
             self.error = error
             if processes.is_first():
@@ -87,12 +88,11 @@ class BackgroundSave(threading.Thread):
         path.parent.mkdir()
         write_whole(path, self._manifest(), CheckpointError)
         for part in (self._draft, *self._draft.rglob("*")):
-            if part.is_dir():
-                sync_folder(part)
-            elif not part.stat().st_size:
+            sync(part)  # orbax leaves its small files in the system's memory
+            if not part.is_dir() and not part.stat().st_size:
                 raise OSError(errno.EIO, "not all that was written is there", str(part))
         self._draft.rename(self._draft.with_name(str(self.step)))
-        sync_folder(self._draft.parent)
+        sync(self._draft.parent)
         if self._keep:
             remove_old(self._draft.parent, self._keep)
 
@@ -129,17 +129,3 @@ def remove_old(root: Path, keep: int) -> None:
             shutil.rmtree(doomed)
     except OSError as error:
         log.warning("old checkpoints were not removed: %s", error)
-
-
-def on_first(act: Callable[[], Any], phase: str) -> None:
-    """Process 0 acts while the others wait. Raises on all of them where it fails."""
-    agree(error_of(act) if processes.is_first() else None, phase)
-
-
-def agree(error: Exception | None, phase: str) -> None:
-    """Raise on every process if one has an error: its own, or that another has one."""
-    if processes.all_true(error is None, phase):
-        return
-    if error is None or isinstance(error, OSError):
-        raise CheckpointError(reason_of(error) if error else OTHERS_FAILED) from error
-    raise error

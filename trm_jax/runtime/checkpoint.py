@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from trm_jax.errors import CheckpointError, SaveError, error_of, reason_of
 from trm_jax.runtime import background_save as saving
 from trm_jax.runtime import manifest, processes
-from trm_jax.runtime.background_save import BackgroundSave, agree, on_first
+from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.manifest import DamagedError
 from trm_jax.types import TrainState
 
@@ -48,7 +48,7 @@ class Checkpoints:
         self._num_drafts = 0
         if keep is not None:
             opened = f"opening of {self.folder}"
-            on_first(lambda: saving.remove_drafts(self.folder), opened)
+            processes.on_first(lambda: saving.remove_drafts(self.folder), opened)
         elif not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: not found; nothing was saved yet")
 
@@ -83,7 +83,7 @@ class Checkpoints:
             saving.make_draft(draft, size)
 
         try:
-            on_first(begin, phase)
+            processes.on_first(begin, phase)
         except CheckpointError as error:
             raise self._save_error(step, error) from error
         self._save = BackgroundSave(draft, state, self._handler, self._keep)
@@ -150,7 +150,7 @@ class Checkpoints:
                 state = self._restore(step, like)
             except DamagedError as error:
                 reasons.append(f"step {step}: {error}")
-                on_first(lambda: self._set_aside(step), f"end of step {step}")  # noqa: B023
+                processes.on_first(lambda: self._set_aside(step), f"end of step {step}")  # noqa: B023
                 log.warning("DAMAGED CHECKPOINT, %s; set aside", reasons[-1])
             else:
                 if reasons:
@@ -202,10 +202,9 @@ class Checkpoints:
         read: list[Any] = []
         error = error_of(lambda: read.extend(self._read(step, like)))
         damaged = isinstance(error, DamagedError)
-        phase = f"reading of step {step}"
-        agree(None if damaged else error, phase)
-        if not processes.all_true(not damaged, phase):
-            raise error or DamagedError(saving.OTHERS_FAILED)
+        processes.agree(None if damaged else error, f"reading of step {step}")
+        if not processes.all_true(not damaged, f"check of step {step}"):
+            raise error or DamagedError(processes.OTHERS_FAILED)
         leaves, state = read
         manifest.check_digests(leaves, state)
         return state

@@ -29,9 +29,7 @@ class WorkdirLock:
 
     def __enter__(self) -> "WorkdirLock":
         """Take it, on all processes. Raises ConfigError as `acquire` does."""
-        if processes.is_first():
-            self.acquire()
-        processes.barrier("lock of the workdir")
+        processes.on_first(self.acquire, "lock of the workdir")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,6 +56,12 @@ class WorkdirLock:
                 reason += "Wait until that run ends, or use another --workdir."
             raise ConfigError(reason) from error
         self._file = file
+
+    def look(self) -> None:
+        """Raise ConfigError if another run has it now; changes nothing."""
+        if self.path.exists():
+            self.acquire()
+            self.release()
 
     def release(self) -> None:
         """Let another run have it."""

@@ -44,12 +44,13 @@ class MetricWriter:
                 self.last_step = line_step
         if step > 0 and not kept:
             log.warning("warning: %s: no lines up to step %d", self._path, step)
-        what = f"last line in {self._path} up to step {step}"
-        processes.check_same(str(self.last_step), what)  # all have read it
-        if processes.is_first():
-            write_whole(self._path, kept, CheckpointError)
-            self._events = _event_writer(self._path.parent / "events", step)
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        processes.check_same(str(self.last_step), f"last line in {self._path}")
+        processes.on_first(lambda: self._open(kept, step), f"start of {self._path}")
+
+    def _open(self, kept: bytes, step: int) -> None:
+        write_whole(self._path, kept, CheckpointError)
+        self._events = _event_writer(self._path.parent / "events", step)
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has a `step` greater than all before."""

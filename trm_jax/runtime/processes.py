@@ -16,11 +16,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from trm_jax.errors import EXIT_FAILED, ConfigError
+from trm_jax import errors
+from trm_jax.errors import CheckpointError, ConfigError, error_of, reason_of
 
 HEARTBEAT_S = 10  # JAX declares a process lost that is silent for so long
 JOIN_S = 300.0  # hosts of a pod come up minutes apart
 MEET_S = 600.0  # compilation or a slow disk may delay a process that is alive
+OTHERS_FAILED = "another process failed; its message says why"
 
 
 class ProcessError(RuntimeError):
@@ -117,7 +119,7 @@ def crash() -> NoReturn:
     """
     traceback.print_exc()
     time.sleep(2 * HEARTBEAT_S)
-    leave(EXIT_FAILED)
+    leave(errors.EXIT_FAILED)
 
 
 def name() -> str | None:
@@ -158,6 +160,20 @@ def all_true(ok: bool, phase: str) -> bool:
     _client.key_value_increment(key, int(not ok))
     barrier(phase)
     return _client.key_value_increment(key, 0) == 0
+
+
+def on_first(act: Callable[[], Any], phase: str) -> None:
+    """Process 0 acts while the others wait. Raises on all of them where it fails."""
+    agree(error_of(act) if is_first() else None, phase)
+
+
+def agree(error: Exception | None, phase: str) -> None:
+    """Raise on every process if one has an error: its own, or that another has one."""
+    if all_true(error is None, phase):
+        return
+    if error is None or isinstance(error, OSError):
+        raise CheckpointError(reason_of(error) if error else OTHERS_FAILED) from error
+    raise error
 
 
 def check_same(text: str, what: str) -> None:

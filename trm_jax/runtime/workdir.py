@@ -12,7 +12,6 @@ from typing import Any
 
 from trm_jax.errors import ConfigError
 from trm_jax.files import read_bytes, write_whole
-from trm_jax.runtime import processes
 from trm_jax.settings import flatten
 from trm_jax.version import git_commit, versions
 
@@ -33,11 +32,9 @@ def claim(
 ) -> None:
     """Record config and data in a folder without any, or check that they are the same.
 
-    Process 0 does so. Raises ConfigError, with a diff, where another config, other data
+    Raises ConfigError, with a diff, where another config, other data
     or another version of this project were used, or where the record of them is lost.
     """
-    if not processes.is_first():
-        return
     folder = Path(workdir)
     records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
     # A run leaves these only after it has recorded its config and data.
@@ -90,10 +87,8 @@ def _diff(
 def record_run(workdir: str | Path, step: int) -> None:
     """Append this run to runs.jsonl: when, from which step, on what.
 
-    Process 0 does so. Raises ConfigError if it cannot.
+    Raises ConfigError if it cannot.
     """
-    if not processes.is_first():
-        return
     import jax  # late, for callers that only read
 
     path = Path(workdir) / "runs.jsonl"
