@@ -48,6 +48,11 @@ def defaults(section: type) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(section)}
 
 
+def own_values(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section, without the sections in it."""
+    return {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+
+
 def read(section: type[T], values: Mapping[str, Any], where: str) -> T:
     """The section with these values; `where` is its place in the config.
 

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Bool, Float, Int
 
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
+MATMUL, SSD = "matmul", "ssd"  # names of results that remat policies may keep
 Params = Any  # a Flax parameter tree
 State = Any  # a rule's own NamedTuple of arrays, batch axis first
 Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); see metrics.py
 
 
 class Batch(NamedTuple):
-    """One row per puzzle. Loaders make it, `refill` is its only reader."""
+    """One row per puzzle. Training reads it from the carry, where `refill` puts it."""
 
     inputs: Int[Array, "b m"]
     labels: Int[Array, "b m"]

@@ -16,6 +16,7 @@ def output():
     return EvalOutput(
         predictions=rng.integers(0, 9, (ROWS, 4)).astype(np.uint8),
         q_halt=rng.normal(size=(STEPS, ROWS)).astype(np.float32),
+        wants_halt=rng.random((STEPS, ROWS)) < 0.5,
         cells_right=rng.random((STEPS, ROWS)).astype(np.float32),
         all_right=rng.random((STEPS, ROWS)) < 0.5,
         cell_loss=rng.random((STEPS, ROWS)).astype(np.float32),

@@ -2,9 +2,11 @@
 """Judge, on puzzles whose forms are rotations of four cells, judged by hand."""
 
 import numpy as np
+import pytest
 
 from data_pipeline.questions import EvalSet
 from data_pipeline.spec import PuzzleSet
+from trm_jax.evaluation import report
 from trm_jax.evaluation.evaluate import EvalOutput
 from trm_jax.evaluation.judge import Judge
 
@@ -50,6 +52,7 @@ def as_output(predictions, labels, q_halt):
     return EvalOutput(
         predictions=predictions.astype(np.uint8),
         q_halt=np.asarray(q_halt, np.float32)[None],
+        wants_halt=np.asarray(q_halt)[None] > 0,
         cells_right=right.mean(-1)[None],
         all_right=right.all(-1)[None],
         cell_loss=np.zeros((1, len(right)), np.float32),
@@ -156,3 +159,12 @@ def test_puzzles_without_answers_are_not_scored():
         puzzles=PuzzleSet(**{**vars(test.puzzles), "labels": labels})
     )
     assert judge_of(hidden, votes=1).scores([], print) == {}
+
+
+def test_the_share_that_halts_is_the_rules_own_decision():
+    output = as_output(LABELS, LABELS, [1.0, 1.0, -1.0])
+    output = output._replace(wants_halt=np.array([[False, True, True]]))
+    (row,) = report.by_step(output)
+    assert row["halted"] == pytest.approx(2 / 3)
+    output = output._replace(wants_halt=np.zeros((1, 3), bool))
+    assert report.by_step(output)[0]["halted"] == 0

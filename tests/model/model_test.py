@@ -90,11 +90,14 @@ def test_initial_distributions_have_the_stated_deviations(seed):
     np.testing.assert_array_equal(params["halt_bias"], HALT_BIAS)
 
 
-def test_seeds_make_different_weights_and_seed_0_is_a_seed():
-    init = jax.jit(partial(init_params, tiny_recipe().model, None))
-    first, again, other = (init(jax.random.key(s))["embed_tokens"] for s in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
+def test_the_seed_of_the_config_decides_weights_and_constants():
+    first, other = (
+        jax.device_get(tiny_built({"model.layers": ("swiglu",), "seed": seed}).init())
+        for seed in (0, 1)
+    )
+    assert (first.params["embed_tokens"] != other.params["embed_tokens"]).all()
+    for name in ("y", "z"):
+        assert (first.constants[name] != other.constants[name]).all()
 
 
 def test_prefix_holds_the_puzzle_vector_and_zeros():
@@ -187,7 +190,7 @@ def test_matmul_and_its_gradients_are_those_of_the_plain_product(dtype):
     ("changes", "message"),
     [
         ({"model.layers": ()}, "layers is empty"),
-        ({"model.d_model": 33}, "d_model = 33 is not divisible"),
+        ({"model.d_model": 33}, "d_model = 33 cannot be divided"),
         ({"model.d_model": 0}, "d_model = 0; expected a whole number >= 1"),
         ({"rule.trm.h_cycles": 0}, "rule.trm.h_cycles = 0; expected a whole"),
         ({"halting.explore_rate": 1.5}, "explore_rate = 1.5; expected a finite"),

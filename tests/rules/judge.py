@@ -233,12 +233,12 @@ def register_draws(rule, patch):
     return name
 
 
-def drawn_in_evaluation(config):
+def drawn_in_evaluation(config, seed=0):
     """A function of parts: the states after each of two steps, by row number."""
     recipe, mesh = recipe_of(config), make_mesh(config["mesh"]["data"])
 
     def states(weights, batch, numbers):
-        carry, step = stepper(recipe, weights, batch, numbers, 2, seed=0)
+        carry, step = stepper(recipe, weights, batch, numbers, 2, seed)
         first, _ = step(carry)
         return first.state, step(first)[0].state
 

@@ -10,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.compiled_once import share_compilations
 from tests.helpers.rules.loop import Loop, LoopOutputs
 from tests.helpers.rules.pair import Pair
 from tests.rules import judge
 from tests.rules.judge import ROWS, begun, make_rows, one_step, take, tiny
 from trm_jax import api
 from trm_jax.rules import RULES
+from trm_jax.rules.base import Clock
 from trm_jax.training.cost import step_flops
 from trm_jax.training.digest import state_digest
+from trm_jax.training.supervision import bind
 
 OWN = {"loop": Loop, "pair": Pair}
 
@@ -68,6 +71,37 @@ class Idle(Loop):
         return state, LoopOutputs(logits[None], q[None], None)
 
 
+def test_the_target_of_pair_is_a_second_pass_of_the_same_weights_as_data(monkeypatch):
+    monkeypatch.setitem(RULES, "pair", Pair)
+    world = begun("pair")
+    rule, carry = world.recipe.rule, world.carry
+    clock = Clock(jnp.arange(ROWS) % 3, 3, jnp.int32(0))
+
+    def targets(params, vectors):
+        model = bind(rule, world.recipe.model, params, world.state.constants, vectors)
+        state, outputs = rule.step(model, carry.batch, carry.state, world.keys, clock)
+        _, later = rule.infer(model, carry.batch, state, world.keys, clock)
+        best = jnp.where(clock.step == 2, later.q[:, 0], later.q.max(-1))
+        return outputs.target.sum(), (outputs.target, jax.nn.sigmoid(best))
+
+    slopes = jax.grad(targets, argnums=(0, 1), has_aux=True)
+    args = world.state.params, judge.vectors_of(world)
+    slopes, (found, expected) = jax.jit(slopes)(*args)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    chex.assert_trees_all_equal(slopes, jax.tree.map(jnp.zeros_like, slopes))
+
+
+def test_the_seed_of_an_evaluation_decides_its_draws(monkeypatch):
+    monkeypatch.setitem(RULES, "pair", Pair)
+    name = judge.register_draws("pair", monkeypatch)
+    (part,) = split_rows()["at once"]
+    first, other = (
+        judge.drawn_in_evaluation(tiny(name), seed)([part]) for seed in (0, 1)
+    )
+    for ours, theirs in zip(first, other, strict=True):
+        assert (ours.key != theirs.key).any(-1).all()
+
+
 def test_no_gradient_crosses_the_start_whatever_the_rule(monkeypatch):
     monkeypatch.setitem(RULES, "loop", Loop)
     world = begun("loop")
@@ -96,7 +130,10 @@ def test_keeping_changes_no_bit_and_ends_with_the_state(rule):
     chex.assert_trees_all_equal(last, carry.state)
 
 
-def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(rule, tmp_path):
+def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(
+    rule, tmp_path, monkeypatch
+):
+    share_compilations(monkeypatch)
     config = tiny(rule, train={"checkpoint_every": 3})
     whole = state_digest(api.train(config, tmp_path))
     shutil.rmtree(tmp_path / "checkpoints" / "6")

@@ -8,7 +8,17 @@ import pytest
 from tests.helpers.tiny import tiny_built
 from trm_jax.rules.halting import exploration_minimum
 from trm_jax.rules.trm import TRM
-from trm_jax.training.supervision import bind, refill, row_keys, supervision_step
+from trm_jax.training.supervision import (
+    EVAL,
+    INIT,
+    TRAIN,
+    bind,
+    init_carry,
+    refill,
+    row_keys,
+    seed_key,
+    supervision_step,
+)
 from trm_jax.types import StepOutput
 
 ROWS = 8
@@ -148,3 +158,27 @@ def test_exploration_start_and_step_draw_from_different_keys(world, monkeypatch)
     supervision_step(rule, model, carry, keys, least, jnp.int32(0), **at)
     assert len(seen) == 4 * ROWS  # a coin, a count, a start and a step for each
     assert len({tuple(np.asarray(key)) for key in seen}) == 4 * ROWS
+
+
+def test_weights_training_and_evaluation_have_keys_of_their_own():
+    keys = {
+        tuple(np.asarray(jax.random.key_data(seed_key(seed, use))))
+        for seed in (0, 1)
+        for use in (INIT, TRAIN, EVAL)
+    }
+    assert len(keys) == 6
+
+
+class Wider(TRM):
+    """In evaluation its state has one number more than in training."""
+
+    def start(self, model, rows, keys, *, training):
+        return jnp.zeros((len(rows.weight), 3 if training else 4))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_carry_has_the_state_of_the_start_it_is_for(world, training):
+    weights = world.params, world.constants
+    args = Wider(), world.recipe.model, weights, ROWS
+    carry = init_carry(*args, training=training)
+    assert carry.state.shape == (ROWS, 3 if training else 4)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trm_jax.evaluation.evaluate import EvalOutput
     from trm_jax.evaluation.judge import Questions
 
-PARTS_FORMAT = 2  # of eval/parts: rows of another format are not taken up
+PARTS_FORMAT = 3  # of eval/parts: rows of another format are not taken up
 log = logging.getLogger(__name__)
 
 

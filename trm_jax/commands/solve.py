@@ -122,7 +122,7 @@ def _answers(
         built.recipe,
         (params, state.constants, state.puzzle_table),
         put_batch(rows, built.mesh),
-        num_steps=built.run.halting.max_supervision_steps,
+        num_steps=api.num_eval_steps(built.run),
         seed=built.run.eval.seed,
     )
 

@@ -21,6 +21,7 @@ from trm_jax.training.sharding import (
 )
 from trm_jax.training.step import Recipe
 from trm_jax.training.supervision import (
+    EVAL,
     bind,
     init_carry,
     refill,
@@ -39,13 +40,14 @@ class EvalOutput(NamedTuple):
 
     predictions: Int[Array, "b m"]  # after the last step
     q_halt: Float[Array, "s b"]
+    wants_halt: Bool[Array, "s b"]
     cells_right: Float[Array, "s b"]  # share of the labelled cells
     all_right: Bool[Array, "s b"]
     cell_loss: Float[Array, "s b"]
     has_labels: Bool[Array, " b"]
 
 
-PER_STEP = ("q_halt", "cells_right", "all_right", "cell_loss")
+PER_STEP = ("q_halt", "wants_halt", "cells_right", "all_right", "cell_loss")
 EvalStep = Callable[[Weights, Batch, Array], EvalOutput]
 
 
@@ -70,14 +72,14 @@ def make_eval_step(
             carry, outputs = step(at[0])
             rows = recipe.rule.loss(outputs, batch)
             answer = recipe.rule.answer(outputs)
-            scores = (answer.q_halt, rows.cells_right, rows.all_right, rows.cell_loss)
-            return (carry, answer.logits.argmax(-1)), scores
+            halting = answer.q_halt, answer.wants_halt
+            scores = rows.cells_right, rows.all_right, rows.cell_loss
+            return (carry, answer.logits.argmax(-1)), (*halting, *scores)
 
         at = start, jnp.zeros(batch.inputs.shape, int)
         (_, predictions), scores = jax.lax.scan(scored, at, length=num_steps)
-        q, cells, right, loss = scores
-        has_labels = batch.label_mask.any(-1)
-        return EvalOutput(predictions, q, cells, right, loss, has_labels)
+        by_step = dict(zip(PER_STEP, scores, strict=True))
+        return EvalOutput(predictions, **by_step, has_labels=batch.label_mask.any(-1))
 
     # Each process gets the rows of all.
     return jax.jit(in_mesh(eval_step, mesh), out_shardings=everywhere)
@@ -97,11 +99,15 @@ def stepper(
     rule, num_rows = recipe.rule, batch.weight.shape[0]
     vectors = puzzle_vectors(table, batch.puzzle_id)
     model = bind(rule, recipe.model, params, constants, vectors)
-    carry = init_carry(rule, recipe.model, (params, constants), num_rows)
+    carry = init_carry(
+        rule, recipe.model, (params, constants), num_rows, training=False
+    )
     never = jnp.full(num_rows, num_steps, jnp.int32)
     fold_in = jax.vmap(jax.random.fold_in)
     # The second number is that of the restart: there is one.
-    keys = fold_in(row_keys(seed_key(seed), numbers), jnp.zeros(num_rows, jnp.int32))
+    keys = fold_in(
+        row_keys(seed_key(seed, EVAL), numbers), jnp.zeros(num_rows, jnp.int32)
+    )
 
     def step(carry: Carry) -> tuple[Carry, Any]:
         return supervision_step(

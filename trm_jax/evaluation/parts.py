@@ -19,7 +19,7 @@ from trm_jax.files import write_whole
 
 # What numpy and zipfile raise on it.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
-FLUSH_S = 20.0  # at most this many seconds of work are lost when a kill comes
+FLUSH_S = 20.0  # a kill costs the work of so many seconds, and of one batch
 
 
 class EvalParts:
@@ -48,7 +48,7 @@ class EvalParts:
         self._num_written = self.num_rows
 
     def add(self, rows: EvalOutput) -> None:
-        """Keep the next rows; they are on disk within FLUSH_S seconds."""
+        """Keep the next rows; write them if the last time is FLUSH_S seconds ago."""
         self._waiting.append(rows)
         self.num_rows += len(rows.predictions)
         if time.monotonic() - self._flushed_at > FLUSH_S:

@@ -37,7 +37,7 @@ def by_step(output: EvalOutput) -> list[dict[str, Any]]:
             "steps": step + 1,
             "exact_accuracy": float(output.all_right[step][rows].mean()),
             "cell_accuracy": float(output.cells_right[step][rows].mean()),
-            "halted": float((output.q_halt[step][rows] > 0).mean()),
+            "halted": float(output.wants_halt[step][rows].mean()),
         }
         for step in range(len(output.all_right))
     ]

@@ -5,12 +5,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
 from trm_jax.model.sublayers import SUBLAYERS, operator
-from trm_jax.settings import knob, read
+from trm_jax.settings import knob, own_values, read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +58,7 @@ class ModelConfig:
         halt_position: int = 0,
     ) -> "ModelConfig":
         """From config.model and the sizes of the data. Raises ConfigError."""
-        own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
-        settings = read(ModelSettings, own, "model")
+        settings = read(ModelSettings, own_values(section), "model")
         used = dict.fromkeys(operator(name).section for name in settings.layers)
         kinds = {op.section: op.Settings for op in SUBLAYERS.values()}
         operators = tuple(
@@ -76,14 +74,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         s = self.settings
-        if jax.dtypes.canonicalize_dtype(s.dtype) != s.dtype:
-            raise ConfigError("model.dtype = 'float64' needs jax_enable_x64")
         if not s.layers:
             raise ConfigError("model.layers is empty; expected sublayer names")
         if s.prefix_len and self.puzzle_width > s.prefix_len * s.d_model:
             raise ConfigError(
                 f"model.puzzle_dim = {s.puzzle_dim} does not fit into prefix_len = "
                 f"{s.prefix_len} tokens of d_model = {s.d_model}"
+            )
+        if s.puzzle_dim and not s.prefix_len:
+            raise ConfigError(
+                f"model.puzzle_dim = {s.puzzle_dim}, but nothing reads it where "
+                "model.prefix_len = 0"
             )
         if not -self.seq_len <= self.halt_position < self.seq_len:
             raise ConfigError(

@@ -10,6 +10,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from trm_jax.types import MATMUL
+
 RMS_EPS = 1e-5
 _TRUNCATED_STD = 0.87962566103423978  # std of a unit normal cut at two sigma
 
@@ -23,21 +25,18 @@ def truncated_normal(std: float) -> nn.initializers.Initializer:
 
 
 def rms_norm(h: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
-    """H / rms(h) over one axis, without a weight, computed in float32 or wider."""
+    """The vector h / rms(h) over one axis, no weight, computed in float32 or wider."""
     wide = h.astype(jnp.promote_types(h.dtype, jnp.float32))
     mean_square = jnp.mean(wide * wide, axis, keepdims=True)
     return (wide * lax.rsqrt(mean_square + RMS_EPS)).astype(h.dtype)
 
 
-MATMUL = "matmul"  # what remat policies call the results of `matmul`
-
-
 @jax.custom_vjp
 def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"]:
-    """Product a @ b for matrices of one dtype, accumulated in float32.
+    """Product a @ b for matrices of one dtype.
 
     XLA's CPU backend multiplies bfloat16 twice as fast when asked for a float32
-    result, in the backward pass too, which only a rule of its own can ask for.
+    result, in the backward pass too, which only a custom VJP can ask for.
     """
     return _product(a, b, 1, 0)
 

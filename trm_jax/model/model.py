@@ -85,7 +85,7 @@ class ReasoningModel(nn.Module):
     def predict(
         self, y: Float[Array, "b l d"]
     ) -> tuple[Float[Array, "b m v"], Float[Array, "b c"]]:
-        """Cell logits, and the halting logits (halt, continue), off an answer state."""
+        """Cell logits, and halting logits (halt, continue), from an answer state."""
         wide = jnp.promote_types(y.dtype, jnp.float32)
         logits = self.head(y[:, self.config.prefix_len :])
         q = y[:, self.config.halt_position].astype(wide) @ self.halt_kernel
@@ -132,7 +132,7 @@ class BoundModel:
     def predict(
         self, y: Float[Array, "b l d"]
     ) -> tuple[Float[Array, "b m v"], Float[Array, "b c"]]:
-        """Cell logits, and all halting logits, off an answer state."""
+        """Cell logits, and all halting logits, from an answer state."""
         return self._apply("predict", y)
 
     def given(self, rows: Batch) -> Bool[Array, "b m"]:

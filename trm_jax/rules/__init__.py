@@ -10,7 +10,7 @@ from typing import Any
 
 from trm_jax.rules.base import Rule
 from trm_jax.rules.trm import TRM
-from trm_jax.settings import choose, knob, read
+from trm_jax.settings import choose, knob, own_values, read
 
 RULES: dict[str, type[Any]] = {"trm": TRM}
 
@@ -24,6 +24,5 @@ class RuleSettings:
 
 def make_rule(section: Mapping[str, Any]) -> Rule:
     """The rule that config.rule names, with its own section. Raises ConfigError."""
-    own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
-    name = read(RuleSettings, own, "rule").name
+    name = read(RuleSettings, own_values(section), "rule").name
     return read(choose(RULES, name, "rule.name"), section[name], f"rule.{name}")

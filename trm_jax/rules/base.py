@@ -76,7 +76,7 @@ class Rule(Protocol):
         clock: Clock,
         keep: Keep | None = None,
     ) -> tuple[State, Any]:
-        """The step of evaluation: `step` itself unless the rule says otherwise."""
+        """The step of evaluation. Rules write `infer = step` where nothing differs."""
 
     def loss(self, outputs: Any, rows: Batch) -> RowLosses:
         """The losses and scores of each row."""

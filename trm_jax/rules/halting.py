@@ -16,7 +16,10 @@ class Halting:
 
     max_supervision_steps: int = knob(16, "Most steps on one puzzle (N_sup).", low=1)
     explore_rate: float = knob(
-        0.1, "Share of rows that must stay for 2 to max steps.", low=0.0, high=1.0
+        0.1,
+        "Probability, per row and step, that halting needs 2 to max steps.",
+        low=0.0,
+        high=1.0,
     )
     halt_position: int = knob(
         0, "Position of y at which halting is decided; negative from the end."
@@ -26,9 +29,9 @@ class Halting:
 def exploration_minimum(
     keys: Array, *, max_steps: int, explore_rate: float
 ) -> Int[Array, " b"]:
-    """Least number of steps per row: usually 0, with `explore_rate` one of 2..max.
+    """Least number of steps per row: 0, or with `explore_rate` one of 2..max.
 
-    `keys` holds one key per row.
+    It is drawn anew in every step. `keys` holds one key per row.
     """
 
     def of_row(key: Array) -> Int[Array, ""]:

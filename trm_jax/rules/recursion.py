@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from trm_jax.types import MATMUL, SSD
+
 Inputs = TypeVar("Inputs")
 State = TypeVar("State")
 Keep = Callable[[State], Any]  # what is kept of the state after each iteration
@@ -19,9 +21,9 @@ Keep = Callable[[State], Any]  # what is kept of the state after each iteration
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
     "none": None,
-    # The products inside attention; layers.matmul and ops.ssd, known by their names.
+    # The products inside attention; layers.matmul and the scan, by their names.
     "dots": _policies.save_from_both_policies(
-        _policies.dots_saveable, _policies.save_only_these_names("matmul", "ssd")
+        _policies.dots_saveable, _policies.save_only_these_names(MATMUL, SSD)
     ),
     "full": _policies.nothing_saveable,
 }
@@ -82,7 +84,7 @@ def iterate(
             state = step(inputs, state, i)
             return state, keep(state) if keep else None
 
-        # A single step stands by itself: a loop would stack what it hands back.
+        # A single step stands by itself: a loop would stack its residuals.
         if last - first == 1:
             state, one = body(state, jnp.int32(first))
             kept.append(jax.tree.map(lambda v: v[None], one))

@@ -22,7 +22,7 @@ from trm_jax.training.step import (
     jit_train_step,
     make_train_step,
 )
-from trm_jax.training.supervision import seed_key
+from trm_jax.training.supervision import INIT, seed_key
 from trm_jax.types import TrainState
 
 
@@ -60,7 +60,7 @@ def build(
     def init() -> TrainState:
         # What decides the draws is fixed here, not by JAX's settings.
         with jax.threefry_partitionable(True):
-            key = seed_key(run.seed)
+            key = seed_key(run.seed, INIT)
             return init_train_state(recipe, key, run.train.batch_size)
 
     shapes = jax.eval_shape(init)

@@ -10,7 +10,14 @@ from trm_jax.model.config import ModelSettings
 from trm_jax.model.sublayers import SUBLAYERS, operator
 from trm_jax.rules import RULES, RuleSettings
 from trm_jax.rules.halting import Halting
-from trm_jax.settings import choose, defaults, knob, read, unknown_key
+from trm_jax.settings import (
+    choose,
+    defaults,
+    knob,
+    own_values,
+    read,
+    unknown_key,
+)
 from trm_jax.training.optim import OPTIMIZERS, OptimSettings
 
 
@@ -48,7 +55,7 @@ class Eval:
 
     batch_size: int = knob(768, "Rows over all devices.", low=1)
     max_puzzles: int = knob(
-        5_000, "During training, the first of the test set; 0 = all.", low=0
+        5_000, "Test puzzles scored during training, the first ones; 0 = all.", low=0
     )
     supervision_steps: int = knob(
         0, "Steps per puzzle; 0 = halting.max_supervision_steps.", low=0
@@ -75,7 +82,7 @@ class MeshSettings:
 class Seed:
     """The one setting outside of all sections."""
 
-    # jax.random.key takes no larger one.
+    # jax.random.key drops the upper bits of a larger one in silence.
     seed: int = knob(
         0,
         "Weights, exploration, order of the puzzles; 0 is a seed.",
@@ -94,6 +101,7 @@ class RunSettings(NamedTuple):
     mesh: MeshSettings
 
 
+SECTIONED = {"model": ModelSettings, "rule": RuleSettings, "optim": OptimSettings}
 PLAIN = {"halting": Halting, "train": Train, "eval": Eval, "mesh": MeshSettings}
 
 
@@ -122,19 +130,30 @@ def read_run(config: Mapping[str, Any]) -> RunSettings:
     for section, values in config.items():
         if section != "data" and section not in known:
             raise unknown_key(section, list(known))
-        if section in ("model", "rule", "optim"):
+        if section in SECTIONED and isinstance(values, Mapping):
             for name in values:
                 if name not in known[section]:
                     raise unknown_key(f"{section}.{name}", list(known[section]))
-    for section in known:
-        if section not in config:
-            raise ConfigError(f"the config has no section {section!r}")
+    for section, like in known.items():
+        _check_is_there(section, config.get(section), like)
+    for section, kind in SECTIONED.items():
+        read(kind, own_values(config[section]), section)
     _refuse_unread(config, known)
-    seed = read(Seed, {"seed": config["seed"]}, "").seed
+    seed = read(Seed, {k: v for k, v in config.items() if k == "seed"}, "").seed
     plain: dict[str, Any] = {
         name: read(kind, config[name], name) for name, kind in PLAIN.items()
     }
     return RunSettings(seed=seed, **plain)
+
+
+def _check_is_there(place: str, values: Any, like: Any) -> None:
+    """Raise ConfigError if a section, or one in it, is missing or is no section."""
+    if isinstance(like, Mapping):
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{place} is missing or no section of the config")
+        for name, inner in like.items():
+            if isinstance(inner, Mapping):
+                _check_is_there(f"{place}.{name}", values.get(name), inner)
 
 
 def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:

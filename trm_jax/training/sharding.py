@@ -73,7 +73,7 @@ def in_mesh(fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 
 def path_string(path: tuple[Any, ...]) -> str:
-    """A tree path as `params/network/0_attention/qkv/kernel`."""
+    """A tree path as `params/net/0_attention/qkv/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -125,7 +125,7 @@ def _matrix_spec(shape: tuple[int, ...], ways: int) -> P:
 
 
 def on_own_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn(params, *rows) -> (sums, rows)`, each device with its own rows alone.
+    """`fn(params, *rows) -> (sums, rows)`, each device with only its own rows.
 
     Parameters are gathered before and sums added up after it, once: inside of the
     loops of `fn` nothing travels. Without a mesh in context it is `fn` itself.

@@ -34,6 +34,7 @@ from trm_jax.training.sharding import (
     table_rows,
 )
 from trm_jax.training.supervision import (
+    TRAIN,
     bind,
     init_carry,
     refill,
@@ -136,7 +137,7 @@ def make_train_step(
         carry = refill(state.carry, batch)
         batch_size = carry.steps.shape[0]
         ids = carry.batch.puzzle_id
-        step_key = jax.random.fold_in(seed_key(seed), state.step)
+        step_key = jax.random.fold_in(seed_key(seed, TRAIN), state.step)
         keys = row_keys(step_key, jnp.arange(batch_size))
         min_steps = exploration_minimum(
             keys,

@@ -14,8 +14,10 @@ from trm_jax.rules.halting import halt
 from trm_jax.rules.recursion import frozen
 from trm_jax.types import Batch, Carry, Params
 
-# What a row's key is folded with, for draws of either kind. Exploration splits the same
-# key in two, which takes 0 and 1.
+# What the key of a seed is folded with: each use has draws of its own.
+INIT, TRAIN, EVAL = 0, 1, 2
+# What a row's key is folded with, for the draws of `start` and of `step`. Exploration
+# splits the same key in two, which takes 0 and 1.
 _START, _STEP = 2, 3
 
 
@@ -32,9 +34,14 @@ def bind(
 
 
 def init_carry(
-    rule: Rule, module: ReasoningModel, weights: tuple[Params, Params], num_rows: int
+    rule: Rule,
+    module: ReasoningModel,
+    weights: tuple[Params, Params],
+    num_rows: int,
+    *,
+    training: bool = True,
 ) -> Carry:
-    """A carry whose rows all wait for their first puzzle.
+    """A carry whose rows all wait for their first puzzle, with the rule's own state.
 
     `weights` are parameters and constants, or their shapes.
     """
@@ -43,8 +50,8 @@ def init_carry(
 
     def start(params: Params, constants: Params, vectors: Array) -> Any:
         model = bind(rule, module, params, constants, vectors)
-        keys = row_keys(seed_key(0), jnp.arange(num_rows))
-        return rule.start(model, batch, keys, training=True)
+        keys = row_keys(seed_key(0, INIT), jnp.arange(num_rows))
+        return rule.start(model, batch, keys, training=training)
 
     vectors = jax.ShapeDtypeStruct((num_rows, config.puzzle_width), jnp.float32)
     shapes = jax.eval_shape(start, *weights, vectors)
@@ -68,9 +75,9 @@ def empty_batch(config: ModelConfig, num_rows: int) -> Batch:
     )
 
 
-def seed_key(seed: int) -> Array:
-    """The key of a seed, by one generator whatever JAX's settings are."""
-    return jax.random.key(seed, impl="threefry2x32")
+def seed_key(seed: int, use: int) -> Array:
+    """The key of a seed for one use, by one generator whatever JAX's settings are."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), use)
 
 
 def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
@@ -117,7 +124,7 @@ def supervision_step(
     training: bool,
     keep: Keep | None = None,
 ) -> tuple[Carry, Any]:
-    """One step of the rule on a refilled carry, and the decision who halts.
+    """One step of the rule on a refilled carry, and which rows halt.
 
     `keys` holds a key per row. Training draws `min_steps` (halting.py); evaluation
     sets it to `max_steps`, so that no row halts early. The new carry is data of the

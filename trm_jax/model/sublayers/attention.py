@@ -28,12 +28,18 @@ class AttentionSettings:
     rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)
 
     def check(self, d_model: int, dtype: Any) -> None:
-        """Raise ConfigError where the heads do not divide the width."""
-        if d_model % (2 * self.num_heads):
+        """Raise ConfigError where heads do not fit, or nothing reads rope_theta."""
+        rope = self.positions == "rope"
+        if d_model % (self.num_heads * (2 if rope else 1)):
+            kind = "heads of even width" if rope else "heads"
             raise ConfigError(
-                f"model.d_model = {d_model} is not divisible by 2 * "
-                f"model.attention.num_heads = {2 * self.num_heads} (rotary heads are "
-                "even)"
+                f"model.d_model = {d_model} cannot be divided into "
+                f"model.attention.num_heads = {self.num_heads} {kind}"
+            )
+        if not rope and self.rope_theta != AttentionSettings.rope_theta:
+            raise ConfigError(
+                f"model.attention.rope_theta = {self.rope_theta}, but nothing reads it "
+                "where model.attention.positions = 'none'"
             )
 
 

@@ -20,7 +20,7 @@ class Sublayer(nn.Module):
 
     section: ClassVar[str]  # of config.model
     Settings: ClassVar[type[Any]]
-    no_decay: ClassVar[tuple[str, ...]] = ()  # parameters without weight decay
+    no_decay: ClassVar[tuple[str, ...]] = ()  # its own parameters without weight decay
     norm_axis: ClassVar[int] = -1  # of the norm after it
     plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
 

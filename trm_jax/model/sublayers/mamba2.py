@@ -18,7 +18,7 @@ from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.ops.conv import causal_conv
 from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd, supports
 from trm_jax.settings import knob
-from trm_jax.types import Params
+from trm_jax.types import SSD, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Mamba2(Sublayer):
                 chunk_size=c.chunk_size,
                 implementation=chosen,
             )
-            y = checkpoint_name(y, "ssd") + D[None, None, :, None] * x
+            y = checkpoint_name(y, SSD) + D[None, None, :, None] * x
             gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
             groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
             return rms_norm(groups).reshape(b, l, inner) * norm_weight[None, None]

@@ -3,7 +3,7 @@
 
 Listing 1 of arXiv 2405.21060, one head after the other: the `q s` matrices and the
 states of one head stay in a CPU's cache, and of no more than one in any memory.
-The gradient is in ssd_chunked_backward.py.
+The gradient is in chunked_backward.py.
 """
 
 from functools import partial

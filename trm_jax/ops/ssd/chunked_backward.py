@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gradient of ssd_chunked, from the inputs: y is not computed again.
 
-Per head as in the kernels (ssd_pallas.py): states S at the starts of chunks, their
+Per head as in the kernels (kernels.py): states S at the starts of chunks, their
 cotangents G at the ends, then each chunk by itself. Gradients of B and C through the
 scores are summed over heads before their products.
 """

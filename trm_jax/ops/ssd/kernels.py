@@ -46,7 +46,7 @@ def forward(
     chunk_size: int,
     interpret: bool = False,
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
-    """Y and the last state; arguments as in `ops.ssd.ssd`.
+    """The outputs y and the last state; arguments as in `ops.ssd.ssd`.
 
     The state has a kernel of its own, which the compiler drops where nobody reads it:
     at short lengths it is as large as x and y together.

@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from trm_jax.ops.ssd import kernels as ssd_pallas
+from trm_jax.ops.ssd import kernels as pallas
 from trm_jax.ops.ssd.chunked import ssd_chunked
 from trm_jax.ops.ssd.chunked_backward import ssd_chunked_backward
 from trm_jax.ops.ssd.recurrent import ssd_recurrent
@@ -132,7 +132,7 @@ def _check(
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
     def kernels(*args: Any, interpret: bool) -> Results:
-        fn = partial(ssd_pallas.forward, chunk_size=chunk_size, interpret=interpret)
+        fn = partial(pallas.forward, chunk_size=chunk_size, interpret=interpret)
         return _over_batch(fn, args)
 
     def chunked(*args: Any) -> Results:
@@ -151,7 +151,7 @@ def _backward(
     chunk_size: int, forms: Forms, inputs: tuple[Any, ...], cotangents: Any
 ) -> tuple[Any, ...]:
     def kernels(*args: Any, interpret: bool) -> tuple[Any, ...]:
-        fn = partial(ssd_pallas.backward, chunk_size=chunk_size, interpret=interpret)
+        fn = partial(pallas.backward, chunk_size=chunk_size, interpret=interpret)
         dx, ddt, da, *rest = _over_batch(fn, args)  # a = dt A
         _, dt, A, *_ = args
         return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from trm_jax.settings import choose, knob, read
+from trm_jax.settings import choose, knob, own_values, read
 from trm_jax.training.optim.adam_atan2 import AdamAtan2
 from trm_jax.training.optim.base import Mask, Optimizer, make_schedule
 from trm_jax.types import Params
@@ -57,8 +57,7 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
 
     `decayed` says which parameters decay. Raises ConfigError.
     """
-    own = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
-    s = read(OptimSettings, own, "optim")
+    s = read(OptimSettings, own_values(section), "optim")
     shaped = partial(
         make_schedule,
         warmup_steps=s.warmup_steps,
@@ -76,6 +75,9 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
 def ema_update(
     ema: Params, params: Params, step: Int[Array, ""], *, decay: float, ramp: bool
 ) -> Params:
-    """Decay * ema + (1 - decay) * params; `ramp` starts at (1 + t) / (10 + t)."""
+    """The average decay * ema + (1 - decay) * params.
+
+    With `ramp`, the decay is at most (1 + step) / (10 + step).
+    """
     d = jnp.minimum(decay, (1 + step) / (10 + step)) if ramp else decay
     return optax.incremental_update(params, ema, 1 - d)
