@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from data_pipeline import settings as data_settings
+from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.operators.shift import Shift
 from tests.helpers.rules.loop import Loop
 from tests.helpers.runs import ROOT, call_here
@@ -118,7 +119,8 @@ def examples(monkeypatch):
     monkeypatch.setitem(data_settings.TASKS, "futoshiki", task)
 
 
-def test_the_examples_train_evaluate_and_resume(examples, tmp_path):
+def test_the_examples_train_evaluate_and_resume(examples, tmp_path, monkeypatch):
+    run_commands_here(monkeypatch)
     (tmp_path / "own.py").write_text(EXAMPLE)
     run = tmp_path / "run"
     flags = f"--config={tmp_path / 'own.py'}", f"--workdir={run}"

@@ -322,11 +322,15 @@ def test_a_signal_saves_and_ends_with_75(tmp_path, number):
     process = subprocess.Popen(
         command("train.py", *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    while b"step 20/" not in process.stdout.readline():
-        pass
-    process.send_signal(number)
-    started = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    try:
+        assert any(b"step 20/" in line for line in process.stdout), (
+            process.stderr.read()
+        )
+        process.send_signal(number)
+        started = time.monotonic()
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 75, err
     assert time.monotonic() - started < 20
     assert b"run again to resume" in out

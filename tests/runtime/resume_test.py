@@ -160,14 +160,22 @@ def kill_until_done(folder, flags, *, kills, lines, rng):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if done < kills:
-            for _ in range(rng.randint(1, lines)):
-                while process.stdout.readline()[:5] != "step ":
-                    pass
-            time.sleep(rng.uniform(0, 0.2))
+        seen = []
+        try:
+            if done < kills:
+                wanted = rng.randint(1, lines)
+                for line in process.stdout:
+                    seen.append(line)
+                    wanted -= line.startswith("step ")
+                    if not wanted:
+                        break
+                assert not wanted, "ended before its kill\n" + "".join(seen)
+                time.sleep(rng.uniform(0, 0.2))
+                process.kill()
+                done += process.wait() == -9
+            output, _ = process.communicate(timeout=300)
+        finally:
             process.kill()
-            done += process.wait() == -9
-        output, _ = process.communicate(timeout=300)
         if process.returncode != -9:
             assert process.returncode == 0, output
             return done
@@ -186,7 +194,7 @@ def assert_survives_kills(tmp_path, kills, steps):
     result = call_here(train.main, f"--workdir={unbroken}", *flags)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "killed"
-    lines = int(0.8 * steps / overrides["train.log_every"] / kills)
+    lines = int(0.4 * steps / overrides["train.log_every"] / kills)
     random_moments = {"kills": kills, "lines": lines, "rng": random.Random(0)}
     assert kill_until_done(folder, flags, **random_moments) == kills
     assert digest(folder) == digest(unbroken)

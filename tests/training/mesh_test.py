@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step on eight devices, in any layout, is the step of one device.
 
-They take eight virtual devices: eight_devices_test.py starts this file with them.
+Most take eight virtual devices: eight_devices_test.py starts this file with them.
 """
 
+import math
 import re
 from functools import cache
 
@@ -160,6 +161,33 @@ def test_weights_and_moments_are_shared_out_over_fsdp(fsdp):
     assert shared >= 0.9 * matrices
     for leaf in (state.carry.state.y, state.puzzle_table):
         assert leaf.addressable_shards[0].data.shape[0] == len(leaf) // 8
+
+
+def test_over_two_devices_of_fsdp_each_has_half_of_every_matrix():
+    layers = ("mamba2", "attention", "token_mlp", "swiglu")
+    changes = {"model.layers": layers, "mesh.data": 1, "mesh.fsdp": 2}
+    like = tiny_built(changes).state_like
+    leaves = jax.tree.leaves((like.params, like.ema_params, like.opt_state))
+    parts = [math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves]
+    for leaf, part in zip(leaves, parts, strict=True):
+        assert leaf.ndim > 1 or part == leaf.size
+    halves = [
+        part == leaf.size // 2
+        for leaf, part in zip(leaves, parts, strict=True)
+        if leaf.ndim > 1
+    ]
+    assert sum(halves) >= 0.9 * len(halves) > 0
+
+
+def test_over_two_devices_of_fsdp_a_run_starts_from_the_same_state():
+    plain, shared = (
+        tiny_built({"model.layers": ("swiglu",)} | mesh).init()
+        for mesh in ({}, {"mesh.data": 1, "mesh.fsdp": 2})
+    )
+    assert any(
+        not x.sharding.is_fully_replicated for x in jax.tree.leaves(shared.params)
+    )
+    assert state_digest(plain) == state_digest(shared)
 
 
 COLLECTIVE = re.compile(
