@@ -54,4 +54,4 @@ faults: install
 	$(BIN)/python benchmarks/faults.py --workers $(WORKERS)
 
 clean:
-	rm -rf $(VENV) .venv-aot runs build dist
+	rm -rf $(VENV) .venv-aot runs build dist .pytest_cache/xla

@@ -173,6 +173,7 @@ def test_collectives_of_a_compiled_program():
     }
 
 
+@pytest.mark.optimized
 def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
     config = aot.config_of(SMOKE, ["mesh.data=2"])
     sizes = aot.sizes_of("smoke", config)

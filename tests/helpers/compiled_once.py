@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of one config in one process compile their steps once, not each anew."""
 
+import copy
 import json
+
+import jax
 
 from trm_jax.commands import stop_signal
 from trm_jax.evaluation import evaluate
 from trm_jax.training import build
+from trm_jax.training.config import read_run
 
 _DONE = {}
+# Settings of `train` that are read between steps, so by no compiled program.
+BETWEEN_STEPS = ("on_save_error", "keep_checkpoints", "checkpoint_every", "eval_every")
 
 
 def share_compilations(monkeypatch):
@@ -22,12 +28,21 @@ def share_compilations(monkeypatch):
         return once
 
     def by_text(config, sizes):
-        return json.dumps([config, sizes])
+        compiled = copy.deepcopy(config)
+        for name in BETWEEN_STEPS:
+            compiled["train"].pop(name, None)
+        return json.dumps([compiled, sizes, jax.enable_x64.value])
 
     def by_recipe(recipe, mesh, **kwargs):
         return id(recipe), id(mesh), json.dumps(kwargs)
 
-    monkeypatch.setattr(build, "build", shared(build.build, by_text))
+    once = shared(build.build, by_text)
+
+    def built(config, sizes):
+        run = read_run(config)
+        return once(config, sizes)._replace(run=run)
+
+    monkeypatch.setattr(build, "build", built)
     make = shared(evaluate.make_eval_step, by_recipe)
     monkeypatch.setattr(evaluate, "make_eval_step", make)
 

@@ -70,8 +70,12 @@ def tiny_config(changes=None):
 
 def tiny_built(changes=None):
     """Model, step and state of a tiny run; the same object for the same changes."""
-    items = tuple(sorted((changes or {}).items()))
-    return _built(items, jax.enable_x64.value)
+    changes = {
+        path: value
+        for path, value in (changes or {}).items()
+        if path == "model.dtype" or path not in TINY or TINY[path] != value
+    }
+    return _built(tuple(sorted(changes.items())), jax.enable_x64.value)
 
 
 @cache

@@ -2,6 +2,7 @@
 """The Mamba-2 sublayer: its published numbers, directions, sizes and first values."""
 
 import math
+from functools import cache
 
 import chex
 import jax
@@ -75,8 +76,13 @@ def tiny():
     return params | {"norm_weight": 1 + 0.3 * noise}, hidden
 
 
+@cache
+def applied(name):
+    return jax.jit(mixer(name).apply)
+
+
 def outputs(name, tiny, hidden):
-    return jax.jit(mixer(name).apply)({"params": tiny[0]}, hidden)
+    return applied(name)({"params": tiny[0]}, hidden)
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
@@ -107,16 +113,6 @@ def test_all_directions_have_the_same_parameters(tiny):
     for name in DIRECTIONS:
         shapes = jax.eval_shape(mixer(name).init, jax.random.key(0), hidden)
         chex.assert_trees_all_equal_shapes_and_dtypes(shapes["params"], params)
-
-
-@pytest.mark.parametrize("name", DIRECTIONS)
-def test_bfloat16_stays_bfloat16_and_near_float32(name, tiny):
-    hidden = tiny[1]
-    found = outputs(name, tiny, hidden.astype(jnp.bfloat16))
-    assert found.dtype == jnp.bfloat16
-    expected = outputs(name, tiny, hidden)
-    error = jnp.abs(found.astype(jnp.float32) - expected).max()
-    assert error < 0.03 * jnp.abs(expected).max()
 
 
 def test_the_gated_norm_runs_within_each_group(tiny):

@@ -11,7 +11,7 @@ from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 LENGTH = 37  # two chunks and a part of one
 
 
-@pytest.fixture(scope="module", params=[*IMPLEMENTATIONS, None])
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def seen(request):
     """Per argument: does output t move with its value at time s? `t s`."""
     inputs = draw(0, b=1, l=LENGTH, h=1, p=2, n=4)

@@ -2,6 +2,7 @@
 """One judge for every form of the SSD operator."""
 
 import re
+from functools import partial
 
 import chex
 import jax
@@ -187,6 +188,13 @@ class SsdCase:
         assert_close(found, {k: whole[k] for k in found}, FLOAT32)
 
 
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=NOT_OPTIMISED)
+@jax.grad
+def gradients_of(inputs, result, implementation):
+    y, last = ssd(**inputs, chunk_size=16, implementation=implementation)
+    return jnp.sin(y if result == "y" else last).sum()
+
+
 class FastCase(SsdCase):
     @pytest.mark.parametrize("shape", SHAPES)
     def test_values_and_gradients_are_those_of_the_recurrence(self, shape):
@@ -202,16 +210,11 @@ class FastCase(SsdCase):
         self, result, state
     ):
         inputs = draw(14, l=37, h=4, g=2, state=state)
-
-        def value(inputs, implementation):
-            y, last = ssd(**inputs, chunk_size=16, implementation=implementation)
-            return jnp.sin(y if result == "y" else last).sum()
-
-        grad = jax.jit(
-            jax.grad(value), static_argnums=1, compiler_options=NOT_OPTIMISED
-        )
         found, expected = (
-            {f"d{k}": v for k, v in grad(inputs, implementation).items()}
+            {
+                f"d{k}": v
+                for k, v in gradients_of(inputs, result, implementation).items()
+            }
             for implementation in (self.implementation, "recurrent")
         )
         assert_close(found, expected, FLOAT32)

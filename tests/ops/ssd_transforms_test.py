@@ -2,7 +2,7 @@
 """The SSD operator inside what JAX wraps around it; and what it refuses."""
 
 import inspect
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +35,6 @@ def step_of(implementation):
 @pytest.fixture(params=[*IMPLEMENTATIONS, None])
 def step(request):
     return step_of(request.param)
-
-
-PLAIN = step_of("recurrent")  # what all are compared with, written out by hand
 
 
 def three_times(step):
@@ -93,33 +90,43 @@ def value_and_grads(fn, inputs):
 
 
 INPUTS = draw(20, l=20, h=4, g=2)
+STACKED = stacked(INPUTS)
+PLAIN = step_of("recurrent")  # what all are compared with, written out by hand
+BY_HAND = {
+    "once": (PLAIN, INPUTS),
+    "three times": (three_times_unrolled(PLAIN), INPUTS),
+    "mapped": (mapped_by_hand(PLAIN), STACKED),
+    "mapped, three times": (three_times_unrolled(mapped_by_hand(PLAIN)), STACKED),
+}
+
+
+@cache
+def reference(which):
+    fn, inputs = BY_HAND[which]
+    return jit(partial(value_and_grads, fn))(inputs)
 
 
 def test_outside_jit_nothing_changes():
-    expected = jit(partial(value_and_grads, PLAIN))(INPUTS)
-    assert_close(value_and_grads(step_of(None), INPUTS), expected, 1e-5)
+    found = value_and_grads(step_of(None), INPUTS)
+    assert_close(found, reference("once"), 1e-5)
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_in_a_scan_and_recomputed_nothing_changes(step, checkpoint):
     looped = three_times(CHECKPOINTS[checkpoint](step))
-    expected = jit(partial(value_and_grads, three_times_unrolled(PLAIN)))(INPUTS)
-    assert_close(jit(partial(value_and_grads, looped))(INPUTS), expected, 1e-4)
+    found = jit(partial(value_and_grads, looped))(INPUTS)
+    assert_close(found, reference("three times"), 1e-4)
 
 
 def test_under_vmap_with_shared_arguments_nothing_changes(step):
-    inputs = stacked(INPUTS)
-    expected = jit(partial(value_and_grads, mapped_by_hand(PLAIN)))(inputs)
-    found = jit(partial(value_and_grads, mapped(step)))(inputs)
-    assert_close(found, expected, 1e-5)
+    found = jit(partial(value_and_grads, mapped(step)))(STACKED)
+    assert_close(found, reference("mapped"), 1e-5)
 
 
 def test_vmap_in_checkpoint_in_scan_changes_nothing(step):
-    inputs = stacked(INPUTS)
     looped = three_times(jax.checkpoint(mapped(step)))
-    plain = three_times_unrolled(mapped_by_hand(PLAIN))
-    expected = jit(partial(value_and_grads, plain))(inputs)
-    assert_close(jit(partial(value_and_grads, looped))(inputs), expected, 1e-4)
+    found = jit(partial(value_and_grads, looped))(STACKED)
+    assert_close(found, reference("mapped, three times"), 1e-4)
 
 
 @pytest.mark.parametrize("implementation", ["pallas", None])

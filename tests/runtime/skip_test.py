@@ -121,6 +121,7 @@ def test_a_step_that_may_skip_is_otherwise_the_same(make_batch):
     chex.assert_trees_all_close(skipping, halting, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_table_is_not_copied_to_skip(make_batch, devices):
     counts = []

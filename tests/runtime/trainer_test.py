@@ -20,15 +20,24 @@ from tests.helpers.runs import (
 )
 from trm_jax.commands import shell, stop_signal, train
 from trm_jax.errors import CheckpointError, SaveError
-from trm_jax.runtime import background_save, trainer
+from trm_jax.runtime import background_save
 from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.lock import WorkdirLock
 from trm_jax.runtime.metric_writer import MetricWriter
 from trm_jax.runtime.non_finite import NonFiniteError
 from trm_jax.training.build import build
 
 # Weights overflow after a few updates; until then there is something good to keep.
 EXPLODES = {"optim.lr": 1e30, "optim.warmup_steps": 0, "optim.weight_decay": 0.0}
+# Flags for what smoke_config changes: commands share the programs of the other runs.
+SIZES = {
+    "data.train_puzzles": 12,
+    "data.test_puzzles": 8,
+    "eval.batch_size": 8,
+    "train.batch_size": 8,
+    "train.log_every": 3,
+}
 
 
 def saved_states(folder, config):
@@ -41,7 +50,7 @@ def saved_states(folder, config):
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)
+    run_commands_here(monkeypatch)
     config = smoke_config(steps=60, checkpoint_every=1, keep_checkpoints=99).unlock()
     for key, value in EXPLODES.items():
         config.update_from_flattened_dict({key: value})
@@ -59,7 +68,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
 
 def test_the_command_names_step_and_metric_and_exits_1(tmp_path, monkeypatch):
     run_commands_here(monkeypatch)
-    flags = as_flags("configs/smoke.py", **EXPLODES)
+    sizes = SIZES | {"train.steps": 60}
+    flags = as_flags("configs/smoke.py", **EXPLODES | sizes)
     result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 1
     assert "at step" in result.stderr
@@ -71,7 +81,7 @@ class Disk:
     """Saves of some steps fail: before they start, or when they are committed."""
 
     def __init__(self, monkeypatch, moment):
-        self.bad, self.tried, self.before = set(), [], []
+        self.bad, self.tried = set(), []
         make, commit = background_save.make_draft, BackgroundSave._commit
 
         def fail(step):
@@ -210,7 +220,8 @@ def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", "disk")
 
     monkeypatch.setattr(BackgroundSave, "_commit", full)
-    flags = as_flags("configs/smoke.py", **{"train.checkpoint_every": 10})
+    changes = SIZES | {"train.steps": 20, "train.checkpoint_every": 10}
+    flags = as_flags("configs/smoke.py", **changes)
     result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 1, result.stderr
     assert re.match(r"error: step \d+ was not saved in \S+: .*No space", result.stderr)
@@ -220,17 +231,18 @@ def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path, monkeypatch):
 
 
 def test_the_lock_is_checked_before_each_save(tmp_path, monkeypatch):
-    disk, start = Disk(monkeypatch, "start"), trainer.Trainer.run
+    disk, check = Disk(monkeypatch, "start"), WorkdirLock.check
     run_commands_here(monkeypatch)
+    before = []
 
-    def run(loop, state):
-        loop.before_save = lambda: disk.before.append(len(disk.tried))
-        return start(loop, state)
+    def counted(lock):
+        before.append(len(disk.tried))
+        check(lock)
 
-    monkeypatch.setattr(trainer.Trainer, "run", run)
+    monkeypatch.setattr(WorkdirLock, "check", counted)
     assert train.train(saving("stop"), str(tmp_path)) == 0
     assert disk.tried == [5, 10, 15, 20]
-    assert disk.before == [0, 1, 2, 3]
+    assert before == [0, 1, 2, 3]
 
 
 def write_lines(folder, *lines):

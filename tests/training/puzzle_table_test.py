@@ -138,6 +138,7 @@ def test_devices_that_do_not_divide_a_large_table_are_refused():
         state_shardings(tiny(1, **ARC_1).state_like, mesh)
 
 
+@pytest.mark.optimized
 @on_several
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_training_moves_ids_and_puzzle_vectors_but_never_the_table(
@@ -155,6 +156,7 @@ def test_training_moves_ids_and_puzzle_vectors_but_never_the_table(
     assert max(vectors, largest_weight) < ROWS * built.recipe.model.config.seq_len * 32
 
 
+@pytest.mark.optimized
 @on_several
 def test_evaluation_moves_ids_and_puzzle_vectors_but_never_the_table(devices):
     found = list(collectives(compiled_eval(devices)))
@@ -166,6 +168,7 @@ def test_evaluation_moves_ids_and_puzzle_vectors_but_never_the_table(devices):
     assert max(n for name, n in found if name == "all-gather") <= answers
 
 
+@pytest.mark.optimized
 @on_one_or_more
 def test_neither_training_nor_evaluation_copies_the_table(devices):
     share = table_rows(876_407) * 512 * 4 // devices
@@ -279,6 +282,7 @@ def test_a_checkpoint_of_one_mesh_restores_on_another(devices, tmp_path, make_ba
     checkpoints.close()
 
 
+@pytest.mark.optimized
 @on_one_or_more
 def test_digests_read_the_table_without_copying_it(devices):
     table = tiny(devices, **ARC_1).state_like.puzzle_table

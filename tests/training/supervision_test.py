@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import cache
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,29 @@ ROWS = 8
 OLD, NEW = np.array([1, 2, 4, 6, 7]), np.array([0, 3, 5])
 
 
+@cache
+def step_of(mixer):
+    """A supervision step of the tiny run, compiled once for all tests."""
+    recipe = tiny_built({"model.layers": (mixer, "swiglu")}).recipe
+    rule, model = recipe.rule, recipe.model
+
+    def step(params, constants, carry, min_steps, training):
+        vectors = jnp.zeros((ROWS, model.config.puzzle_width))
+        carry, outputs = supervision_step(
+            rule,
+            bind(rule, model, params, constants, vectors),
+            carry,
+            row_keys(jax.random.key(0), jnp.arange(ROWS)),
+            jnp.full(ROWS, min_steps, jnp.int32),
+            jnp.int32(0),
+            max_steps=4,
+            training=training,
+        )
+        return carry, rule.answer(outputs)
+
+    return jax.jit(step, static_argnames="training")
+
+
 class World:
     """A tiny run, its first weights and carry, and one batch."""
 
@@ -34,26 +59,15 @@ class World:
         self.params, self.constants = state.params, state.constants
         self.carry = state.carry
         self.make_batch = make_batch
-        self.step = jax.jit(self._step, static_argnames="training")
+        self.mixer = mixer
 
     def batch(self, seed):
         rows = self.make_batch(seed, self.recipe.model.config, ROWS)
         return jax.tree.map(jnp.asarray, rows)
 
-    def _step(self, params, carry, min_steps, *, training=False):
-        vectors = jnp.zeros((ROWS, self.recipe.model.config.puzzle_width))
-        rule, model = self.recipe.rule, self.recipe.model
-        carry, outputs = supervision_step(
-            rule,
-            bind(rule, model, params, self.constants, vectors),
-            carry,
-            row_keys(jax.random.key(0), jnp.arange(ROWS)),
-            jnp.full(ROWS, min_steps, jnp.int32),
-            jnp.int32(0),
-            max_steps=4,
-            training=training,
-        )
-        return carry, rule.answer(outputs)
+    def step(self, params, carry, min_steps, *, training=False):
+        args = params, self.constants, carry, min_steps
+        return step_of(self.mixer)(*args, training=training)
 
 
 @pytest.fixture
@@ -137,6 +151,7 @@ class Draws(TRM):
         return StepOutput(logits, logits[:, 0, 0], jnp.ones(ROWS, bool))
 
 
+@pytest.mark.parametrize("mixer", ["attention"])
 def test_exploration_start_and_step_draw_from_different_keys(world, monkeypatch):
     def spied(draw):
         def spy(key, *args):
