@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import sys
 from functools import partial
 
 import jax
@@ -213,14 +214,18 @@ def test_settings_are_read_and_micro_batches_made():
     assert [aot.split(96, most) for most in (96, 95, 48, 33, 1)] == [1, 2, 2, 3, 96]
 
 
-def test_a_case_that_fails_is_told_and_the_exit_code_is_1(tmp_path):
+def test_a_case_that_fails_is_told_and_the_exit_code_is_1(
+    tmp_path, monkeypatch, capsys
+):
     out = tmp_path / "rows.json"
     args = ("--topology", "v9:2", "--config", SMOKE, "--json", str(out))
-    result = call("benchmarks/aot.py", *args)
-    assert result.returncode == 1, result.stderr
+    monkeypatch.setattr(sys, "argv", ["aot.py", *args])
+    with pytest.raises(SystemExit) as ended:
+        aot.main()
+    assert ended.value.code == 1
     (row,) = json.loads(out.read_text())
     assert "expected v5e:AxB or h200:N" in row["failed"]
-    assert "FAILED" in result.stdout
+    assert "FAILED" in capsys.readouterr().out
 
 
 @pytest.mark.aot

@@ -25,12 +25,17 @@ NAMES = [
 ]
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def name(request):
+@pytest.fixture(scope="module")
+def own_registered():
     with pytest.MonkeyPatch.context() as patch:
         for own, kind in OWN.items():
             patch.setitem(SUBLAYERS, own, kind)
-        yield request.param
+        yield
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request, own_registered):
+    return request.param
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -83,12 +88,9 @@ def test_what_is_free_of_decay_is_there(name):
 
 
 @pytest.fixture(scope="module", params=["plain", pytest.param("all", marks=SLOW)])
-def registered(request):
-    with pytest.MonkeyPatch.context() as patch:
-        for own, kind in OWN.items():
-            patch.setitem(SUBLAYERS, own, kind)
-        chosen = set(VARIANTS) if request.param == "plain" else set()
-        yield tuple(name for name in SUBLAYERS if name not in chosen)
+def registered(request, own_registered):
+    left_out = set(VARIANTS) if request.param == "plain" else set()
+    return tuple(name for name in SUBLAYERS if name not in left_out)
 
 
 @pytest.fixture

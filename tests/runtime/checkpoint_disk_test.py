@@ -173,8 +173,8 @@ def test_a_save_that_fails_on_its_way_is_told_and_costs_nothing_else(
         checkpoints.save(state(step))
     checkpoints.wait()
     at[0](monkeypatch, at[1], lambda: begin(disk))
-    checkpoints.save(state(3))
     try:
+        checkpoints.save(state(3))
         with pytest.raises(SaveError, match=f"step 3 was not saved .*{reason}") as told:
             poll_until_it_ends(checkpoints)
         assert str(disk / "checkpoints") in str(told.value)

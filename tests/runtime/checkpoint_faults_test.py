@@ -170,10 +170,11 @@ def assert_survived(workdir, states):
     damaged = sorted(workdir.rglob("*"))
     try:  # evaluation: the right values or an error, and nothing is touched
         found = Checkpoints(workdir).restore_step(like_newest, NEWEST)
-    except CheckpointError:
-        found = None
+    except CheckpointError as error:
+        found, reason = None, str(error)
     else:
         chex.assert_trees_all_equal(found, states[NEWEST])
+    assert found or str(step_folder(workdir)) in reason
     assert sorted(workdir.rglob("*")) == damaged
     checkpoints = Checkpoints(workdir, keep=9)
     restored = checkpoints.restore_newest(like_newest)

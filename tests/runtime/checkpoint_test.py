@@ -167,39 +167,6 @@ def test_one_flipped_bit_in_the_arrays_is_always_seen(tmp_path, caplog):
     assert len(aside) == 8
 
 
-def test_no_intact_step_is_an_error_and_stays_one(tmp_path):
-    save(tmp_path, 1, 2)
-    for step in (1, 2):
-        array_file(tmp_path, step).write_bytes(b"")
-    for _ in range(2):  # never a silent fresh start, the second time neither
-        with pytest.raises(CheckpointError, match="no intact checkpoint"):
-            restore(tmp_path)
-    assert len(list((tmp_path / "checkpoints").glob("damaged-*"))) == 2
-
-
-def test_evaluation_sets_nothing_aside(tmp_path):
-    save(tmp_path, 1, 2)
-    array_file(tmp_path, 2).write_bytes(b"")
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CheckpointError, match="checkpoints/2"):
-        Checkpoints(tmp_path).restore_step(like(make_state()), 2)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [({"d_model": 32}, "carry/state/y"), ({"dtype": "float32"}, "bfloat16")],
-)
-def test_an_intact_checkpoint_of_another_model_is_refused_not_set_aside(
-    tmp_path, change, named
-):
-    save(tmp_path, 1)
-    checkpoints = Checkpoints(tmp_path, keep=9)
-    with pytest.raises(CheckpointError, match=named):
-        checkpoints.restore_newest(like(make_state(**change)))
-    assert (tmp_path / "checkpoints" / "1").exists()
-
-
 @pytest.mark.parametrize(
     "edit", [{"digest": "0" * 16}, {"dtype": "float32"}, {"shape": [2]}]
 )

@@ -7,8 +7,10 @@ import subprocess
 
 import pytest
 
-from tests.helpers.runs import as_flags, call
+from tests.helpers.compiled_once import run_commands_here
+from tests.helpers.runs import as_flags, call_here
 from tests.runtime.workdirs_test import CONFIG, DATASET
+from trm_jax.commands import train
 from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.files import write_whole
 from trm_jax.runtime import workdir as workdirs
@@ -91,11 +93,12 @@ def test_a_disk_that_cannot_be_written_is_one_error(small_disk, trouble):
 
 
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
-def test_the_command_ends_with_code_2(small_disk, trouble):
+def test_the_command_ends_with_code_2(small_disk, trouble, monkeypatch):
+    run_commands_here(monkeypatch)
     folder, make_read_only = small_disk
     fill(folder) if trouble == "full" else make_read_only()
     flags = as_flags("configs/smoke.py", **{"train.steps": 2})
-    result = call("train.py", f"--workdir={folder}", *flags)
+    result = call_here(train.main, f"--workdir={folder}", *flags)
     assert result.returncode == 2, result.stdout + result.stderr
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")

@@ -2,6 +2,7 @@
 """train.py and eval.py with the lock of a workdir."""
 
 import re
+import resource
 import time
 
 import pytest
@@ -12,52 +13,45 @@ from trm_jax.commands import eval as eval_command
 from trm_jax.runtime.lock import WorkdirLock
 
 
-@pytest.fixture(scope="module")
-def training(tmp_path_factory):
-    """A run that goes on until the end of the module."""
-    folder = tmp_path_factory.mktemp("locked") / "w"
+def seconds_of_children():  # of the processor: other work may share the machine
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_run_refuses_others_lets_evaluations_in_and_ends_without_its_lock(
+    tmp_path,
+):
+    folder = tmp_path / "w"
     flags = as_flags("configs/smoke.py", **{"train.steps": 10**6})
-    with ProcessGroup(
-        command("train.py", f"--workdir={folder}", *flags), 1, folder.parent / "logs"
-    ) as group:
-        group.await_text(0, "saved step 50\n")
-        yield folder, group, flags
-
-
-def test_a_second_run_is_refused_within_5_seconds(training):
-    folder, group, flags = training
-    started = time.monotonic()
-    result = call("train.py", f"--workdir={folder}", *flags)
-    assert time.monotonic() - started < 5
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {folder}/lock.json: process ")
-    assert f"process {group.processes[0].pid} on " in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_an_evaluation_goes_on_beside_the_run(training):
-    folder, group, _ = training
-    before = (folder / "lock.json").read_bytes()
-    result = call_here(eval_command.main, f"--workdir={folder}")
-    assert result.returncode == 0, result.stderr
-    assert group.processes[0].poll() is None
-    assert (folder / "lock.json").read_bytes() == before
-
-
-def test_a_killed_run_frees_the_workdir_and_one_that_lost_it_saves_no_more(training):
-    folder, group, flags = training
-    group.send(0)
-    group.processes[0].wait()
-    path = folder / "lock.json"
     line = command("train.py", f"--workdir={folder}", *flags)
-    with ProcessGroup(line, 1, folder.parent / "logs_again") as again:
+    path = folder / "lock.json"
+    with ProcessGroup(line, 1, tmp_path / "logs") as group:
+        group.await_text(0, "saved step 50\n")
+        # A second run is refused, after less than 5 seconds of the processor.
+        before = seconds_of_children()
+        result = call("train.py", f"--workdir={folder}", *flags)
+        assert seconds_of_children() - before < 5
+        assert result.returncode == 2
+        assert result.stderr.startswith(f"error: {path}: process ")
+        assert f"process {group.processes[0].pid} on " in result.stderr
+        assert "Traceback" not in result.stderr
+
+        # An evaluation goes on beside the run.
+        held = path.read_bytes()
+        result = call_here(eval_command.main, f"--workdir={folder}")
+        assert result.returncode == 0, result.stderr
+        assert group.processes[0].poll() is None
+        assert path.read_bytes() == held
+
+    # The run was killed, which frees the workdir; one that lost it saves no more.
+    with ProcessGroup(line, 1, tmp_path / "logs_again") as again:
         again.await_text(0, "saved step")
         path.unlink()
         with WorkdirLock(folder):
             time.sleep(2)  # for a save that had begun
-            before = sorted((folder / "checkpoints").iterdir())
+            saved = sorted((folder / "checkpoints").iterdir())
             assert again.codes(60) == [2]
-            assert sorted((folder / "checkpoints").iterdir()) == before
+            assert sorted((folder / "checkpoints").iterdir()) == saved
     assert "has lost the workdir" in again.output(0)
     assert "Traceback" not in again.output(0)
 
