@@ -9,7 +9,7 @@ import time
 import pytest
 
 from data_pipeline.questions import Questions
-from tests.helpers.compiled_once import share_compilations
+from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import (
     as_flags,
     call_here,
@@ -33,8 +33,8 @@ def mixer(request):
 
 
 @pytest.fixture(autouse=True)
-def compiled_once(monkeypatch):
-    share_compilations(monkeypatch)
+def commands_here(monkeypatch):
+    run_commands_here(monkeypatch)
 
 
 @pytest.fixture
