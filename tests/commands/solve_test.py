@@ -61,7 +61,7 @@ def test_a_solution_is_complete_keeps_the_givens_and_breaks_no_rule():
 def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch):
     run_commands_here(monkeypatch)
     where = f"--workdir={tmp_path}"
-    flags = as_flags("configs/smoke.py", **{"train.steps": 300})
+    flags = as_flags("configs/smoke.py", **{"train.steps": 200})
     assert call_here(train.main, where, *flags).returncode == 0
     first = call("solve.py", where, "--row=1")
     results = [first, call_here(solve.main, where, "--row=2")]
