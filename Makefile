@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test: install lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 # With the compiler's optimisations, which the tests leave out otherwise (tests/conftest.py).
 slow: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0

@@ -45,7 +45,7 @@ def config_of(name, variant):
 
 
 # One network of each kind is traced; the others are built from the same parts.
-TRACED = [("demo", "mlp_t"), ("maze_hard", "attention"), ("arc_agi_1", "mamba2_attn")]
+TRACED = [("demo", "mlp_t"), ("maze_hard", "attention"), ("arc_small", "mamba2_attn")]
 
 
 @pytest.mark.parametrize(("name", "variant"), CASES)

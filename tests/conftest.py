@@ -11,7 +11,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Nearly all the time of these tests is the compiler's, so it optimises little: a step
 # takes a sixth of the time. `make slow` sets both variables and compiles as users do.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Tracing is the rest: where each operation was written is left out of the programs.
+os.environ.setdefault("JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS", "0")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 FLAGS = "--xla_force_host_platform_device_count=2"
+FLAGS += " --xla_cpu_parallel_codegen_split_count=1"  # small programs: less work
 if version("jaxlib").startswith("0.10."):  # an unknown flag would end the process
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FLAGS)

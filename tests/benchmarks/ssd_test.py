@@ -144,6 +144,7 @@ def test_bad_options_are_named(flags, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_suite_goes_on_after_a_failure(tmp_path, capsys, monkeypatch):
     def measure(mixer, dtype, batch, steps, remat):
         if remat == "none":

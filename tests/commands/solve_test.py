@@ -58,24 +58,26 @@ def test_a_solution_is_complete_keeps_the_givens_and_breaks_no_rule():
     assert not is_solution(swapped, np.ones(16, int), FOUR)
 
 
-def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch):
+@pytest.mark.parametrize("steps", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, steps):
     run_commands_here(monkeypatch)
     where = f"--workdir={tmp_path}"
-    flags = as_flags("configs/smoke.py", **{"train.steps": 200})
+    flags = as_flags("configs/smoke.py", **{"train.steps": steps})
     assert call_here(train.main, where, *flags).returncode == 0
     first = call("solve.py", where, "--row=1")
     results = [first, call_here(solve.main, where, "--row=2")]
     codes = {result.returncode for result in results}
     assert codes <= {0, 1}
-    assert 0 in codes  # the smoke model solves most of them
+    trained = steps == 300  # then it solves most of them
+    assert 0 in codes or not trained
     for result in results:
         solved = "no rule is broken" in result.stdout
         assert solved == (result.returncode == 0)
         assert "supervision step 1:" in result.stdout
         assert "\033" not in result.stdout
     typed = call_here(solve.main, where, f"--puzzle={SOLVED}")
-    assert typed.returncode == 0
-    assert "solved in" in typed.stdout
+    assert typed.returncode == 0 or not trained
+    assert ("solved in" in typed.stdout) == (typed.returncode == 0)
     wrong = call_here(solve.main, where, "--row=999")
     assert wrong.returncode == 2
     assert "rows 1 to 64" in wrong.stderr

@@ -32,7 +32,14 @@ def step_of(implementation):
     return step
 
 
-@pytest.fixture(params=[*IMPLEMENTATIONS, None])
+# None would be "chunked" on a CPU, to the bit (ssd_test.py).
+FORMS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "recurrent" else [])
+    for name in IMPLEMENTATIONS
+]
+
+
+@pytest.fixture(params=FORMS)
 def step(request):
     return step_of(request.param)
 

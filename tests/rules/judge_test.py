@@ -152,15 +152,18 @@ SPLITS = {
 }
 
 
-def test_a_step_is_the_same_on_two_devices_and_in_parts(rule):
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param("two devices", marks=pytest.mark.slow), "shared weights, two parts"],
+)
+def test_a_step_is_the_same_on_two_devices_and_in_parts(rule, how):
     batches = [make_rows(0), make_rows(1)]
     expected = judge.trained(tiny(rule), batches)
-    for changes in SPLITS.values():
-        found = judge.trained(tiny(rule, **changes), batches)
-        for ours, theirs in zip(found, expected, strict=True):
-            for part in ("carry", "metrics", "params", "puzzle_table"):
-                pair = getattr(ours, part), getattr(theirs, part)
-                chex.assert_trees_all_close(*pair, rtol=1e-3, atol=1e-4)
+    found = judge.trained(tiny(rule, **SPLITS[how]), batches)
+    for ours, theirs in zip(found, expected, strict=True):
+        for part in ("carry", "metrics", "params", "puzzle_table"):
+            pair = getattr(ours, part), getattr(theirs, part)
+            chex.assert_trees_all_close(*pair, rtol=1e-3, atol=1e-4)
 
 
 def test_a_row_draws_the_same_on_two_devices_and_in_parts(rule, monkeypatch):

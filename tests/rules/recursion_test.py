@@ -253,7 +253,9 @@ def test_program_and_memory_do_not_grow_with_h_cycles(mixer):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("mixer", ["attention", "token_mlp"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_remat_saves_memory_and_dots_keeps_the_products(mixer, dtype):
     none, dots, full = (
         compiled_gradient(mixer, 3, remat, dtype)[1]

@@ -102,7 +102,7 @@ class Disk:
         monkeypatch.setattr(BackgroundSave, "_commit", committed)
 
 
-@pytest.fixture(params=["start", "commit"])
+@pytest.fixture(params=["commit", pytest.param("start", marks=pytest.mark.slow)])
 def disk(request, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "trm_jax")
     run_commands_here(monkeypatch)

@@ -41,7 +41,17 @@ NAMES = {
 }
 
 
-@pytest.fixture(params=THREADED)
+# Of the networks that differ most; `make slow` compares all.
+COMPARED_HERE = {"trm_attn", "trm_mlp_t", "trm_mamba2_attn"}
+
+
+def some_slow(here):
+    """All networks, of which only those `here` are no slow ones."""
+    slow = [pytest.mark.slow]
+    return [pytest.param(n, marks=[] if n in here else slow) for n in THREADED]
+
+
+@pytest.fixture(params=some_slow(COMPARED_HERE))
 def name(request):
     return request.param
 
@@ -99,17 +109,7 @@ def assert_step(golden, i, result, atol):
         close(vector_grads, expected_vectors)
 
 
-# Of the networks with the most round-off; `make slow` threads all.
-THREADED_HERE = {"trm_mlp_t", "trm_mamba2_attn"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] if n not in THREADED_HERE else [])
-        for n in THREADED
-    ],
-)
+@pytest.mark.parametrize("name", some_slow({"trm_mlp_t", "trm_mamba2_attn"}))
 def test_threaded_training_steps_match(name):
     with jax.enable_x64(True):
         golden = load(name, dtype="float64")

@@ -170,8 +170,8 @@ def test_ema_trails_the_parameters_and_constants_stay(make_batch):
 @pytest.mark.parametrize(
     ("mixer", "remat"),
     [
-        ("token_mlp", "none"),
         ("attention", "dots"),
+        pytest.param("token_mlp", "none", marks=SLOW),
         *(pytest.param("attention", r, marks=SLOW) for r in ("none", "full")),
     ],
 )
