@@ -3,7 +3,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from tests.helpers.runs import (
     command,
     metric_lines,
 )
+from tests.helpers.timing import seconds_of_children
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import solve, train
 
@@ -54,13 +54,9 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_answers_in_3_seconds(script):
-    def seconds():  # of the processor: other work may share the machine
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    before = seconds()
+    before = seconds_of_children()
     result = call(script, "--help")
-    assert seconds() - before < 3
+    assert seconds_of_children() - before < 3
     assert result.returncode == 0
     assert "--workdir" in result.stdout
     assert f"python {script}" in result.stdout

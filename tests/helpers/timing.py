@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long something takes at best: other work may share the machine."""
 
+import resource
 import time
 
 
@@ -13,3 +14,9 @@ def least_seconds(act, times=3):
         return time.process_time() - began
 
     return min(once() for _ in range(times))
+
+
+def seconds_of_children():
+    """Seconds of the processor that ended child processes have taken so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -2,20 +2,15 @@
 """train.py and eval.py with the lock of a workdir."""
 
 import re
-import resource
 import time
 
 import pytest
 
 from tests.helpers.process_group import ProcessGroup
 from tests.helpers.runs import as_flags, call, call_here, command
+from tests.helpers.timing import seconds_of_children
 from trm_jax.commands import eval as eval_command
 from trm_jax.runtime.lock import WorkdirLock
-
-
-def seconds_of_children():  # of the processor: other work may share the machine
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def test_a_run_refuses_others_lets_evaluations_in_and_ends_without_its_lock(
