@@ -38,8 +38,11 @@ def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> Non
 
 
 def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to the disk where the system can."""
-    with contextlib.suppress(OSError):
+    """Force a file to the disk, or the names in a folder where the system can do so."""
+    refusable = (
+        contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext()
+    )
+    with refusable:
         number = os.open(path, os.O_RDONLY)
         try:
             os.fsync(number)

@@ -2,6 +2,7 @@
 """Saves on a disk that is full or read-only, and when a save is said to be done."""
 
 import contextlib
+import errno
 import gc
 import itertools
 import logging
@@ -382,3 +383,20 @@ def test_an_old_step_that_cannot_be_removed_is_no_failure(
     monkeypatch.undo()
     Checkpoints(tmp_path, keep=1).close()
     assert names(tmp_path) == ["2"]
+
+
+def test_a_file_that_does_not_reach_the_disk_fails_its_save(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(number):
+        if os.readlink(f"/proc/self/fd/{number}").endswith("_METADATA"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    checkpoints.save(make_state(3))
+    with pytest.raises(SaveError, match="step 3 was not saved .*Input/output error"):
+        checkpoints.wait()
+    assert checkpoints.steps() == []
+    checkpoints.close()
