@@ -130,31 +130,35 @@ def _bounds(meta: Mapping[str, Any]) -> str:
 
 
 def _checked(value: Any, hint: Any, field: Any, key: str) -> Any:
-    def wrong() -> ConfigError:
-        return ConfigError(f"{key} = {value!r}; expected {describe(field)}")
+    try:
+        return _as_declared(value, hint, field.metadata)
+    except ValueError:
+        text = f"{key} = {value!r}; expected {describe(field)}"
+        raise ConfigError(text) from None
 
-    def element(value: Any, kind: Any) -> Any:
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise wrong()
-        if kind in (int, float):
-            meta = field.metadata
-            inside = math.isfinite(value) and (
-                meta.get("low", -math.inf) <= value <= meta.get("high", math.inf)
-            )
-            if not inside or not value < meta.get("below", math.inf):
-                raise wrong()
-        return value
 
+def _as_declared(value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         if not isinstance(value, tuple | list):
-            raise wrong()
+            raise ValueError
         if kinds[-1] is not Ellipsis and len(value) != len(kinds):
-            raise wrong()
-        return tuple(element(v, kinds[0]) for v in value)
-    value = element(value, hint)
-    if value not in field.metadata.get("choices", (value,)):
-        raise wrong()
+            raise ValueError
+        return tuple(_element(v, kinds[0], meta) for v in value)
+    value = _element(value, hint, meta)
+    if value not in meta.get("choices", (value,)):
+        raise ValueError
+    return value
+
+
+def _element(value: Any, kind: Any, meta: Mapping[str, Any]) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError
+    if kind in (int, float):
+        low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
+        inside = math.isfinite(value) and low <= value <= high
+        if not inside or not value < meta.get("below", math.inf):
+            raise ValueError
     return value

@@ -15,11 +15,11 @@ import pytest
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import (
     ROOT,
-    as_flags,
     call,
     call_here,
     command,
     metric_lines,
+    short_flags,
 )
 from tests.helpers.timing import seconds_of_children
 from trm_jax.commands import eval as eval_command
@@ -27,7 +27,9 @@ from trm_jax.commands import solve, train
 
 SCRIPTS = ["train.py", "eval.py", "solve.py"]
 SMOKE = "--config=configs/smoke.py"
-SHORT = [*as_flags("configs/smoke.py", **{"train.steps": 20, "train.log_every": 5})]
+SHORT = short_flags(
+    **{"train.log_every": 5, "train.eval_every": 20, "train.checkpoint_every": 20}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -166,15 +168,15 @@ def test_the_config_decides_the_precision_whatever_was_set(dtype, monkeypatch):
     before = jax.config.read("jax_enable_x64")
     jax.config.update("jax_enable_x64", dtype == "float32")
     try:
-        flags = [SMOKE, f"--config.model.dtype={dtype}", "--dry_run"]
+        flags = [*SHORT, f"--config.model.dtype={dtype}", "--dry_run"]
         result = call_here(train.main, *flags)
     finally:
         jax.config.update("jax_enable_x64", before)
     assert result.returncode == 0, result.stderr
     bits = {"float32": 4, "float64": 8}[dtype]
-    # y and z, 32 rows of 17 positions of width 32.
+    # y and z, 8 rows of 17 positions of width 32.
     carried = json.loads(result.stdout)["memory_bytes"]["carry"]
-    assert 0 < carried - 2 * 32 * 17 * 32 * bits < 32 * 17 * 32
+    assert 0 < carried - 2 * 8 * 17 * 32 * bits < 8 * 17 * 32
 
 
 @pytest.mark.parametrize(
@@ -225,15 +227,15 @@ def test_a_run_leaves_config_data_identity_and_one_line_per_logged_step(run):
 
 def test_eval_writes_a_report(run):
     folder, _ = run
-    result = call("eval.py", f"--workdir={folder}", "--weights=raw")
+    result = call_here(eval_command.main, f"--workdir={folder}", "--weights=raw")
     assert result.returncode == 0, result.stderr
     report = json.loads((folder / "eval" / "step_20-weights_raw.json").read_text())
     assert report["weights"] == "raw"
-    assert report["puzzles"] == 64
+    assert report["puzzles"] == 8
     low, high = report["exact_accuracy_95"]
     assert low <= report["exact_accuracy"] <= high
-    assert len(report["by_step"]) == 8
-    assert sum(row["puzzles"] for row in report["by_clues"]) == 64
+    assert len(report["by_step"]) == 4
+    assert sum(row["puzzles"] for row in report["by_clues"]) == 8
     assert "exact accuracy" in result.stdout
 
 
@@ -301,8 +303,8 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     refused(other, "data.seed: 0 -> 1")
     # Refused for its data, a run leaves nothing of its config behind.
     before = (folder / "config.json").read_text()
-    test = ["--config.data.test_puzzles=32", "--config.train.log_every=7"]
-    refused(call_here(train.main, where, *SHORT, *test), "data.test_puzzles: 64 -> 32")
+    test = ["--config.data.test_puzzles=4", "--config.train.log_every=7"]
+    refused(call_here(train.main, where, *SHORT, *test), "data.test_puzzles: 8 -> 4")
     assert (folder / "config.json").read_text() == before
     more = call_here(train.main, where, *SHORT, "--config.train.steps=25")
     assert more.returncode == 0, more.stderr
@@ -314,7 +316,7 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
 )
 def test_a_signal_saves_and_ends_with_75(tmp_path, number):
     folder = tmp_path / "w"
-    flags = [SMOKE, f"--workdir={folder}", "--config.train.steps=100000"]
+    flags = [*SHORT, f"--workdir={folder}", "--config.train.steps=1000000"]
     process = subprocess.Popen(
         command("train.py", *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -14,6 +14,7 @@ from trm_jax.commands import train
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
 SMALL = {
+    "model.layers": ("attention", "swiglu"),
     "model.d_model": 16,
     "model.attention.num_heads": 2,
     "model.swiglu.width": 16,

@@ -5,7 +5,7 @@ import numpy as np
 
 from data_pipeline import loader
 from tests.helpers.compiled_once import share_compilations
-from tests.helpers.runs import digest, metric_lines, smoke_config
+from tests.helpers.runs import digest, metric_lines, short_config
 from trm_jax.commands import stop_signal, train
 
 STEPS, ROWS = 16, 8
@@ -13,7 +13,7 @@ NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN
 
 
 def config_of(policy, **kwargs):
-    config = smoke_config(on_non_finite=policy, **{"steps": STEPS} | kwargs).unlock()
+    config = short_config(on_non_finite=policy, **{"steps": STEPS} | kwargs).unlock()
     config.halting.max_supervision_steps = 1  # every batch is used, and whole
     return config.lock()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs of the smoke config, in this process and in others."""
+"""Short runs, in this process and in others."""
 
 import contextlib
 import io
@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from configs import smoke
 from data_pipeline import tasks
+from tests.helpers import short_run
 from trm_jax.commands.progress import ProgressBar
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.build import build
@@ -19,13 +19,8 @@ from trm_jax.training.digest import state_digest
 ROOT = Path(__file__).parents[2]
 
 
-def smoke_config(variant="mlp_t", **train):
-    config = smoke.get_config(variant)
-    config.data.train_puzzles = 12
-    config.data.test_puzzles = 8
-    config.eval.batch_size = 8
-    config.train.batch_size = 8
-    config.train.update(log_every=3, eval_every=8, checkpoint_every=5)
+def short_config(variant="mlp_t", **train):
+    config = short_run.get_config(variant)
     config.train.update(train)
     return config.lock()
 
@@ -33,6 +28,10 @@ def smoke_config(variant="mlp_t", **train):
 def as_flags(config_file, **overrides):
     flags = [f"--config={config_file}"]
     return flags + [f"--config.{key}={value}" for key, value in overrides.items()]
+
+
+def short_flags(**overrides):
+    return as_flags("tests/helpers/short_run.py", **overrides)
 
 
 def command(script, *flags):

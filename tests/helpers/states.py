@@ -6,7 +6,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 
-from configs import smoke
+from tests.helpers import short_run
 from trm_jax.training.build import make_recipe
 from trm_jax.training.config import read_run
 from trm_jax.training.sharding import make_mesh, state_shardings
@@ -16,8 +16,8 @@ SIZES = {"vocab_size": 7, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
 
 
 def small_recipe(variant="attention", num_puzzles=5, **model):
-    """The recipe of the smoke config; bfloat16, so that some leaves have two bytes."""
-    config = smoke.get_config(variant)
+    """The recipe of a short run; bfloat16, so that some leaves have two bytes."""
+    config = short_run.get_config(variant)
     config.model.update({"dtype": "bfloat16"} | model)
     sizes = SIZES | {"num_puzzles": num_puzzles}
     return make_recipe(config.to_dict(), sizes, read_run(config.to_dict()))

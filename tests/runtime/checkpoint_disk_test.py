@@ -210,7 +210,7 @@ def test_what_a_failed_save_left_is_removed(disk, state, monkeypatch):
     ("trouble", "reason"),
     [
         (
-            lambda disk: fill(disk, 1_000_000),
+            lambda disk: fill(disk, 400_000),
             r"0.000\d+ GiB are free, a save needs 0.00",
         ),
         (read_only, "Read-only file system"),

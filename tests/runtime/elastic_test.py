@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.runs import digest, smoke_config
+from tests.helpers.runs import digest, short_config
 from tests.helpers.states import small_recipe
 from trm_jax.commands import stop_signal, train
 from trm_jax.errors import ConfigError
@@ -102,7 +102,7 @@ def test_parameters_and_table_lie_in_parts():
 
 
 def trained(folder, steps, **mesh):
-    config = smoke_config(steps=steps).unlock()
+    config = short_config(steps=steps).unlock()
     config.mesh.update(mesh)
     return train.train(config.lock(), str(folder))
 

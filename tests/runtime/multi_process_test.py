@@ -15,23 +15,13 @@ import time
 import pytest
 
 from tests.helpers.process_group import ProcessGroup
-from tests.helpers.runs import as_flags, command, digest, metric_lines
+from tests.helpers.runs import command, digest, metric_lines, short_flags
 
-SMALL = {
-    "data.train_puzzles": 12,
-    "data.test_puzzles": 8,
-    "eval.batch_size": 8,
-    "train.batch_size": 8,
-    "train.log_every": 3,
-    "train.eval_every": 8,
-    "train.checkpoint_every": 5,
-}
 LIMIT_S = 240
 
 
 def start(folder, num, *, steps, devices=1, extra=None, **overrides):
-    settings = SMALL | {"train.steps": steps} | overrides
-    flags = as_flags("configs/smoke.py", **settings)
+    flags = short_flags(**{"train.steps": steps} | overrides)
     line = command("train.py", f"--workdir={folder}", *flags)
     logs = folder.parent / f"logs_of_{folder.name}"
     return ProcessGroup(line, num, logs, devices=devices, extra=extra)
@@ -104,11 +94,11 @@ BATCHES = """
 import hashlib, sys
 from data_pipeline import loader, tasks
 from tests.helpers.process_group import run_member
-from tests.helpers.runs import smoke_config
+from tests.helpers.runs import short_config
 def main(values):
     from jax.experimental import multihost_utils
     from trm_jax.training.sharding import make_mesh, own_rows, put_batch
-    config = smoke_config(batch_size=8)
+    config = short_config()
     data, mesh = tasks.load(config.data.to_dict()), make_mesh(0)
     load = loader.TrainLoader(
         data.train, batch_size=8, seed=0, variants=data.train_variants,

@@ -18,7 +18,7 @@ from tests.helpers.faulty_runs import (
     runner,
 )
 from tests.helpers.process_group import ProcessGroup
-from tests.helpers.runs import as_flags, digest, metric_lines, smoke_config
+from tests.helpers.runs import digest, metric_lines, short_config, short_flags
 from trm_jax.errors import ConfigError
 from trm_jax.runtime.non_finite import (
     NonFiniteError,
@@ -51,9 +51,9 @@ def test_a_halt_leaves_what_replays_the_fault(tmp_path, run):
 
 
 def test_unknown_policies_are_refused():
-    sizes = tasks.spec_of(smoke_config().to_dict()["data"]).sizes
+    sizes = tasks.spec_of(short_config().to_dict()["data"]).sizes
     for key in ("on_non_finite", "on_save_error"):
-        config = smoke_config().to_dict()
+        config = short_config().to_dict()
         config["train"][key] = "rollback"
         with pytest.raises(
             ConfigError, match=f"train.{key} = 'rollback'; expected one of"
@@ -88,12 +88,8 @@ train.run()
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["halt", "skip"])
 def test_two_processes_go_around_a_fault_as_one(tmp_path, policy):
-    config = config_of(policy)
-    settings = {f"train.{k}": config.train[k] for k in ("log_every", "eval_every")}
-    settings |= {"train.steps": STEPS, "train.batch_size": ROWS, "eval.batch_size": 8}
-    settings |= {"train.checkpoint_every": 5, "train.on_non_finite": policy}
-    settings |= {"data.train_puzzles": 12, "halting.max_supervision_steps": 1}
-    flags = as_flags("configs/smoke.py", **settings)
+    settings = {"train.steps": STEPS, "train.on_non_finite": policy}
+    flags = short_flags(**settings, **{"halting.max_supervision_steps": 1})
     line = [sys.executable, "-c", FAULTY, f"--workdir={tmp_path / 'run'}", *flags]
     with ProcessGroup(line, 2, tmp_path / "logs") as group:
         codes = group.codes(240)

@@ -5,7 +5,7 @@ import pytest
 
 from configs import arc_small, default, maze_small
 from tests.helpers.compiled_once import share_compilations
-from tests.helpers.runs import ROOT, digest, metric_lines, smoke_config
+from tests.helpers.runs import ROOT, digest, metric_lines, short_config
 from trm_jax.commands import shell, stop_signal, train
 from trm_jax.errors import EXIT_STOPPED
 
@@ -22,7 +22,7 @@ SIZES = {
 def config_of(task, mixer):
     match task:
         case "sudoku":
-            config = smoke_config(mixer).unlock()
+            config = short_config(mixer).unlock()
         case "maze":
             config = maze_small.get_config(mixer)
             config.data.update(train_puzzles=12, test_puzzles=8)

@@ -11,12 +11,12 @@ import pytest
 from data_pipeline.questions import Questions
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import (
-    as_flags,
     call_here,
     command,
     digest,
     metric_lines,
-    smoke_config,
+    short_config,
+    short_flags,
 )
 from trm_jax.commands import stop_signal, train
 from trm_jax.errors import EXIT_STOPPED
@@ -66,7 +66,7 @@ UNBROKEN = {}
 def unbroken(variant, tmp_path_factory, stop_after):
     if variant not in UNBROKEN:
         folder = tmp_path_factory.mktemp("unbroken")
-        assert train.train(smoke_config(variant, steps=STEPS), str(folder)) == 0
+        assert train.train(short_config(variant, steps=STEPS), str(folder)) == 0
         UNBROKEN[variant] = folder
     return UNBROKEN[variant]
 
@@ -88,7 +88,7 @@ def assert_same_run(folder, unbroken):
 def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
     folder = tmp_path / "halves"
     for steps in (STEPS // 2, STEPS):
-        assert train.train(smoke_config(variant, steps=steps), str(folder)) == 0
+        assert train.train(short_config(variant, steps=steps), str(folder)) == 0
     # A run's last step is always logged and evaluated; for the whole, 8 is one of many.
     assert digest(folder) == digest(unbroken)
     assert [r for r in metric_lines(folder) if r["step"] > 9] == [
@@ -103,7 +103,7 @@ def test_a_stop_anywhere_resumes_exactly(
     variant, tmp_path, unbroken, stop_after, count
 ):
     # The counts fall on fresh starts, between log lines, inside evaluations, on saves.
-    folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
+    folder, config = tmp_path / "stopped", short_config(variant, steps=STEPS)
     stop_after(count)
     assert train.train(config, str(folder)) == EXIT_STOPPED
     stop_after(10**9)
@@ -114,7 +114,7 @@ def test_a_stop_anywhere_resumes_exactly(
 def test_a_stop_in_the_last_evaluation_is_no_end(
     variant, tmp_path, unbroken, monkeypatch
 ):
-    folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
+    folder, config = tmp_path / "stopped", short_config(variant, steps=STEPS)
     evaluations = []  # after steps 8 and 16: the stop comes in the second
     batches = Questions.batches
 
@@ -132,7 +132,7 @@ def test_a_stop_in_the_last_evaluation_is_no_end(
 
 
 def test_many_stops_resume_exactly(variant, tmp_path, unbroken, stop_after):
-    folder, config = tmp_path / "stopped", smoke_config(variant, steps=STEPS)
+    folder, config = tmp_path / "stopped", short_config(variant, steps=STEPS)
     codes = []
     while not codes or codes[-1] != 0:
         stop_after(3)
@@ -183,15 +183,12 @@ def kill_until_done(folder, flags, *, kills, lines, rng):
 
 def assert_survives_kills(tmp_path, kills, steps):
     overrides = {
-        "data.test_puzzles": 8,
-        "eval.batch_size": 8,
         "train.steps": steps,
-        "train.batch_size": 8,
         "train.log_every": 7,
         "train.eval_every": steps // 3,
         "train.checkpoint_every": 10,
     }
-    flags = as_flags("configs/smoke.py", **overrides)
+    flags = short_flags(**overrides)
     unbroken = tmp_path / "unbroken"
     result = call_here(train.main, f"--workdir={unbroken}", *flags)
     assert result.returncode == 0, result.stderr

@@ -12,11 +12,11 @@ import pytest
 from data_pipeline import tasks
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import (
-    as_flags,
     call_here,
     digest,
     metric_lines,
-    smoke_config,
+    short_config,
+    short_flags,
 )
 from trm_jax.commands import shell, stop_signal, train
 from trm_jax.errors import CheckpointError, SaveError
@@ -30,14 +30,6 @@ from trm_jax.training.build import build
 
 # Weights overflow after a few updates; until then there is something good to keep.
 EXPLODES = {"optim.lr": 1e30, "optim.warmup_steps": 0, "optim.weight_decay": 0.0}
-# Flags for what smoke_config changes: commands share the programs of the other runs.
-SIZES = {
-    "data.train_puzzles": 12,
-    "data.test_puzzles": 8,
-    "eval.batch_size": 8,
-    "train.batch_size": 8,
-    "train.log_every": 3,
-}
 
 
 def saved_states(folder, config):
@@ -51,7 +43,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     tmp_path, monkeypatch
 ):
     run_commands_here(monkeypatch)
-    config = smoke_config(steps=60, checkpoint_every=1, keep_checkpoints=99).unlock()
+    config = short_config(steps=60, checkpoint_every=1, keep_checkpoints=99).unlock()
     for key, value in EXPLODES.items():
         config.update_from_flattened_dict({key: value})
     with pytest.raises(NonFiniteError, match=r"(loss|grad_norm) is \S+ at step \d+"):
@@ -68,8 +60,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
 
 def test_the_command_names_step_and_metric_and_exits_1(tmp_path, monkeypatch):
     run_commands_here(monkeypatch)
-    sizes = SIZES | {"train.steps": 60}
-    flags = as_flags("configs/smoke.py", **EXPLODES | sizes)
+    flags = short_flags(**EXPLODES, **{"train.steps": 60})
     result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 1
     assert "at step" in result.stderr
@@ -110,7 +101,7 @@ def disk(request, monkeypatch, caplog):
 
 
 def saving(on_save_error):
-    return smoke_config(steps=20, on_save_error=on_save_error, keep_checkpoints=9)
+    return short_config(steps=20, on_save_error=on_save_error, keep_checkpoints=9)
 
 
 def saved_steps(folder):
@@ -220,8 +211,7 @@ def test_the_command_ends_with_code_1_where_a_save_fails(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", "disk")
 
     monkeypatch.setattr(BackgroundSave, "_commit", full)
-    changes = SIZES | {"train.steps": 20, "train.checkpoint_every": 10}
-    flags = as_flags("configs/smoke.py", **changes)
+    flags = short_flags(**{"train.checkpoint_every": 10})
     result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 1, result.stderr
     assert re.match(r"error: step \d+ was not saved in \S+: .*No space", result.stderr)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.helpers.compiled_once import run_commands_here
-from tests.helpers.runs import as_flags, call_here
+from tests.helpers.runs import call_here, short_flags
 from tests.runtime.workdirs_test import CONFIG, DATASET
 from trm_jax.commands import train
 from trm_jax.errors import CheckpointError, ConfigError
@@ -97,7 +97,7 @@ def test_the_command_ends_with_code_2(small_disk, trouble, monkeypatch):
     run_commands_here(monkeypatch)
     folder, make_read_only = small_disk
     fill(folder) if trouble == "full" else make_read_only()
-    flags = as_flags("configs/smoke.py", **{"train.steps": 2})
+    flags = short_flags(**{"train.steps": 2})
     result = call_here(train.main, f"--workdir={folder}", *flags)
     assert result.returncode == 2, result.stdout + result.stderr
     (line,) = result.stderr.splitlines()

@@ -182,10 +182,12 @@ def put_rows(values: np.ndarray, mesh: Mesh) -> Array:
     sharding = NamedSharding(mesh, P(BATCH_AXES))
     batch_size = len(values) * mesh.size // mesh.local_mesh.size
     own = own_rows(mesh, batch_size)
-
-    def part(index: Any) -> np.ndarray:
-        first, last, _ = index[0].indices(batch_size)
-        return values[slice(*np.searchsorted(own, (first, last)))]
-
     shape = (batch_size, *values.shape[1:])
-    return jax.make_array_from_callback(shape, sharding, part)
+    return jax.make_array_from_callback(
+        shape, sharding, lambda index: values[_within(own, index[0], batch_size)]
+    )
+
+
+def _within(own: np.ndarray, rows: slice, batch_size: int) -> slice:
+    first, last, _ = rows.indices(batch_size)
+    return slice(*np.searchsorted(own, (first, last)))
