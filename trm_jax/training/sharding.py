@@ -181,13 +181,13 @@ def put_rows(values: np.ndarray, mesh: Mesh) -> Array:
     """One value per row of `own_rows` -> an array sharded over the mesh."""
     sharding = NamedSharding(mesh, P(BATCH_AXES))
     batch_size = len(values) * mesh.size // mesh.local_mesh.size
-    own = own_rows(mesh, batch_size)
     shape = (batch_size, *values.shape[1:])
-    return jax.make_array_from_callback(
-        shape, sharding, lambda index: values[_within(own, index[0], batch_size)]
-    )
+    part = functools.partial(_part, values, own_rows(mesh, batch_size), batch_size)
+    return jax.make_array_from_callback(shape, sharding, part)
 
 
-def _within(own: np.ndarray, rows: slice, batch_size: int) -> slice:
-    first, last, _ = rows.indices(batch_size)
-    return slice(*np.searchsorted(own, (first, last)))
+def _part(
+    values: np.ndarray, own: np.ndarray, batch_size: int, index: Any
+) -> np.ndarray:
+    first, last, _ = index[0].indices(batch_size)
+    return values[slice(*np.searchsorted(own, (first, last)))]
