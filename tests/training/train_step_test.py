@@ -63,6 +63,10 @@ IN_PARTS = [
     {"train.micro_batches": 2, "mesh.data": 2},
 ]
 SLOW = pytest.mark.slow
+ONE_HERE = [
+    "attention",
+    *(pytest.param(m, marks=SLOW) for m in ("token_mlp", "mamba2")),
+]
 CASES = [
     ("token_mlp", IN_PARTS[2]),
     pytest.param("mamba2", IN_PARTS[2], marks=SLOW),
@@ -70,6 +74,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mixer", "how"), [("attention", IN_PARTS[2])])
 def test_one_step_in_parts_has_the_same_loss_and_gradients(network, make_batch, how):
     whole, parts = run(network, make_batch), run(network | how, make_batch)
@@ -95,6 +100,7 @@ def test_one_step_in_parts_is_exact_in_float64(mixer, network, make_batch, how):
         chex.assert_trees_all_close(m, expected, atol=tol, rtol=1e-6)
 
 
+@pytest.mark.parametrize("mixer", ONE_HERE[:2])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_carry_is_sharded_and_weights_are_replicated(network, make_batch, devices):
     state = run(network | {"mesh.data": devices}, make_batch)
@@ -105,9 +111,7 @@ def test_the_carry_is_sharded_and_weights_are_replicated(network, make_batch, de
         assert leaf.sharding.is_fully_replicated
 
 
-@pytest.mark.parametrize(
-    "mixer", ["attention", "token_mlp", pytest.param("mamba2", marks=SLOW)]
-)
+@pytest.mark.parametrize("mixer", ONE_HERE)
 def test_no_activation_is_gathered_across_devices(network):
     built = tiny_built(network | {"mesh.data": 2})
     like = built.state_like
