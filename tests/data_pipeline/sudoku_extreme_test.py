@@ -225,7 +225,7 @@ def brief_path(tmp_path):
 
 @pytest.mark.slow
 def test_the_full_size_opens_in_seconds(tfds, brief_path):
-    files = {split: brief_path / f"{split}.csv" for split in FULL_ROWS}
+    files = {split: str(brief_path / f"{split}.csv") for split in FULL_ROWS}
     for split, count in FULL_ROWS.items():
         write_csv(files[split], count)
 
