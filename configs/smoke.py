@@ -3,8 +3,8 @@
 
 Command:  python train.py --config=configs/smoke.py --workdir=runs/smoke
 Hardware: 2 CPU cores.
-Time:     9 s, one compilation of some seconds aside (cached afterwards).
-Result:   98.44 % of 64 unseen puzzles exact (mlp_t, seed 0; jax 0.10.2).
+Time:     11 s for all of `make smoke`, installation apart.
+Result:   100 % of 64 unseen puzzles exact (mlp_t, seed 0; jax 0.10.2, commit d621dfc).
           The variants with attention learn cells, but solve few at this size.
 """
 
