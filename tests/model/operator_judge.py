@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every operator must do: a small network of it, its steps, its derivatives."""
 
+import dataclasses
 from functools import cache
 from types import SimpleNamespace
 
@@ -37,27 +38,36 @@ def alone(name):
         lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype), params
     )
 
-    def apply(params, hidden):
+    def apply(params, hidden, module=module):
         return module.apply({"params": params}, hidden)
 
     def value(params, hidden):
         return (weights * apply(params, hidden)).sum()
 
+    def forward_value(params, hidden):
+        form = dataclasses.replace(sizes[0], **kind.forward_mode)
+        return (weights * apply(params, hidden, kind(form, *sizes[1:]))).sum()
+
     return SimpleNamespace(
-        kind=kind, params=params, hidden=hidden, apply=jax.jit(apply), value=value
+        kind=kind,
+        params=params,
+        hidden=hidden,
+        apply=jax.jit(apply),
+        value=value,
+        forward_value=forward_value,
     )
 
 
-def in_float64(world):
-    """Parameters, input and value of an operator in float64."""
-    wide = jax.tree.map(lambda a: a.astype(jnp.float64), (world.params, world.hidden))
-    return *wide, world.value
+def slopes(world, num_directions=3, step=1e-4):
+    """Directional derivatives of an operator's value, in float64.
 
-
-def slopes(fn, args, num_directions=3, step=1e-4):
-    """Directional derivatives of fn at args: (by gradient, by central difference)."""
+    By gradient, by central difference, and by forward mode in the form that has it.
+    """
+    args = world.params, world.hidden
+    args, fn = jax.tree.map(lambda a: a.astype(jnp.float64), args), world.value
     grads = jax.jit(jax.grad(fn, argnums=tuple(range(len(args)))))(*args)
     fn = jax.jit(fn)
+    tangent = jax.jit(lambda at, move: jax.jvp(world.forward_value, at, move)[1])
     for i in range(num_directions):
         leaves, tree = jax.tree.flatten(args)
         keys = jax.random.split(jax.random.key(10 + i), len(leaves))
@@ -72,7 +82,8 @@ def slopes(fn, args, num_directions=3, step=1e-4):
             for s in (step, -step)
         ]
         up, down = (float(fn(*end)) for end in ends)
-        yield by_gradient, (up - down) / (2 * step)
+        by_tangent = float(tangent(args, tree.unflatten(moves)))
+        yield by_gradient, (up - down) / (2 * step), by_tangent
 
 
 def trained(names, make_batch, num_steps=3, **more):

@@ -72,12 +72,12 @@ def test_every_parameter_has_a_gradient(name):
         assert (grad != 0).mean() > 0.9, path
 
 
-def test_gradients_are_those_of_finite_differences(name):
+def test_derivatives_of_both_modes_are_those_of_finite_differences(name):
     world = judge.alone(name)
     with jax.enable_x64(True):
-        *args, value = judge.in_float64(world)
-        for by_gradient, by_difference in judge.slopes(value, args):
+        for by_gradient, by_difference, by_tangent in judge.slopes(world):
             assert by_gradient == pytest.approx(by_difference, rel=1e-3, abs=0.03)
+            assert by_tangent == pytest.approx(by_gradient, rel=1e-6)
 
 
 def test_what_is_free_of_decay_is_there(name):

@@ -94,6 +94,15 @@ class ModelConfig:
         for _, settings in self.operators:
             settings.check(self.d_model, self.compute_dtype)
 
+    def in_form(self, form: str) -> "ModelConfig":
+        """The same network; its operators as they say for `plain` or `forward_mode`."""
+        changes = {op.section: getattr(op, form) for op in SUBLAYERS.values()}
+        operators = tuple(
+            (name, dataclasses.replace(settings, **changes[name]))
+            for name, settings in self.operators
+        )
+        return dataclasses.replace(self, operators=operators)
+
     def operator(self, section: str) -> Any:
         """The settings of one operator."""
         return dict(self.operators)[section]

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import ReasoningModel
-from trm_jax.model.sublayers import SUBLAYERS
 from trm_jax.ops.ssd import SCAN_SCOPE
 from trm_jax.training.build import Built
 from trm_jax.training.step import Recipe, init_train_state, loss_and_grads
@@ -88,14 +87,7 @@ def step_flops(recipe: Recipe, batch_size: int) -> int:
 def plain(recipe: Recipe) -> Recipe:
     """The same recipe without rematerialisation and kernels."""
     config: ModelConfig = recipe.model.config
-    forms = {op.section: op.plain for op in SUBLAYERS.values()}
-    operators = tuple(
-        (name, dataclasses.replace(settings, **forms[name]))
-        for name, settings in config.operators
-    )
-    model = ReasoningModel(
-        dataclasses.replace(config, operators=operators), recipe.model.networks
-    )
+    model = ReasoningModel(config.in_form("plain"), recipe.model.networks)
     return recipe._replace(model=model, rule=_without_remat(recipe.rule))
 
 

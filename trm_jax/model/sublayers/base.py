@@ -23,6 +23,7 @@ class Sublayer(nn.Module):
     no_decay: ClassVar[tuple[str, ...]] = ()  # its own parameters without weight decay
     norm_axis: ClassVar[int] = -1  # of the norm after it
     plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
+    forward_mode: ClassVar[dict[str, Any]] = {}  # settings under which jax.jvp works
 
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """What is added to `hidden` before the norm."""

@@ -68,6 +68,7 @@ class Mamba2(Sublayer):
         *("A_log", "D", "dt_bias", "norm_weight", "conv_bias"),
     )
     plain: ClassVar[dict[str, Any]] = {"implementation": "chunked"}
+    forward_mode: ClassVar[dict[str, Any]] = {"implementation": "recurrent"}
     direction: ClassVar[str] = "forward"
 
     @nn.compact
