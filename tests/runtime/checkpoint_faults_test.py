@@ -346,7 +346,7 @@ def test_a_disk_that_does_not_answer_is_no_damage(workdir, states, monkeypatch):
     def restore(*args, **kwargs):
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(checkpoints._handler, "restore", restore)
+    monkeypatch.setattr(checkpoints._reader, "restore", restore)
     with pytest.raises(CheckpointError, match="cannot be read: TimeoutError"):
         checkpoints.restore_newest(like(states[NEWEST]))
     assert checkpoints.steps() == [BEFORE, NEWEST]

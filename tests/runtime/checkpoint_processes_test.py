@@ -71,15 +71,15 @@ def main(values):
     assert saved.steps() == [1, 2, 3]
 
     # Process 1 is short of memory: no damage.
-    restore = saved._handler.restore
+    restore = saved._reader.restore
 
     def failing(error, *args, **kwargs):
-        saved._handler.restore = restore
+        saved._reader.restore = restore
         raise error
 
     for kind in (MemoryError, ValueError):
         if not first:
-            saved._handler.restore = functools.partial(failing, kind("on process 1"))
+            saved._reader.restore = functools.partial(failing, kind("on process 1"))
         try:
             found = saved.restore_newest(spec)
         except (MemoryError, CheckpointError) as error:

@@ -113,7 +113,7 @@ def test_trouble_of_the_machine_sets_nothing_aside(tmp_path, monkeypatch):
     def restore(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(checkpoints._handler, "restore", restore)
+    monkeypatch.setattr(checkpoints._reader, "restore", restore)
     with pytest.raises(jax.errors.JaxRuntimeError):
         checkpoints.restore_newest(like(make_state()))
     assert (tmp_path / "checkpoints" / "1").exists()

@@ -44,6 +44,7 @@ class Checkpoints:
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._keep = keep
         self._handler = ocp.StandardCheckpointHandler()
+        self._reader = ocp.PyTreeCheckpointHandler()
         self._save: BackgroundSave | None = None
         self._num_drafts = 0
         if keep is not None:
@@ -168,6 +169,8 @@ class Checkpoints:
     def restore_step(self, like: TrainState, step: int | None) -> TrainState:
         """The state of one step (None: the newest); changes no file.
 
+        Fields that are None in `like` are not read.
+
         Raises CheckpointError where it is missing or damaged.
         """
         steps = self._same_steps()
@@ -210,12 +213,15 @@ class Checkpoints:
         return state
 
     def _read(self, step: int, like: TrainState) -> tuple[dict[str, Any], TrainState]:
-        folder, args = self._path(step), ocp.args.StandardRestore(like)
+        folder = self._path(step)
+        fields = {k: v for k, v in like._asdict().items() if v is not None}
+        how = ocp.checkpoint_utils.construct_restore_args(fields)
+        args = ocp.args.PyTreeRestore(fields, restore_args=how, partial_restore=True)
         try:
             leaves = manifest.read(folder / saving.MANIFEST, step)
             manifest.check_fits(folder, leaves, like)
             path = saving.OrbaxPath(folder / saving.STATE)
-            return leaves, self._handler.restore(path, args=args)
+            return leaves, like._replace(**self._reader.restore(path, args=args))
         except (DamagedError, CheckpointError, jax.errors.JaxRuntimeError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001  orbax raises many kinds on damage
