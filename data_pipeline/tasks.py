@@ -17,8 +17,9 @@ from .prepared.reading import PreparedSet
 from .questions import EvalSet
 from .repeats import find_duplicates, find_overlap
 from .settings import DataSettings, read, task_module
-from .spec import PuzzleSet, PuzzleSpec
+from .spec import PAD_ID, PuzzleSet, PuzzleSpec
 from .variants import SingleForm, Variants
+from .written import as_numbers
 
 TRAIN, TEST = range(2)  # keys of the two draws
 
@@ -79,6 +80,31 @@ class PuzzleTask(abc.ABC):
     def eval_set(self, puzzles: PuzzleSet) -> EvalSet:
         """Puzzles to be solved; a task may add how answers are judged."""
         return EvalSet(puzzles, self.variants(puzzles, self.NUM_TEST_FORMS))
+
+    def parse(self, question: Any) -> np.ndarray:
+        """A question as a user writes it -> tokens `m`, uint8. Raises DataError.
+
+        Here rows of tokens; a task may take text.
+        """
+        spec = self.spec()
+        tokens = as_numbers(question, spec.grid_shape, spec.vocab_size - 1)
+        return tokens.ravel().astype(np.uint8)
+
+    def grid(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens `m` -> the cells as users know them, `r c`."""
+        return tokens.reshape(self.spec().grid_shape)
+
+    def written(self, tokens: np.ndarray, question: Any) -> Any:
+        """An answer in the form of its question, which is not text here."""
+        del question
+        return self.grid(tokens).tolist()
+
+    def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
+        """Questions `n m` without labels; `name` is for tasks with puzzle ids."""
+        if name is not None:
+            raise DataError(f"task {name!r}: puzzles of this kind have no names")
+        unknown = np.full_like(inputs, PAD_ID)
+        return self.eval_set(PuzzleSet.of_single_examples(inputs, unknown))
 
     def warnings(self, train: PuzzleSet) -> list[str]:
         """What a user should know about all training puzzles of the source."""
@@ -148,17 +174,17 @@ class PuzzleTask(abc.ABC):
 
 def spec_of(data: Mapping[str, Any]) -> PuzzleSpec:
     """The sizes that config.data implies. ARC's files are read to count the ids."""
-    return _task(data).spec()
+    return task_of(data).spec()
 
 
 def load(data: Mapping[str, Any]) -> Data:
     """Read or make the puzzles and choose the subsets. Raises DataError."""
-    return _task(data).load()
+    return task_of(data).load()
 
 
 def load_test(path: str, data: Mapping[str, Any]) -> EvalSet:
     """All test puzzles of a file or folder of the user's own."""
-    return _task(data).load_test(path)
+    return task_of(data).load_test(path)
 
 
 def require(path: str, key: str, source: str) -> None:
@@ -188,7 +214,8 @@ def identity(spec: PuzzleSpec, train: PuzzleSet, test: PuzzleSet) -> dict[str, A
     return {"sizes": spec.sizes, **sets}
 
 
-def _task(data: Mapping[str, Any]) -> PuzzleTask:
+def task_of(data: Mapping[str, Any]) -> PuzzleTask:
+    """The task that config.data describes. Raises DataError."""
     common, settings = read(data)
     return task_module(common.task).Task(common, settings)
 

@@ -2,7 +2,7 @@
 """The task "arc": tasks of ARC-AGI and ConceptARC."""
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from ..errors import DataError
 from ..prepared.arc_agi.names import open_prepared
 from ..questions import EvalSet
 from ..settings import knob
-from ..spec import PuzzleSet, PuzzleSpec
+from ..spec import PAD_ID, PuzzleSet, PuzzleSpec
 from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
-from .bundles import find_subsets, read_subset
+from .bundles import find_subsets
 from .grids import VOCAB_SIZE, decode, encode
 from .ids import IdTable, Tasks, make_ids
-from .json_tasks import ArcTask, Pair, listed
-from .leaks import SAME_TRAIN, find_leaks
+from .json_grids import as_grid
+from .json_tasks import ArcTask, Pair
 from .submission import write_submission
+from .subsets import read_tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Task(PuzzleTask):
 
     def load(self) -> Data:
         """Read the subsets, choose tasks, count out the ids. Raises DataError."""
+        return as_data(*self._numbered(), self.settings.side, self.common.seed)
+
+    def _numbered(self) -> tuple[Tasks, IdTable]:
+        """The chosen tasks and their ids."""
         common, side = self.common, self.settings.side
         tasks, ids = self._read()
         fitting = [
@@ -73,7 +78,45 @@ class Task(PuzzleTask):
             ids = make_ids(kept, common.num_augmentations, common.seed)
         else:
             ids = ids.subset(np.append(of_train, len(tasks.train) + of_test))
-        return as_data(kept, ids, side, common.seed)
+        return kept, ids
+
+    def parse(self, question: Any) -> np.ndarray:
+        """Rows of colours, 0 to 9."""
+        value = question.tolist() if isinstance(question, np.ndarray) else question
+        grid, side = as_grid(value, "the grid"), self.settings.side
+        if max(grid.shape) > side:
+            rows, columns = grid.shape
+            raise DataError(f"the grid: {rows}x{columns}; data.arc.side = {side}")
+        return encode(grid, side)
+
+    def grid(self, tokens: np.ndarray) -> np.ndarray:
+        """Colours."""
+        return decode(tokens, self.settings.side)
+
+    def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
+        """Questions of the task `name`; its id, or where there is none the blank one.
+
+        Raises DataError where the files of the run, which name the ids, cannot be read.
+        """
+        if name is None:
+            warnings.warn(
+                "no task is named: the blank puzzle id is shown", stacklevel=4
+            )
+            return super().pose(inputs)
+        _, ids = self._numbered()
+        if name not in ids.names:
+            text = f"task {name!r} was not trained: the blank puzzle id is shown"
+            warnings.warn(text, stacklevel=4)
+            return super().pose(inputs)
+        i, count = ids.names.index(name), len(inputs)
+        first = np.array([1 + ids.starts[i]], np.int32)
+        one = np.array([0, 1])
+        unknown = np.full_like(inputs, PAD_ID)
+        return EvalSet(
+            PuzzleSet(inputs, unknown, one * count, one, first, {}),
+            ids.variants(slice(i, i + 1), self.settings.side, self.common.seed),
+            id_map=ids.digest,
+        )
 
     def load_test(self, path: str) -> EvalSet:
         """The test set, its files taken from another folder.
@@ -99,24 +142,6 @@ class Task(PuzzleTask):
             return read_tasks(train, common.test or train, **asked), None
         asked |= {"num_augmentations": common.num_augmentations, "seed": common.seed}
         return open_prepared(common.test or train, **asked)
-
-
-def read_tasks(
-    train_folder: str,
-    test_folder: str,
-    *,
-    train_subsets: Sequence[str],
-    test_subset: str,
-    allow_leaks: bool,
-) -> Tasks:
-    """The tasks of both kinds; a subset that is named for both is a test subset."""
-    others = [name for name in train_subsets if name != test_subset]
-    by_subset = {
-        name: read_subset(train_folder, name, require_solutions=True) for name in others
-    }
-    test = read_subset(test_folder, test_subset)
-    warnings = _check_leaks(test, test_subset, by_subset, allow_leaks=allow_leaks)
-    return Tasks([t for tasks in by_subset.values() for t in tasks], test, warnings)
 
 
 def as_data(tasks: Tasks, ids: IdTable, side: int, seed: int) -> Data:
@@ -204,32 +229,3 @@ def _left_out(tasks: Tasks, num_train: int, num_test: int) -> list[str]:
         f"{of_train} training tasks are taken, and {test} of {of_test} test tasks; the "
         "others are neither scored nor in a submission"
     ]
-
-
-def _check_leaks(
-    test: list[ArcTask],
-    test_subset: str,
-    train: dict[str, list[ArcTask]],
-    *,
-    allow_leaks: bool,
-) -> list[str]:
-    """Warnings; DataError where answers to test inputs would be trained on.
-
-    The same demonstrations under another name are only a warning: ARC-AGI-1 itself
-    has such a pair of tasks.
-    """
-    leaks = find_leaks(test, train)
-    answers = [leak for leak in leaks if leak.kind != SAME_TRAIN]
-    for subset in dict.fromkeys(leak.subset for leak in answers):
-        given = {leak.test for leak in answers if leak.subset == subset}
-        message = (
-            f"{len(given)} of the {len(test)} tasks of {test_subset} have answers to "
-            f"their test inputs in {subset}: {listed(sorted(given))}"
-        )
-        if not allow_leaks:
-            raise DataError(
-                f"data.arc.train_subsets: {message}. A score would measure what was "
-                f"learnt by heart; train without {subset}, or, for another purpose, "
-                "set --config.data.arc.allow_leaks=True"
-            )
-    return [f"leak: {leak}" for leak in leaks]

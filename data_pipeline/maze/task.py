@@ -3,10 +3,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..dihedral import COUNT
+from ..errors import DataError
 from ..prepared.maze_hard.names import prepared_set
 from ..prepared.reading import PreparedSet
 from ..questions import EvalSet
@@ -17,6 +19,7 @@ from .csv_file import read_maze_csv
 from .generator import generate
 from .grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
 from .solver import is_shortest_path, solve
+from .text import characters, parse_maze
 from .variants import MazeVariants
 
 
@@ -70,6 +73,21 @@ class Task(PuzzleTask):
     def prepared(self) -> PreparedSet:
         """The set maze_hard of the side."""
         return prepared_set(self.shape)
+
+    def parse(self, question: Any) -> np.ndarray:
+        """Text, one character a cell; rows may end in line ends."""
+        if not isinstance(question, str):
+            raise DataError(f"the maze: {type(question).__name__}; text expected")
+        return parse_maze(question, self.shape)
+
+    def grid(self, tokens: np.ndarray) -> np.ndarray:
+        """Characters."""
+        return characters(tokens, self.shape)
+
+    def written(self, tokens: np.ndarray, question: Any) -> Any:
+        """Text, in lines if the question has them."""
+        lines = map("".join, self.grid(tokens))
+        return ("\n" if "\n" in question else "").join(lines)
 
     def variants(self, puzzles: PuzzleSet, num_forms: int) -> MazeVariants:
         """Turned forms, solved anew."""

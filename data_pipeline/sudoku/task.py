@@ -3,17 +3,23 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import DataError
 from ..prepared.reading import PreparedSet
 from ..prepared.sudoku_extreme.names import prepared_set
+from ..questions import EvalSet
 from ..settings import DataSettings, knob
 from ..spec import PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
+from ..written import as_numbers
 from .csv_file import read_sudoku_csv
 from .generator import generate
-from .grid import SudokuShape
+from .grid import BLANK_TOKEN, SudokuShape, decode
 from .symmetries import SudokuVariants
+from .text import is_solution, parse_puzzle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +69,33 @@ class Task(PuzzleTask):
     def prepared(self) -> PreparedSet:
         """The set sudoku_extreme of the shape."""
         return prepared_set(self.shape)
+
+    def parse(self, question: Any) -> np.ndarray:
+        """Text, `.` or 0 for a blank, or rows of digits, 0 for a blank."""
+        if not isinstance(question, str):
+            digits = as_numbers(question, self.shape.spec.grid_shape, self.shape.side)
+            question = "".join(map(str, digits.ravel()))
+        return parse_puzzle("".join(question.split()), self.shape)
+
+    def grid(self, tokens: np.ndarray) -> np.ndarray:
+        """Digits, 0 for a blank."""
+        digits = np.maximum(tokens.astype(int) - BLANK_TOKEN, 0)
+        return digits.reshape(self.shape.spec.grid_shape)
+
+    def written(self, tokens: np.ndarray, question: Any) -> Any:
+        """Text for text, else rows of digits."""
+        if isinstance(question, str):
+            return decode(tokens)
+        return super().written(tokens, question)
+
+    def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
+        """Answers without a label are judged by the rules."""
+
+        def is_valid(inputs: np.ndarray, answers: np.ndarray) -> np.ndarray:
+            pairs = zip(answers, inputs, strict=True)
+            return np.array([is_solution(*pair, self.shape) for pair in pairs])
+
+        return super().pose(inputs, name)._replace(is_valid=is_valid)
 
     def variants(self, puzzles: PuzzleSet, num_forms: int) -> SudokuVariants:
         """Symmetric forms, drawn from data.seed."""

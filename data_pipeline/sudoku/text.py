@@ -24,7 +24,7 @@ def parse_puzzle(text: str, shape: SudokuShape) -> np.ndarray:
     text = text.replace("0", ".")
     if len(text) != shape.num_cells:
         raise DataError(
-            f"--puzzle: {len(text)} characters found, {shape.num_cells} expected "
+            f"the puzzle: {len(text)} characters found, {shape.num_cells} expected "
             f"({shape.side} rows of {shape.side}, without spaces)"
         )
     allowed = "." + "123456789"[: shape.side]
@@ -32,12 +32,12 @@ def parse_puzzle(text: str, shape: SudokuShape) -> np.ndarray:
         if character not in allowed:
             row, column = divmod(i, shape.side)
             raise DataError(
-                f"--puzzle: character {character!r} at row {row + 1}, column "
+                f"the puzzle: character {character!r} at row {row + 1}, column "
                 f"{column + 1}; allowed: . and 1-{shape.side}"
             )
     tokens = encode(text)
     if shape.broken_units(tokens[None]).any():
-        raise DataError("--puzzle: a digit is given twice in a row, column or box")
+        raise DataError("the puzzle: a digit is given twice in a row, column or box")
     return tokens
 
 

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subsets that a run trains on and is tested on, checked for leaks."""
+
+from collections.abc import Sequence
+
+from ..errors import DataError
+from .bundles import read_subset
+from .ids import Tasks
+from .json_tasks import ArcTask, listed
+from .leaks import SAME_TRAIN, find_leaks
+
+
+def read_tasks(
+    train_folder: str,
+    test_folder: str,
+    *,
+    train_subsets: Sequence[str],
+    test_subset: str,
+    allow_leaks: bool,
+) -> Tasks:
+    """The tasks of both kinds; a subset that is named for both is a test subset."""
+    others = [name for name in train_subsets if name != test_subset]
+    by_subset = {
+        name: read_subset(train_folder, name, require_solutions=True) for name in others
+    }
+    test = read_subset(test_folder, test_subset)
+    warnings = _check_leaks(test, test_subset, by_subset, allow_leaks=allow_leaks)
+    return Tasks([t for tasks in by_subset.values() for t in tasks], test, warnings)
+
+
+def _check_leaks(
+    test: list[ArcTask],
+    test_subset: str,
+    train: dict[str, list[ArcTask]],
+    *,
+    allow_leaks: bool,
+) -> list[str]:
+    """Warnings; DataError where answers to test inputs would be trained on.
+
+    The same demonstrations under another name are only a warning: ARC-AGI-1 itself
+    has such a pair of tasks.
+    """
+    leaks = find_leaks(test, train)
+    answers = [leak for leak in leaks if leak.kind != SAME_TRAIN]
+    for subset in dict.fromkeys(leak.subset for leak in answers):
+        given = {leak.test for leak in answers if leak.subset == subset}
+        message = (
+            f"{len(given)} of the {len(test)} tasks of {test_subset} have answers to "
+            f"their test inputs in {subset}: {listed(sorted(given))}"
+        )
+        if not allow_leaks:
+            raise DataError(
+                f"data.arc.train_subsets: {message}. A score would measure what was "
+                f"learnt by heart; train without {subset}, or, for another purpose, "
+                "set --config.data.arc.allow_leaks=True"
+            )
+    return [f"leak: {leak}" for leak in leaks]
