@@ -46,6 +46,7 @@ from jax.experimental import topologies
 from benchmarks.common import attempt, first_line
 from benchmarks.hlo import Collective, collectives
 from benchmarks.step import sizes_of
+from trm_jax import api
 from trm_jax.training.build import build
 from trm_jax.training.cost import step_flops
 
@@ -80,8 +81,11 @@ def devices_of(topology: str) -> list[Any]:
 
 def config_of(path: str, changes: list[str]) -> Any:
     """The config of `FILE.py[:variant]` with `section.key=value` applied."""
-    file, _, variant = path.partition(":")
-    config = runpy.run_path(file)["get_config"](*filter(None, [variant]))
+    file, colon, variant = path.partition(":")
+    if pathlib.Path(file).resolve().parent == api.configs_folder():
+        config = api.get_config(pathlib.Path(file).stem + colon + variant)
+    else:
+        config = runpy.run_path(file)["get_config"](*filter(None, [variant]))
     for change in changes:
         name, _, value = change.partition("=")
         with contextlib.suppress(ValueError, SyntaxError):  # else it is a word

@@ -14,7 +14,7 @@ Data:     JSON bundles of training, evaluation and ConceptARC. Trains on all pai
 
 from ml_collections import ConfigDict
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "attention") -> ConfigDict:

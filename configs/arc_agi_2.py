@@ -11,7 +11,7 @@ Data:     JSON bundles training2, evaluation2 and concept. A model trained on th
 
 from ml_collections import ConfigDict
 
-from configs import arc_agi_1
+from . import arc_agi_1
 
 
 def get_config(variant: str = "attention") -> ConfigDict:

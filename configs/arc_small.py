@@ -15,7 +15,7 @@ Data:     tasks with grids up to 10x10 on a canvas of 12x12, 32 augmentations ea
 
 from ml_collections import ConfigDict
 
-from configs import arc_agi_1, default
+from . import arc_agi_1, default
 
 
 def get_config(variant: str = "attention") -> ConfigDict:

@@ -9,7 +9,7 @@ Command: none of its own; see sudoku_extreme.py and smoke.py.
 
 from ml_collections import ConfigDict, config_dict
 
-from data_pipeline import settings
+from trm_jax.beside import pipeline
 from trm_jax.training.config import default_config
 
 # The published networks, and one of our own: their sublayers, by name.
@@ -39,4 +39,4 @@ def set_sizes(config: ConfigDict, **sizes: dict[str, int]) -> None:
 
 def get_config() -> ConfigDict:
     """TRM with attention on 9x9 Sudoku, by the TRM paper's settings."""
-    return config_dict.create(**default_config(), data=settings.defaults())
+    return config_dict.create(**default_config(), data=pipeline("settings").defaults())

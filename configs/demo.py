@@ -15,7 +15,7 @@ Result:   99.12, 99.71, 99.71 % of 1,024 unseen puzzles exact, with seeds 0, 1, 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "mlp_t") -> ConfigDict:

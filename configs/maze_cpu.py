@@ -12,7 +12,7 @@ Result:   no maze solved in 600 updates of 8 mazes; 87.6 % of the cells, which i
 
 from ml_collections import ConfigDict
 
-from configs import default, maze_hard
+from . import default, maze_hard
 
 
 def get_config(variant: str = "attention") -> ConfigDict:

@@ -12,7 +12,7 @@ Result:   40.0 % of 512 unseen mazes exact, 43.2 % a shortest path; by votes ove
 
 from ml_collections import ConfigDict
 
-from configs import default, demo
+from . import default, demo
 
 
 def get_config(variant: str = "attention") -> ConfigDict:

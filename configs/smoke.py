@@ -10,7 +10,7 @@ Result:   100 % of 64 unseen puzzles exact (mlp_t, seed 0; jax 0.10.2, commit d6
 
 from ml_collections import ConfigDict
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "mlp_t") -> ConfigDict:

@@ -11,7 +11,7 @@ Result:   exact on 512 unseen puzzles 100 % (mlp_t, mamba2_mlp_t), 99.8 % (mamba
 
 from ml_collections import ConfigDict
 
-from configs import demo
+from . import demo
 
 
 def get_config(variant: str = "mamba2_mlp_t") -> ConfigDict:

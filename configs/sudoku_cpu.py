@@ -12,7 +12,7 @@ Data:     files in the Sudoku-Extreme format; 1,000 training puzzles and symmetr
 
 from ml_collections import ConfigDict
 
-from configs import default, sudoku_extreme
+from . import default, sudoku_extreme
 
 
 def get_config() -> ConfigDict:

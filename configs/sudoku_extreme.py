@@ -14,7 +14,7 @@ Data:     from the hub; or --config.data.source=csv --config.data.train=train.cs
 
 from ml_collections import ConfigDict
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "mlp_t") -> ConfigDict:

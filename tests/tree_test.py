@@ -20,6 +20,7 @@ MAY_BE_SHORT = {
     "data_pipeline/errors.py": "the error that all of the pipeline may raise",
     "data_pipeline/prepared/maze_hard/names.py": "read without tensorflow_datasets",
     "data_pipeline/prepared/sudoku_extreme/names.py": "likewise",
+    "trm_jax/__init__.py": "what is exported, late",
     "trm_jax/ops/conv.py": "an operation beside the scan",
 }
 

@@ -1,4 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recursive reasoning models in JAX. Read types.py first, then rules/trm.py."""
+"""Recursive reasoning models in JAX. Read types.py first, then rules/trm.py.
+
+`load`, `train` and `get_config` are what notebooks begin with. They are imported when
+they are first used, since JAX takes its time.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trm_jax.api import get_config, train
+    from trm_jax.trained import Model, Solution, load
 
 __version__ = "0.1.0"
+__all__ = ["Model", "Solution", "get_config", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """One of `__all__`."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trm_jax import api, trained
+
+    return getattr(api if name in ("get_config", "train") else trained, name)

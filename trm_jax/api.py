@@ -1,59 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data pipeline and model joined: what the commands call, and other programs may."""
 
-import importlib
-import importlib.util
 import json
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trm_jax.beside import configs_folder, get_config, pipeline, sizes_of
 from trm_jax.runtime import processes
 from trm_jax.runtime.lock import WorkdirLock
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.judge import Questions
     from trm_jax.runtime.trainer import OnBatch
+    from trm_jax.trained import Model
     from trm_jax.training.build import Built
-    from trm_jax.training.config import RunSettings
     from trm_jax.types import Batch, TrainState
 
+__all__ = [
+    "configs_folder",
+    "get_config",
+    "pipeline",
+    "run",
+    "sizes_of",
+    "train",
+]
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]  # done, total, unit
 
 
-def pipeline(module: str) -> Any:
-    """A module of the data pipeline, such as "tasks"."""
-    return _beside("data_pipeline", module)
+def train(config: Any, workdir: str | Path) -> "Model":
+    """Train in this process to the last step, or resume the run of `workdir`.
+
+    `config` is a ConfigDict, as `get_config` returns it, or a dict of the same keys.
+    The first Ctrl-C or SIGTERM saves after the step under way and raises Stopped; the
+    same call goes on. A second one raises KeyboardInterrupt. Afterwards signals are
+    handled as before. Outside the main thread nothing listens to signals.
+
+    Raises: see `run`.
+    """
+    import jax
+
+    from trm_jax.trained import load
+
+    values = config.to_dict() if hasattr(config, "to_dict") else config
+    x64 = jax.enable_x64(values["model"]["dtype"] == "float64")
+    with x64, _interrupts() as stop_requested:
+        run(values, workdir, stop_requested=stop_requested)
+    return load(workdir)
 
 
-def default_config() -> Any:
-    """The config that every other config edits, as a ConfigDict."""
-    return _beside("configs", "default").get_config()
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGINT or SIGTERM has come."""
+    received: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        log.warning("%s: saving after this step", signal.Signals(number).name)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in map(int, (signal.SIGINT, signal.SIGTERM)):
+            before[number] = signal.signal(number, handle)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _beside(package: str, module: str) -> Any:
-    """A module of a package that a checkout has beside trm_jax and a wheel inside."""
-    inside = f"{__package__}.{package}"
-    found = inside if importlib.util.find_spec(inside) else package
-    return importlib.import_module(f"{found}.{module}")
-
-
-def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that config.data determines; only for ARC is a file read."""
-    return pipeline("tasks").spec_of(config["data"]).sizes
-
-
-def num_eval_steps(run: "RunSettings") -> int:
-    """The supervision steps that an evaluation gives each puzzle."""
-    return run.eval.supervision_steps or run.halting.max_supervision_steps
-
-
-def train(
+def run(
     config: Mapping[str, Any],
     workdir: str | Path,
     *,
@@ -77,10 +102,13 @@ def train(
     lock = WorkdirLock(workdir)
     # A run that goes on there is found before the data is read.
     processes.on_first(lock.look, "look at the lock")
+    log.info("reading the puzzles ...")
     data = pipeline("tasks").load(config["data"])
     for warning in data.warnings:
         log.warning("warning: %s", warning)
     built = build(config, data.spec.sizes)
+    for line in _header(config, data, built):
+        log.info("%s", line)
     hooks: dict[str, Any] = {
         "batches": _training(config, data, built),
         "evaluate": _evaluation(config, data, built, progress),
@@ -95,6 +123,23 @@ def train(
         )
         check = partial(processes.on_first, lock.check, "check of the lock")
         return _run(config, workdir, built, hooks | {"before_save": check})
+
+
+def _header(config: Mapping[str, Any], data: Any, built: "Built") -> Iterator[str]:
+    """What will run on what: one line each."""
+    import jax
+
+    mesh, leaves = built.mesh, jax.tree.leaves(built.state_like)
+    count = sum(leaf.size for leaf in jax.tree.leaves(built.state_like.params))
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 2**20
+    sizes = f"data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}"
+    forms = 1 + config["data"]["num_augmentations"]
+    puzzles = f"{len(data.train):,} to train on, in {forms:,} form(s)"
+    layers = len(config["model"]["layers"])
+    yield f"devices  {mesh.size} x {mesh.devices.flat[0].device_kind}: {sizes}"
+    yield f"model    {config['rule']['name']}, {layers} sublayers: {count:,} parameters"
+    yield f"memory   {state:,.1f} MiB of state, whole; --dry_run says what a step adds"
+    yield f"puzzles  {puzzles}; {len(data.test.puzzles):,} test puzzles"
 
 
 def _run(
@@ -116,6 +161,9 @@ def _run(
         step = int(state.step)
         processes.on_first(lambda: workdirs.record_run(workdir, step), "record")
         log.info("%s: step %d of %d", workdir, step, settings["steps"])
+        log.info("metrics.jsonl, events/ (TensorBoard) and checkpoints/ are there")
+        if step < settings["steps"]:
+            log.info("compiling the training step, or taking it from the cache ...")
         loop = trainer.Trainer(
             train_step=built.train_step,
             checkpoints=saved,
@@ -161,7 +209,7 @@ def _evaluation(
     eval_step = evaluate.make_eval_step(
         built.recipe,
         built.mesh,
-        num_steps=num_eval_steps(built.run),
+        num_steps=built.run.num_eval_steps,
         seed=built.run.eval.seed,
     )
     questions: Questions = data.test.questions(
@@ -170,6 +218,8 @@ def _evaluation(
     judge = Judge(questions, votes=asked["votes"])
 
     def score(state: "TrainState", on_batch: "OnBatch") -> dict[str, Any]:
+        log.info("step %d: evaluating %d rows ...", state.step, questions.num_rows)
+
         def show(rows: int) -> None:
             progress(rows, questions.num_rows, "puzzles")
             on_batch(rows)

@@ -24,6 +24,10 @@ class SaveError(CheckpointError):
     """
 
 
+class Stopped(Exception):
+    """The run was asked to stop, and its state has been saved; run again to resume."""
+
+
 def error_of(act: Callable[[], Any]) -> Exception | None:
     """What `act` raises; it is raised again once the other processes know of it."""
     try:

@@ -220,9 +220,18 @@ def test_a_run_leaves_config_data_identity_and_one_line_per_logged_step(run):
     assert "eval/exact_accuracy" in lines[-1]
     progress = [x for x in result.stdout.splitlines() if x.startswith("step 10/20")]
     assert len(progress) == 1
-    for word in ("loss", "exact_accuracy", "steps/s", "ETA"):
+    assert len(progress[0]) <= 80
+    for word in ("loss", "cells", "exact", "/s", "ETA"):
         assert word in progress[0]
     assert result.stderr == ""
+    # What runs on what stands at the top.
+    top = result.stdout.split("step 5/20")[0]
+    assert max(map(len, top.replace(str(folder), "").splitlines())) <= 80
+    for words in ("2 x cpu: data 2", "trm, 2 sublayers", "parameters", "MiB of state"):
+        assert words in top
+    assert "12 to train on, in 101 form(s); 8 test puzzles" in top
+    assert "step 0 of 20" in top
+    assert "compiling the training step" in top
 
 
 def test_eval_writes_a_report(run):

@@ -30,6 +30,27 @@ def test_a_config_is_taken_with_its_overrides_and_locked():
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config=smoke:attention"],
+        ["--config=configs/smoke.py:attention"],
+        ["--config", "smoke:attention"],
+        ["-config=demo", "--config=smoke:attention"],
+    ],
+)
+def test_a_shipped_config_goes_by_its_name_or_file(arguments):
+    config = resolved(*arguments, "--config.train.steps=7")
+    assert config.model.layers == ("attention", "swiglu") * 2
+    assert (config.model.d_model, config.train.steps) == (32, 7)
+
+
+def test_a_file_of_ones_own_is_no_shipped_config_of_its_name(tmp_path):
+    file = tmp_path / "smoke.py"
+    file.write_text(f"{HEAD}    c.train.steps = 3\n    return c\n")
+    assert resolved(f"--config={file}").train.steps == 3
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     {
         "syntax": ("def get_config(:\n", r"FILE line 1: invalid syntax"),
@@ -91,6 +112,8 @@ def test_a_wrong_file_is_told_with_its_place(tmp_path, text, told):
         (["--config=missing.py"], "--config: [Errno 2] No such file or directory: "),
         (["--config=configs"], "--config: [Errno 21] Is a directory: 'configs'"),
         ([], "--config=FILE is missing"),
+        (["--config=smok"], "config 'smok'; expected one of arc_agi_1, "),
+        (["--config=smoke:x"], "config smoke:x: unknown variant 'x'; expected one of"),
         (["--config=configs/smoke.py", "more"], "unexpected argument 'more'"),
         (
             ["--config=configs/smoke.py", "--config.train.stesp=1"],

@@ -58,3 +58,20 @@ def test_log_lines_stand_above_the_bar():
 )
 def test_durations_are_hours_minutes_seconds(seconds, shown):
     assert clock_time(seconds) == shown
+
+
+def test_no_silence_is_long_where_there_is_no_terminal(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "trm_jax")
+    now = [0.0]
+    monkeypatch.setattr("trm_jax.commands.progress.time.monotonic", lambda: now[0])
+    bar = ProgressBar(io.StringIO())
+    for now[0], done in ((4.0, 1), (11.0, 2), (15.0, 3), (22.0, 4)):
+        bar.update(done, 9, "steps")
+    assert caplog.messages == ["2/9 steps", "4/9 steps"]
+    # Another line breaks the silence, too.
+    log = logging.getLogger("a run")
+    log.addHandler(bar.handler())
+    log.warning("saved")
+    now[0] = 31.0
+    bar.update(5, 9, "steps")
+    assert len(caplog.messages) == 3

@@ -135,9 +135,9 @@ def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(
 ):
     share_compilations(monkeypatch)
     config = tiny(rule, train={"checkpoint_every": 3})
-    whole = state_digest(api.train(config, tmp_path))
+    whole = state_digest(api.run(config, tmp_path))
     shutil.rmtree(tmp_path / "checkpoints" / "6")
-    resumed = api.train(config, tmp_path)
+    resumed = api.run(config, tmp_path)
     assert int(resumed.step) == 6
     assert state_digest(resumed) == whole
     runs = (tmp_path / "runs.jsonl").read_text().splitlines()

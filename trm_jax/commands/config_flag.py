@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flag --config=FILE[:variant] and its overrides --config.a.b=VALUE.
 
-Whatever is wrong with them is one ConfigError of one line.
+A name without .py is that of a shipped config. Whatever is wrong with the flags is one
+ConfigError of one line.
 """
 
 import os
@@ -9,11 +10,13 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from trm_jax import api
 from trm_jax.commands import shell
 from trm_jax.errors import ConfigError
 from trm_jax.settings import flatten, unknown_key
@@ -43,12 +46,15 @@ MOVED = {
 }
 
 
+_CONFIG = re.compile(r"--?config=(.*)")
+
+
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Define --config among `values`; `argv` says which overrides it has."""
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config file, see configs/.",
+        "Config file, or the name of a shipped one; see configs/.",
         flag_values=values,
         sys_argv=list(argv),
     )
@@ -64,6 +70,13 @@ def read(
     _check_overrides(argv, like)
     # ml_collections would mix the file with the one that it loaded before.
     sys.modules.pop("config_config", None)
+    if name := _shipped(argv):
+        # Its imports are relative: ml_collections can only load a file by itself.
+        argv = [a for a in _joined(argv) if not _CONFIG.fullmatch(a)]
+        delattr(values, "config")
+        config_flags.DEFINE_config_dict(
+            "config", api.get_config(name), flag_values=values, sys_argv=list(argv)
+        )
     try:
         shell.parse_flags(values, argv)
     except ConfigError:
@@ -71,6 +84,25 @@ def read(
     except Exception as error:  # whatever the code of the config file raises
         raise ConfigError(_config_problem(error)) from error
     return _checked(values["config"].value, like)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """The arguments, with `--config FILE` as one."""
+    return re.sub(r"(^|\0)(--?config)\0", r"\1\2=", "\0".join(argv)).split("\0")
+
+
+def _shipped(argv: Sequence[str]) -> str | None:
+    """NAME[:variant] if --config names a shipped config, by name or by its file."""
+    given = [found[1] for a in _joined(argv) if (found := _CONFIG.fullmatch(a))]
+    if not given:
+        return None
+    place, colon, variant = given[-1].partition(":")
+    path = Path(place)
+    if path.suffix == ".py":
+        folder = api.configs_folder()
+        is_shipped = path.is_file() and path.resolve().parent == folder.resolve()
+        return path.stem + colon + variant if is_shipped else None
+    return None if path.is_dir() else given[-1]
 
 
 def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> None:

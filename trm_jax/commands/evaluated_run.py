@@ -27,7 +27,6 @@ class EvaluatedRun:
     def __init__(self, values: flags.FlagValues) -> None:
         from trm_jax.evaluation.evaluate import make_eval_step
         from trm_jax.evaluation.judge import Judge
-        from trm_jax.runtime.checkpoint import Checkpoints
         from trm_jax.runtime.workdir import read_run
         from trm_jax.training.build import build
 
@@ -49,8 +48,7 @@ class EvaluatedRun:
             hint = " (--devices=N sets it)" if "mesh.data" in str(error) else ""
             raise ConfigError(f"{error}{hint}") from error
         asked = values.supervision_steps
-        self.num_steps = asked or api.num_eval_steps(self.built.run)
-        self.checkpoints = Checkpoints(self.workdir)
+        self.num_steps = asked or self.built.run.num_eval_steps
         self.eval_step = make_eval_step(
             self.built.recipe,
             self.built.mesh,
@@ -77,13 +75,12 @@ class EvaluatedRun:
         """All rows of one checkpoint: its step, the rows, and how many per second."""
         from trm_jax.evaluation.evaluate import evaluate
         from trm_jax.evaluation.parts import EvalParts
+        from trm_jax.trained import read_weights
         from trm_jax.training.digest import state_digest
         from trm_jax.version import code_version
 
-        state = self.checkpoints.restore_step(self.built.state_like, step)
-        params = state.ema_params if self.values.weights == "ema" else state.params
-        weights = params, state.constants, state.puzzle_table
-        step = int(state.step)
+        kind = self.values.weights
+        step, weights = read_weights(self.workdir, self.built, step, kind)
         about = self.about() | {
             "format": PARTS_FORMAT,
             "step": step,

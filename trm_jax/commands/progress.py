@@ -8,11 +8,12 @@ import sys
 import time
 from typing import Any
 
-from trm_jax.runtime.trainer import clock_time
+from trm_jax.training.metrics import clock_time
 
 WIDTH = 30
 REDRAW_S = 0.2
 LINE_S = 5.0  # seconds between progress lines where there is no terminal
+SILENCE_S = 10.0  # after so long without a line one says how far the run is
 log = logging.getLogger(__name__)
 
 
@@ -27,6 +28,7 @@ class ProgressBar:
         self.live = self._stream.isatty()
         self._drawn = False
         self._last = -REDRAW_S
+        self._last_line = time.monotonic()
         self._start: tuple[float, int] | None = None
         self._unit = ""
 
@@ -35,6 +37,9 @@ class ProgressBar:
         now = time.monotonic()
         if self._start is None or done < self._start[1] or unit != self._unit:
             self._start, self._unit = (now, done), unit
+        if not self.live and now - self._last_line > SILENCE_S:
+            self._last_line = now
+            log.info("%d/%d %s", done, total, unit)
         if not self.live or (now - self._last < REDRAW_S and done < total):
             return
         self._last = now
@@ -71,6 +76,7 @@ class ProgressBar:
         return handler
 
     def _is_shown(self, _: logging.LogRecord) -> bool:
+        self._last_line = time.monotonic()
         self.make_way()
         return True
 

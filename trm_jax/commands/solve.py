@@ -104,13 +104,12 @@ def _answers(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Predictions `1 m` and q_halt `1` after each supervision step."""
     from trm_jax.evaluation.evaluate import answers_by_step
-    from trm_jax.runtime.checkpoint import Checkpoints
+    from trm_jax.trained import read_weights
     from trm_jax.training.build import build
     from trm_jax.training.sharding import put_batch
 
     built = build(config | {"mesh": {"data": 1, "fsdp": 1}}, identity["sizes"])
-    state = Checkpoints(values.workdir).restore_step(built.state_like, values.step)
-    params = state.ema_params if values.weights == "ema" else state.params
+    _, weights = read_weights(values.workdir, built, values.step, values.weights)
     rows = {
         "inputs": question[None].astype(np.int32),
         "labels": np.zeros((1, len(question)), np.int32),
@@ -120,9 +119,9 @@ def _answers(
     }
     return answers_by_step(
         built.recipe,
-        (params, state.constants, state.puzzle_table),
+        weights,
         put_batch(rows, built.mesh),
-        num_steps=api.num_eval_steps(built.run),
+        num_steps=built.run.num_eval_steps,
         seed=built.run.eval.seed,
     )
 

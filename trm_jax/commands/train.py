@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from trm_jax import api
 from trm_jax.commands import config_flag, shell, stop_signal
-from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
+from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
-    config = config_flag.read(values, argv, like=api.default_config().to_dict())
+    config = config_flag.read(values, argv, like=api.get_config().to_dict())
     if values.deterministic:  # JAX reads it when it first uses a device
         deterministic = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
@@ -91,10 +91,8 @@ def train(
     stop = stop_signal.StopSignal()  # first: joining and compiling take their time
     if values:
         shell.join_processes(values)
-    from trm_jax.runtime.trainer import Stopped
-
     try:
-        api.train(
+        api.run(
             config.to_dict(), workdir, stop_requested=stop, progress=shell.BAR.update
         )
     except Stopped as stopped:

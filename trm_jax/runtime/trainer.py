@@ -4,35 +4,26 @@
 import dataclasses
 import logging
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import optax
 
-from trm_jax.errors import SaveError
+from trm_jax.errors import SaveError, Stopped
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.metric_writer import MetricWriter
 from trm_jax.runtime.non_finite import Guard, Seen
 from trm_jax.training.config import Train
-from trm_jax.training.metrics import mean_metrics
+from trm_jax.training.metrics import log_line, mean_metrics
 from trm_jax.types import Batch, TrainState
 
 log = logging.getLogger(__name__)
 
 OnBatch = Callable[[int], None]
-
-
-def clock_time(seconds: float) -> str:
-    """Seconds as [days,] h:mm:ss; `?` for a number that is not finite."""
-    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
-
-
-class Stopped(Exception):
-    """The run was asked to stop. Raised by `run` once the state has been saved."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -142,11 +133,7 @@ class Trainer:
         start, first = self._clock
         # Unknown where a resumed run only writes the line that was cut off.
         rate = (step - first) / max(time.monotonic() - start, 1e-9) or math.nan
-        names = ("loss", "cell_accuracy", "exact_accuracy")
-        shown = [f"{n} {means[n]:.4f}" for n in names if means[n] is not None]
-        eta = clock_time((last - step) / rate)
-        line = "step %d/%d  %s  %.2f steps/s  ETA %s"
-        log.info(line, step, last, "  ".join(shown), rate, eta)
+        log.info("%s", log_line(step, last, means, rate))
         self._restart_clock(step)
         record = {f"train/{name}": value for name, value in means.items()}
         known_rate = None if math.isnan(rate) else round(rate, 4)
@@ -155,8 +142,9 @@ class Trainer:
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
         scores = self.evaluate(state, self._raise_if_stopped)
         floats = {k: v for k, v in scores.items() if isinstance(v, float)}
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in floats.items())
-        log.info("step %d evaluation  %s", step, shown)
+        shown = f"step {step} evaluation  "
+        shown += "  ".join(f"{k} {v:.4f}" for k, v in floats.items())
+        log.info("%s", textwrap.fill(shown, 79, subsequent_indent="    "))
         self._restart_clock(step)
         return {f"eval/{name}": value for name, value in scores.items()}
 

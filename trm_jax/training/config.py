@@ -100,6 +100,11 @@ class RunSettings(NamedTuple):
     eval: Eval
     mesh: MeshSettings
 
+    @property
+    def num_eval_steps(self) -> int:
+        """The supervision steps that an evaluation gives each puzzle."""
+        return self.eval.supervision_steps or self.halting.max_supervision_steps
+
 
 SECTIONED = {"model": ModelSettings, "rule": RuleSettings, "optim": OptimSettings}
 PLAIN = {"halting": Halting, "train": Train, "eval": Eval, "mesh": MeshSettings}

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics are (sum, count) pairs until they are written: merging them is addition."""
 
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -72,3 +76,22 @@ def unless_skipped(ok: Bool[Array, ""], metrics: Metrics) -> Metrics:
     counted = jax.tree.map(lambda s: jnp.where(ok, s, 0), metrics)
     skipped = (~ok).astype(jnp.float32), jnp.ones((), jnp.float32)
     return counted | {"skipped": skipped}
+
+
+def log_line(
+    step: int, last: int, means: Mapping[str, float | None], steps_per_s: float
+) -> str:
+    """How far a run is, in at most 80 columns."""
+    shown = {"loss": ("loss", "{:.4f}"), "cells": ("cell_accuracy", "{:.1%}")}
+    shown |= {"exact": ("exact_accuracy", "{:.1%}")}
+    parts = [f"step {step}/{last}"]
+    for word, (name, form) in shown.items():
+        if (value := means[name]) is not None:  # nothing was counted
+            parts.append(f"{word} {form.format(value)}")
+    eta = clock_time((last - step) / steps_per_s)
+    return "  ".join([*parts, f"{steps_per_s:.3g}/s", f"ETA {eta}"])
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as [days,] h:mm:ss; `?` for a number that is not finite."""
+    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data pipeline and configs: a checkout has them beside trm_jax, a wheel inside."""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trm_jax.errors import ConfigError
+
+
+def pipeline(module: str) -> Any:
+    """A module of the data pipeline, such as "tasks"."""
+    return _beside("data_pipeline", module)
+
+
+def get_config(name: str = "default") -> Any:
+    """The shipped config NAME or NAME:VARIANT, a ConfigDict that may be edited.
+
+    "default" is the config that all others edit. Raises ConfigError.
+    """
+    stem, _, variant = name.partition(":")
+    names = sorted(p.stem for p in configs_folder().glob("[!_]*.py"))
+    if stem not in names:
+        raise ConfigError(f"config {stem!r}; expected one of {', '.join(names)}")
+    try:
+        return _beside("configs", stem).get_config(*[variant] if variant else [])
+    except (ValueError, TypeError) as error:  # no such variant, or none at all
+        raise ConfigError(f"config {name}: {error}") from error
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs lie."""
+    return Path(_beside("configs", "default").__file__).parent
+
+
+def _beside(package: str, module: str) -> Any:
+    """A module of a package that a checkout has beside trm_jax and a wheel inside."""
+    inside = f"{__package__}.{package}"
+    found = inside if importlib.util.find_spec(inside) else package
+    return importlib.import_module(f"{found}.{module}")
+
+
+def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that config.data determines; only for ARC is a file read."""
+    return pipeline("tasks").spec_of(config["data"]).sizes

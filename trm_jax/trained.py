@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model, as notebooks and programs use it: `load` a run, solve puzzles."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from trm_jax.beside import pipeline
+from trm_jax.errors import ConfigError
+from trm_jax.evaluation import voting
+from trm_jax.evaluation.evaluate import (
+    EvalStep,
+    Weights,
+    evaluate,
+    joined,
+    make_eval_step,
+)
+from trm_jax.model.model import BoundModel, ReasoningModel
+from trm_jax.rules.trm import TRMState
+from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.workdir import read_run
+from trm_jax.training.build import Built, build
+from trm_jax.training.supervision import bind
+
+_FIELDS = {"ema": "ema_params", "raw": "params"}  # of TrainState, by name of weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """An answer to one puzzle."""
+
+    answer: Any  # in the form of the question: text, or rows of numbers
+    grid: np.ndarray  # the cells, `r c`: digits, characters or colours
+    is_valid: bool | None  # whether it solves the puzzle; None: nothing can tell
+    halt_probability: float  # how sure the model is that the answer is right
+    steps: int  # supervision steps that were done
+    votes: int  # forms of the puzzle that gave this answer
+
+
+class Model:
+    """Weights and what is needed to use them, on one device.
+
+    Attributes: `config` (of the run), `step` (updates that the weights had), `params`,
+    `constants`, `table` (the puzzle table, `ids e`).
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        built: Built,
+        weights: Weights,
+        *,
+        step: int,
+        id_map: str | None,
+    ) -> None:
+        self.config, self.step = config, step
+        self.params, self.constants, self.table = weights
+        self._built, self._id_map = built, id_map
+        self._task = pipeline("tasks").task_of(config["data"])
+        self._eval_steps: dict[int, EvalStep] = {}  # by number of supervision steps
+
+    def __repr__(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        rule, task = self.config["rule"]["name"], self.config["data"]["task"]
+        layers = ", ".join(self.config["model"]["layers"])
+        sizes = f"{count:,} parameters; task {task}; step {self.step}"
+        return f"<Model: {rule} of {layers}; {sizes}>"
+
+    def solve(
+        self,
+        puzzle: Any,
+        steps: int | None = None,
+        votes: int = 1,
+        *,
+        task: str | None = None,
+    ) -> Any:
+        """A Solution of one puzzle; of a list of puzzles, a list of them.
+
+        Each number of steps and of rows (rounded up to a power of two) is compiled
+        once.
+
+        Args:
+          puzzle: Sudoku: text, row by row, `.` or 0 for a blank, or rows of digits.
+            Mazes: text, `#` wall, space free, S start, G goal. ARC: rows of colours.
+          steps: supervision steps; as many as in the evaluations of the run if None.
+          votes: forms (symmetries) of the puzzle that are solved; the most frequent
+            answer is taken. 0: all that it has.
+          task: ARC: the name of the task, whose puzzle id is shown. Without it, or if
+            the task was not trained, a warning says that the blank id is shown.
+
+        Raises:
+          DataError: the puzzle is none of this task; the message says where.
+          ConfigError: `steps` is less than 1.
+        """
+        is_many = _is_many(puzzle)
+        puzzles = list(puzzle) if is_many else [puzzle]
+        if not puzzles:
+            return []
+        tokens = np.stack([self._task.parse(one) for one in puzzles])
+        with jax.enable_x64(self.config["model"]["dtype"] == "float64"):
+            found = self._solutions(puzzles, tokens, steps, votes, task)
+        return found if is_many else found[0]
+
+    def _solutions(
+        self,
+        puzzles: Sequence[Any],
+        tokens: np.ndarray,
+        steps: int | None,
+        votes: int,
+        task: str | None,
+    ) -> list[Solution]:
+        posed = self._task.pose(tokens, task)
+        if posed.id_map not in (None, self._id_map):
+            raise ConfigError(
+                "the puzzle ids of config.data stand for other tasks or augmentations "
+                "than those that the model was trained on"
+            )
+        questions, run = posed.questions(votes=votes), self._built.run
+        num_steps = run.num_eval_steps if steps is None else steps
+        if num_steps < 1:
+            raise ConfigError(f"steps = {steps}; expected 1 or more")
+        # Few numbers of rows, so few compilations.
+        power_of_two = 2 ** math.ceil(math.log2(questions.num_rows))
+        batches = questions.batches(min(run.eval.batch_size, power_of_two))
+        weights = self.params, self.constants, self.table
+        parts = evaluate(self._eval_step(num_steps), weights, batches, self._built.mesh)
+        output = joined([*parts])
+        answers = questions.turned_back(np.asarray(output.predictions))
+        ballots = voting.count_votes(
+            questions.example, answers, np.asarray(output.q_halt[-1])
+        )
+        best = np.flatnonzero(ballots.rank == 0)  # one of each puzzle, in order
+        chosen = answers[ballots.row[best]]
+        valid = posed.is_valid(tokens, chosen) if posed.is_valid else None
+        return [
+            Solution(
+                answer=self._task.written(chosen[i], puzzles[i]),
+                grid=self._task.grid(chosen[i]),
+                is_valid=None if valid is None else bool(valid[i]),
+                halt_probability=float(ballots.mean_q[best[i]]),
+                steps=num_steps,
+                votes=int(ballots.votes[best[i]]),
+            )
+            for i in range(len(puzzles))
+        ]
+
+    def embed(self, puzzle: Any) -> Float[Array, "1 l d"]:
+        """The question x of one puzzle, as the networks see it; with the blank id."""
+        tokens = jnp.asarray(self._task.parse(puzzle)[None].astype(np.int32))
+        return self._bound().embed(tokens)
+
+    def cycle(
+        self,
+        y: Float[Array, "b l d"],
+        z: Float[Array, "b l d"],
+        x: Float[Array, "b l d"],
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"]]:
+        """One h-cycle of TRM: y and z after `l_cycles` latent updates and an answer.
+
+        Nothing in it stops a gradient or a tangent: `jax.jvp`, `jax.jacfwd` and
+        `jax.grad` go through. Through a whole supervision step they are 0 in the first
+        y and z, since `iterate` stops them before the last cycle. It is computed in the
+        forms that have a forward mode: in float32 where the model is bfloat16, and
+        scans token by token.
+        """
+        rule: Any = self._built.recipe.rule
+        return tuple(rule.latent_recursion((self._bound(), x), TRMState(y, z), 0))
+
+    def _bound(self) -> BoundModel:
+        recipe = self._built.recipe
+        config = recipe.model.config.in_form("forward_mode")
+        dtype = jnp.promote_types(config.compute_dtype, jnp.float32)
+        settings = dataclasses.replace(config.settings, dtype=dtype.name)
+        config = dataclasses.replace(config, settings=settings)
+        module = ReasoningModel(config, recipe.model.networks)
+        blank = self.table[:1]
+        return bind(recipe.rule, module, self.params, self.constants, blank)
+
+    def _eval_step(self, num_steps: int) -> EvalStep:
+        if num_steps not in self._eval_steps:
+            built = self._built
+            self._eval_steps[num_steps] = make_eval_step(
+                built.recipe, built.mesh, num_steps=num_steps, seed=built.run.eval.seed
+            )
+        return self._eval_steps[num_steps]
+
+
+def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> Model:
+    """The trained model of a workdir, or of one of its checkpoints.
+
+    `path` is the workdir, whose newest step is taken unless `step` names another, or
+    the folder `checkpoints/STEP` in it. `weights` is "ema" (averaged) or "raw". Only
+    the weights are read.
+
+    Raises:
+      ConfigError: the path is no workdir, or that of another version.
+      CheckpointError: the step is missing or damaged.
+    """
+    folder = Path(path)
+    if folder.parent.name == "checkpoints" and folder.name.isdecimal():
+        folder, step = folder.parents[1], int(folder.name)
+    config, identity = read_run(folder)
+    settings = config["train"] | {"micro_batches": 1}
+    config = config | {"mesh": {"data": 1, "fsdp": 1}, "train": settings}
+    with jax.enable_x64(config["model"]["dtype"] == "float64"):
+        built = build(config, identity["sizes"])
+        step, arrays = read_weights(folder, built, step, weights)
+    return Model(config, built, arrays, step=step, id_map=identity.get("id_map"))
+
+
+def read_weights(
+    workdir: str | Path, built: Built, step: int | None, kind: str
+) -> tuple[int, Weights]:
+    """Step and weights of a checkpoint (None: the newest); the rest is not read.
+
+    `kind` is "ema" or "raw". Raises ConfigError and CheckpointError.
+    """
+    if kind not in _FIELDS:
+        raise ConfigError(f"weights = {kind!r}; expected ema or raw")
+    read = ("step", _FIELDS[kind], "constants", "puzzle_table")
+    like = built.state_like
+    unread: Any = {name: None for name in like._fields if name not in read}
+    state = Checkpoints(workdir).restore_step(like._replace(**unread), step)
+    params = getattr(state, _FIELDS[kind])
+    return int(state.step), (params, state.constants, state.puzzle_table)
+
+
+def _is_many(puzzle: Any) -> bool:
+    """Whether this is a list of puzzles: of texts, or of grids (rows of numbers)."""
+    if isinstance(puzzle, str):
+        return False
+    if isinstance(puzzle, np.ndarray):
+        return puzzle.ndim > 2
+    first = next(iter(puzzle), "")
+    return isinstance(first, str) or np.ndim(next(iter(first), 0)) > 0
