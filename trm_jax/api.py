@@ -41,7 +41,8 @@ def train(config: Any, workdir: str | Path) -> "Model":
     `config` is a ConfigDict, as `get_config` returns it, or a dict of the same keys.
     The first Ctrl-C or SIGTERM saves after the step under way and raises Stopped; the
     same call goes on. A second one raises KeyboardInterrupt. Afterwards signals are
-    handled as before. Outside the main thread nothing listens to signals.
+    handled as before. Outside the main thread nothing listens to signals. The logger
+    "trm_jax" says at level INFO how far the run is.
 
     Raises: see `run`.
     """
