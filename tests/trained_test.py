@@ -244,6 +244,7 @@ def test_importing_the_package_takes_no_time(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_float64_models_need_no_global_setting(tmp_path):
     config = config_of(steps=2)
     config.model.dtype = "float64"

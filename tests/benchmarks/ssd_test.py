@@ -92,6 +92,7 @@ def test_claims_stand_beside_what_is_wanted():
     ]
 
 
+@pytest.mark.slow
 def test_a_case_that_fails_is_a_row_with_its_message(monkeypatch):
     def measure(row, how):
         raise MemoryError("no room\nfor it")

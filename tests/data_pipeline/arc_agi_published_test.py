@@ -16,7 +16,7 @@ from tests.data_pipeline.arc_agi_oracle import (
 
 ARC = pathlib.Path(__file__).parents[3] / "shared" / "data" / "arc"
 NUM_IDS = [
-    ("arc_agi_1", 876_420),
+    pytest.param("arc_agi_1", 876_420, marks=pytest.mark.slow),
     pytest.param("arc_agi_2", 1_191_741, marks=pytest.mark.slow),
 ]
 

@@ -2,7 +2,7 @@
 """States follow the paper's loops, and gradients stop where they should."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import chex
@@ -228,7 +228,7 @@ def compiled_gradient(mixer, h_cycles, remat, dtype):
     model = network | {mixer: sizes[mixer], "swiglu": {"width": 48}}
     recipe = judge.recipe_of(judge.tiny("trm", model=model, rule={"trm": cycles}))
     rule, module = recipe.rule, recipe.model
-    params = init_params(module, None, jax.random.key(0))
+    params = jax.jit(partial(init_params, module, None))(jax.random.key(0))
     state = TRMState(*jnp.ones((2, 4, module.config.seq_len, 32), dtype))
     rows = jax.tree.map(jnp.asarray, judge.make_rows(0, 4))
     keys, clock = jax.random.split(jax.random.key(0), 4), Clock(rows.puzzle_id, 3, None)
