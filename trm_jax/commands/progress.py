@@ -90,9 +90,11 @@ class RowProgress:
 
     def __call__(self, done: int) -> None:
         """Show it."""
-        self._bar.update(done, self._total, "rows")
+        if self._bar.live:
+            self._bar.update(done, self._total, "rows")
+            return
         now, finished = time.monotonic(), done == self._total
-        if not self._bar.live and (now - self._last_line > LINE_S or finished):
+        if now - self._last_line > LINE_S or finished:
             self._last_line = now
             rate = self.rate(done) or math.inf
             left = clock_time((self._total - done) / rate)
