@@ -7,9 +7,9 @@ Command:  python train.py --config=configs/arc_small.py --workdir=runs/arc_small
           --config.train.steps=1200)
 Hardware: one CPU core.
 Time:     under an hour with other work on the machine.
-Result:   of the 24 test inputs of 20 training tasks, trained on their demonstrations
-          alone, pass@2 21.7 % of the tasks (attention), 12.5 % (mamba2_attn; 1,200
-          updates): seed 0, docs/arc.md. Not a score on ARC-AGI.
+Result:   of the 24 test inputs of 20 training tasks, trained only on their
+          demonstrations, pass@2 21.7 % of the tasks (attention), 12.5 % (mamba2_attn;
+          1,200 updates): seed 0, docs/arc.md. Not a score on ARC-AGI.
 Data:     tasks with grids up to 10x10 on a canvas of 12x12, 32 augmentations each.
 """
 

@@ -8,10 +8,11 @@ from jaxtyping import Array, Float
 def causal_conv(
     x: Float[Array, "b l f"], kernel: Float[Array, "w f"], bias: Float[Array, " f"]
 ) -> Float[Array, "b l f"]:
-    """Each channel alone: out[t] = bias + sum_i kernel[i] x[t - w + 1 + i].
+    """Convolve each channel: out[t] = bias + sum_i kernel[i] x[t - w + 1 + i].
 
-    Positions before the first count as 0. A sum of w shifted products: XLA fuses them,
-    where a grouped convolution is slow on every backend. Computed in float32 or wider.
+    Positions before the first count as 0. This is a sum of w shifted products, which
+    XLA fuses; a grouped convolution is slow on every backend. It is computed in float32
+    or wider.
     """
     length, window = x.shape[1], kernel.shape[0]
     wide = jnp.promote_types(x.dtype, jnp.float32)
