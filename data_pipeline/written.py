@@ -1,11 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions as users write them: grids of numbers."""
+"""Questions as users write them: text, or grids of numbers."""
 
 from typing import Any
 
 import numpy as np
 
 from .errors import DataError
+
+
+def check_text(
+    text: str, what: str, side: int, allowed: str, *, listed: str, hint: str
+) -> None:
+    """Raise DataError unless `text` is `side` rows of `side` allowed characters."""
+    if len(text) != side**2:
+        raise DataError(
+            f"{what}: {len(text)} characters found, {side**2} expected "
+            f"({side} rows of {side}{hint})"
+        )
+    for i, character in enumerate(text):
+        if character not in allowed:
+            row, column = divmod(i, side)
+            raise DataError(
+                f"{what}: character {character!r} at row {row + 1}, column "
+                f"{column + 1}; allowed: {listed}"
+            )
 
 
 def as_numbers(question: Any, grid_shape: tuple[int, int], most: int) -> np.ndarray:

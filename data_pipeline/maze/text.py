@@ -4,6 +4,7 @@
 import numpy as np
 
 from ..errors import DataError
+from ..written import check_text
 from .grid import CHARACTERS, WALL, MazeShape, encode
 
 _SHOWN = np.array(["?", *CHARACTERS])  # by token; a model may predict PAD
@@ -12,18 +13,8 @@ _SHOWN = np.array(["?", *CHARACTERS])  # by token; a model may predict PAD
 def parse_maze(text: str, shape: MazeShape) -> np.ndarray:
     """Cells row by row, with or without line ends -> tokens `m`. Raises DataError."""
     text = text.replace("\n", "")
-    if len(text) != shape.num_cells:
-        raise DataError(
-            f"the maze: {len(text)} characters found, {shape.num_cells} expected "
-            f"({shape.side} rows of {shape.side}; free cells are spaces)"
-        )
-    for i, character in enumerate(text):
-        if character not in "# SG":
-            row, column = divmod(i, shape.side)
-            raise DataError(
-                f"the maze: character {character!r} at row {row + 1}, column "
-                f"{column + 1}; allowed: # space S G"
-            )
+    hint = "; free cells are spaces"
+    check_text(text, "the maze", shape.side, "# SG", listed="# space S G", hint=hint)
     for character in "SG":
         if (count := text.count(character)) != 1:
             raise DataError(f"the maze: {count} {character}, exactly 1 expected")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import DataError
+from ..written import check_text
 from .grid import BLANK_TOKEN, SudokuShape, decode, encode
 
 Style = Callable[[int], str]  # cell number -> one of STYLES
@@ -22,19 +23,9 @@ _RESET = "\033[0m"
 def parse_puzzle(text: str, shape: SudokuShape) -> np.ndarray:
     """Cells row by row, `.` or `0` for a blank -> tokens `m`. Raises DataError."""
     text = text.replace("0", ".")
-    if len(text) != shape.num_cells:
-        raise DataError(
-            f"the puzzle: {len(text)} characters found, {shape.num_cells} expected "
-            f"({shape.side} rows of {shape.side}, without spaces)"
-        )
     allowed = "." + "123456789"[: shape.side]
-    for i, character in enumerate(text):
-        if character not in allowed:
-            row, column = divmod(i, shape.side)
-            raise DataError(
-                f"the puzzle: character {character!r} at row {row + 1}, column "
-                f"{column + 1}; allowed: . and 1-{shape.side}"
-            )
+    listed, hint = f". and 1-{shape.side}", ", without spaces"
+    check_text(text, "the puzzle", shape.side, allowed, listed=listed, hint=hint)
     tokens = encode(text)
     if shape.broken_units(tokens[None]).any():
         raise DataError("the puzzle: a digit is given twice in a row, column or box")
