@@ -82,7 +82,7 @@ def devices_of(topology: str) -> list[Any]:
 def config_of(path: str, changes: list[str]) -> Any:
     """The config of `FILE.py[:variant]` with `section.key=value` applied."""
     file, colon, variant = path.partition(":")
-    if pathlib.Path(file).resolve().parent == api.configs_folder():
+    if api.is_shipped(pathlib.Path(file)):
         config = api.get_config(pathlib.Path(file).stem + colon + variant)
     else:
         config = runpy.run_path(file)["get_config"](*filter(None, [variant]))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trm_jax.beside import configs_folder, get_config, pipeline, sizes_of
+from trm_jax.beside import get_config, is_shipped, pipeline, sizes_of
 from trm_jax.runtime import processes
 from trm_jax.runtime.lock import WorkdirLock
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from trm_jax.types import Batch, TrainState
 
 __all__ = [
-    "configs_folder",
     "get_config",
+    "is_shipped",
     "pipeline",
     "run",
     "sizes_of",

@@ -35,6 +35,11 @@ def configs_folder() -> Path:
     return Path(_beside("configs", "default").__file__).parent
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file lies in the folder of the shipped configs."""
+    return path.is_file() and path.resolve().parent == configs_folder().resolve()
+
+
 def _beside(package: str, module: str) -> Any:
     """A module of a package that a checkout has beside trm_jax and a wheel inside."""
     inside = f"{__package__}.{package}"

@@ -99,9 +99,7 @@ def _shipped(argv: Sequence[str]) -> str | None:
     place, colon, variant = given[-1].partition(":")
     path = Path(place)
     if path.suffix == ".py":
-        folder = api.configs_folder()
-        is_shipped = path.is_file() and path.resolve().parent == folder.resolve()
-        return path.stem + colon + variant if is_shipped else None
+        return path.stem + colon + variant if api.is_shipped(path) else None
     return None if path.is_dir() else given[-1]
 
 
