@@ -47,7 +47,7 @@ from benchmarks.common import attempt, first_line
 from benchmarks.hlo import Collective, collectives
 from benchmarks.step import sizes_of
 from trm_jax import api
-from trm_jax.training.build import build
+from trm_jax.training.build import Built, build
 from trm_jax.training.cost import step_flops
 
 H200 = pathlib.Path(__file__).parent.parent / "tests" / "ops" / "h200.textproto"
@@ -100,19 +100,24 @@ def split(rows: int, most: int) -> int:
     return next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
 
 
+def compile_step(path: str, config: Any, topology: str) -> tuple[Built, Any]:
+    """The training step of the config read from `path`, compiled for the topology."""
+    sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+    built = build(config.to_dict(), sizes, devices=devices_of(topology))
+    like = built.state_like
+    lowered = built.train_step.lower(like, like.carry.batch)
+    return built, lowered.compile(OPTIONS[topology.partition(":")[0]])
+
+
 def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any]:
     """What one config takes of one topology."""
     config = config_of(path, args.set)
-    devices = devices_of(topology)
     rows = config.train.batch_size
     if args.most_rows:
-        config.train.micro_batches = split(rows // len(devices), args.most_rows)
-    sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+        devices = len(devices_of(topology))
+        config.train.micro_batches = split(rows // devices, args.most_rows)
     start = time.perf_counter()
-    built = build(config.to_dict(), sizes, devices=devices)
-    like = built.state_like
-    lowered = built.train_step.lower(like, like.carry.batch)
-    compiled = lowered.compile(OPTIONS[topology.partition(":")[0]])
+    built, compiled = compile_step(path, config, topology)
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     if args.hlo:

@@ -104,11 +104,11 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
 
 
 def tasks(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
-    """Training steps of mazes (a sixth of the batch) and of ARC with its full table."""
+    """Training steps of mazes (a twelfth of the batch) and of ARC with its full table."""
     print(step.HEADER)
-    parts = 6 if args.batch % 6 == 0 else 1
+    parts = 12 if args.batch % 12 == 0 else 1
     sizes = {"maze_hard": (args.batch // parts, 1), "arc_agi_1": (args.batch, parts)}
-    cases = itertools.product(sizes, ("attention", "mamba2_attn"), ("dots", "full"))
+    cases = itertools.product(sizes, ("attention", "mamba2_attn"), ("none", "full"))
     for name, mixer, remat in cases:
         batch, micro_batches = sizes[name]
         case = {"name": name, "mixer": mixer, "dtype": "bfloat16", "remat": remat}

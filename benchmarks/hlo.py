@@ -65,9 +65,9 @@ def collectives(text: str, devices: int = 0) -> list[Collective]:
     `devices` stands for "all" where a group is not spelt out. Raises ValueError for one
     in a loop whose number of turns is not to be seen.
     """
-    bodies = dict(_computations(text))
+    bodies = dict(computations(text))
     found: dict[tuple[str, str], Collective] = {}
-    for name, times in _executions(bodies).items():
+    for name, times in executions(bodies).items():
         for line in bodies[name]:
             if not (match := COLLECTIVE.search(line)):
                 continue
@@ -107,7 +107,7 @@ def _collective(
     return Collective(kind, arrays, group, times, op_name[1] if op_name else "")
 
 
-def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+def computations(text: str) -> Iterator[tuple[str, list[str]]]:
     """(name, lines); the entry's name is ""."""
     name, lines = None, []
     for line in text.splitlines():
@@ -121,7 +121,7 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
             lines.append(line)
 
 
-def _executions(bodies: dict[str, list[str]]) -> dict[str, int | None]:
+def executions(bodies: dict[str, list[str]]) -> dict[str, int | None]:
     """How often each computation runs in a call; None where a loop does not say."""
     times: dict[str, int | None] = {"": 1}
 

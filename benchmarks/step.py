@@ -2,17 +2,19 @@
 """Time of one training step on one device, beside that device's matrix-product rate.
 
 python benchmarks/step.py [--mixer=mlp_t attention] [--dtype=float32 bfloat16]
-                          [--batch=8] [--steps=5] [--remat=none] [--json=FILE]
-                          [--config=sudoku_extreme|maze_hard|arc_agi_1|arc_agi_2]
-                          [--micro_batches=1]
+                          [--batch=8] [--steps=5] [--remat none[:1] dots:6 ...]
+                          [--config=sudoku_extreme|maze_hard|arc_agi_1|arc_agi_2|demo]
+                          [--micro_batches=1] [--json=FILE]
 
 The model is the paper's for the task, by default Sudoku's (width 512, 97 tokens, 3x6
 cycles); ARC's has its puzzle table. FLOPs are model FLOPs: all network calls, and twice
-the differentiated ones for their backward.
+the differentiated ones for their backward. --remat takes pairs of rule.trm.remat and
+rule.trm.unroll; without the second number the config's holds.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import pathlib
 import statistics
@@ -33,7 +35,7 @@ from trm_jax.training.cost import step_flops
 MAX_ROWS = 65_536  # of the product that rates are compared with
 # ARC's number of puzzle ids follows from its files; these are the published ones.
 ARC_IDS = {"arc_agi_1": 876_407, "arc_agi_2": 1_191_732}
-CONFIGS = ("sudoku_extreme", "maze_hard", *ARC_IDS)
+CONFIGS = ("sudoku_extreme", "maze_hard", *ARC_IDS, "demo")
 
 
 def sizes_of(name: str, config: Any) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def measure(
 ) -> dict[str, Any]:
     """Median time of `steps` steps after one to compile, and what it means."""
     config = importlib.import_module(f"configs.{name}").get_config(mixer)
-    config.model.dtype, config.rule.trm.remat = dtype, remat
+    config.model.dtype = dtype
+    config.rule.trm.remat, _, unroll = remat.partition(":")
+    config.rule.trm.unroll = int(unroll or config.rule.trm.unroll)
     config.train.update(batch_size=batch, micro_batches=micro_batches)
     config.eval.batch_size = batch
     config.mesh.data = 1  # as the product's
@@ -106,7 +110,7 @@ def measure(
 def as_line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
-        f"{row['config']:<14} {row['mixer']:<12} {row['dtype']:<9} {row['remat']:<5} "
+        f"{row['config']:<14} {row['mixer']:<12} {row['dtype']:<9} {row['remat']:<6} "
         f"{row['batch']:>5} "
         f"{row['ms_per_step']:>10.1f} {row['model_gflop_per_s']:>10.0f} "
         f"{row['matmul_gflop_per_s']:>10.0f} {100 * row['ratio']:>6.0f} % "
@@ -115,7 +119,7 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 HEADER = (
-    "config         mixer        dtype     remat batch    ms/step   GFLOP/s matmul GF/s"
+    "config         mixer        dtype     remat  batch    ms/step   GFLOP/s  matmul GF"
     "  ratio compile s  temp MiB"
 )
 
@@ -127,18 +131,17 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--remat", default="none")
+    parser.add_argument("--remat", nargs="+", default=["none"])
     parser.add_argument("--config", default=CONFIGS[0], choices=CONFIGS)
     parser.add_argument("--micro_batches", type=int, default=1)
     parser.add_argument("--json", help="also write the rows to this file")
     args = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n{HEADER}")
     rows = []
-    for mixer in args.mixer:
-        for dtype in args.dtype:
-            case = mixer, dtype, args.batch, args.steps, args.remat
-            rows.append(measure(*case, args.config, args.micro_batches))
-            print(as_line(rows[-1]), flush=True)
+    for mixer, dtype, remat in itertools.product(args.mixer, args.dtype, args.remat):
+        case = mixer, dtype, args.batch, args.steps, remat
+        rows.append(measure(*case, args.config, args.micro_batches))
+        print(as_line(rows[-1]), flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
 

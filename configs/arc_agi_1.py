@@ -22,9 +22,9 @@ def get_config(variant: str = "attention") -> ConfigDict:
     config = default.get_config()
     default.set_network(config, variant)
     config.data.update(task="arc", source="json", num_augmentations=1_000)
-    config.rule.trm.update(l_cycles=4, remat="full")
+    config.rule.trm.l_cycles = 4
     config.optim.update(weight_decay=0.1, table_lr=1e-2, table_weight_decay=0.1)
     # 100,000 epochs of 3,988 pairs.
-    config.train.update(steps=519_271, micro_batches=6, eval_every=10_000)
+    config.train.update(steps=519_271, micro_batches=12, eval_every=10_000)
     config.eval.update(votes=8, max_puzzles=0)
     return config

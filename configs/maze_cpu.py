@@ -26,7 +26,7 @@ def get_config(variant: str = "attention") -> ConfigDict:
         swiglu={"width": 128},
         mamba2={"head_dim": 16, "d_state": 32},
     )
-    config.rule.trm.update(h_cycles=2, l_cycles=2, remat="none")
+    config.rule.trm.update(h_cycles=2, l_cycles=2)
     config.optim.update(
         lr=1e-3,
         table_lr=1e-3,

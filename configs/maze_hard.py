@@ -21,6 +21,6 @@ def get_config(variant: str = "attention") -> ConfigDict:
     config = default.get_config()
     default.set_network(config, variant)
     config.data.update(task="maze", source="hub", num_augmentations=7)
-    config.rule.trm.update(l_cycles=4, remat="full")
-    config.train.micro_batches = 6
+    config.rule.trm.l_cycles = 4
+    config.train.micro_batches = 12  # 39 GB at 64 rows (docs/performance.md)
     return config

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.data.source = "csv"
     config.model.update(d_model=128, prefix_len=0, dtype="float32")
     default.set_sizes(config, swiglu={"width": 256}, token_mlp={"width": 128})
-    config.rule.trm.update(h_cycles=2, l_cycles=3, remat="none")
+    config.rule.trm.update(h_cycles=2, l_cycles=3)
     config.optim.update(
         lr=1e-3,
         table_lr=1e-3,

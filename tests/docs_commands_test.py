@@ -4,11 +4,13 @@
 import importlib.util
 import re
 import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 from absl import flags
 
-from tests.helpers.runs import ROOT, call_here
+from tests.helpers.runs import ROOT, call, call_here
 from trm_jax import api
 from trm_jax.commands import config_flag, solve, train
 from trm_jax.commands import eval as eval_command
@@ -70,3 +72,95 @@ def test_every_evaluation_that_is_shown_has_flags_that_exist(words, tmp_path):
 @pytest.mark.parametrize("name", sorted({w[1] for w in commands() if w[0] == "-m"}))
 def test_every_module_that_is_shown_exists(name):
     assert importlib.util.find_spec(name.replace("NAME", "maze_hard")), name
+
+
+# Trainings whose data are generated or stand in for: they are tried with --dry_run.
+AT_HAND = ("demo", "smoke", "sudoku_4x4", "maze_small", "sudoku_cpu")
+# What stands in for the reader's own files.
+BAD = ROOT / "tests" / "data_pipeline" / "bad"
+FILES = {"maze FILE": "maze_ok.csv", "arc FOLDER": "arc_ok"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which the shown training of the smoke test has run."""
+    folder = tmp_path_factory.mktemp("shown")
+    (words,) = (w for w in of_script("train.py") if "--workdir=runs/smoke" in w)
+    done = call(*inside(folder, words))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def inside(folder, words):
+    """The command with its runs and pictures in `folder`."""
+    return [re.sub(r"(^|=)(runs|docs)/", rf"\g<1>{folder}/", word) for word in words]
+
+
+def placed(folder, words):
+    """The same, with the trained run under the name of each run that it reads."""
+    for word in inside(folder, words):
+        name = word.removeprefix("--workdir=")
+        run = Path(name)
+        if run.parent == folder and not run.suffix and not run.exists():
+            shutil.copytree(folder / "smoke", run)
+    return inside(folder, words)
+
+
+def reading():
+    """The shown commands that read a run; all votes of a Sudoku would take minutes."""
+    plots = [w for w in commands() if w[:2] == ("-m", "trm_jax.inspect.plots")]
+    each = of_script("eval.py") + of_script("solve.py") + plots
+    return [words for words in each if "--votes=0" not in words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", reading(), ids=" ".join)
+def test_a_command_that_reads_a_run_does_so(words, trained):
+    done = call(*placed(trained, words))
+    # 1 says that a puzzle is not solved; the smoke test's network solves few.
+    assert done.returncode in ((0, 1) if words[0] == "solve.py" else (0,)), done.stderr
+    if words[0] == "-m":
+        assert (trained / Path(words[2]).name).stat().st_size > 10_000
+    else:
+        assert "exact accuracy" in done.stdout or "supervision step" in done.stdout
+
+
+def with_data_at_hand():
+    return [
+        words
+        for words in of_script("train.py")
+        if any(
+            re.match(rf"--config=configs/({'|'.join(AT_HAND)}).py", w) for w in words
+        )
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", with_data_at_hand(), ids=" ".join)
+def test_a_training_whose_data_are_at_hand_would_start(words, tmp_path):
+    files = {"=train.csv": "sudoku_ok.csv", "=test.csv": "sudoku_ok.csv"}
+    line = inside(tmp_path, words)
+    for name, file in files.items():
+        line = [word.replace(name, f"={BAD / file}") for word in line]
+    done = call(*line, "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert "parameters" in done.stdout
+
+
+@pytest.mark.slow
+def test_files_are_checked_as_shown():
+    shown = [w for w in commands() if w[:2] == ("-m", "data_pipeline.check")]
+    tried = 0
+    for words in shown:
+        kind = " ".join(words[2:])
+        if kind in FILES:
+            done = call(*words[:2], kind.split()[0], BAD / FILES[kind])
+            assert done.returncode == 0, done.stderr
+            tried += 1
+    assert tried == len(FILES)
+
+
+@pytest.mark.slow
+def test_the_settings_page_is_printed_as_shown():
+    done = call("-m", "trm_jax.commands.settings")
+    assert done.stdout == (ROOT / "docs" / "settings.md").read_text()

@@ -35,7 +35,9 @@ def short_flags(**overrides):
 
 
 def command(script, *flags):
-    return [sys.executable, str(ROOT / script), *map(str, flags)]
+    """The words of `python SCRIPT FLAGS`; the script "-m" takes a module."""
+    script = script if script == "-m" else ROOT / script
+    return [sys.executable, *map(str, (script, *flags))]
 
 
 def call(script, *flags, **kwargs):

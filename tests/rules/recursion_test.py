@@ -220,11 +220,11 @@ def test_remat_changes_no_gradient(toy, remat):
 
 
 @cache
-def compiled_gradient(mixer, h_cycles, remat, dtype):
+def compiled_gradient(mixer, h_cycles, remat, dtype, unroll=1):
     """(lines of the jaxpr, bytes of temporaries) of the gradient of one step."""
     network = {"layers": (mixer, "swiglu"), "d_model": 32, "dtype": dtype}
     sizes = {"attention": {"num_heads": 2}, "token_mlp": {"width": 24}}
-    cycles = {"h_cycles": h_cycles, "l_cycles": 2, "remat": remat}
+    cycles = {"h_cycles": h_cycles, "l_cycles": 3, "remat": remat, "unroll": unroll}
     model = network | {mixer: sizes[mixer], "swiglu": {"width": 48}}
     recipe = judge.recipe_of(judge.tiny("trm", model=model, rule={"trm": cycles}))
     rule, module = recipe.rule, recipe.model
@@ -245,8 +245,11 @@ def compiled_gradient(mixer, h_cycles, remat, dtype):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("mixer", ["attention", "token_mlp"])
-def test_program_and_memory_do_not_grow_with_h_cycles(mixer):
-    short, long = (compiled_gradient(mixer, n, "none", "float32") for n in (3, 24))
+@pytest.mark.parametrize("unroll", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_program_and_memory_do_not_grow_with_h_cycles(mixer, unroll):
+    short, long = (
+        compiled_gradient(mixer, n, "none", "float32", unroll) for n in (3, 24)
+    )
     assert long[0] == short[0]
     assert long[1] <= 1.02 * short[1]
 
@@ -262,3 +265,40 @@ def test_remat_saves_memory_and_dots_keeps_the_products(mixer, dtype):
         for remat in ("none", "dots", "full")
     )
     assert full < 0.9 * dots < 0.8 * none
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("mixer", ["attention", "token_mlp"])
+def test_a_cycle_without_a_loop_takes_less_memory(mixer):
+    case = mixer, 3, "none", "float32"
+    assert compiled_gradient(*case, 3)[1] < 0.95 * compiled_gradient(*case, 1)[1]
+
+
+@pytest.mark.optimized
+def test_on_a_cpu_remat_saves_no_memory_without_a_loop():
+    """The reason for `TRM.updates_per_turn`; if this fails, it may be simplified."""
+    case = "attention", 3, "full", "float32"
+    assert compiled_gradient(*case, 3)[1] > 1.5 * compiled_gradient(*case, 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "updates"),
+    [
+        ({"remat": "none"}, 5),
+        ({"remat": "dots"}, 1),
+        ({"remat": "full"}, 1),
+        ({"remat": "full", "unroll": 2}, 2),
+        ({"remat": "none", "unroll": 1}, 1),
+    ],
+)
+def test_the_cycle_with_gradients_is_unrolled_where_that_pays(
+    settings, updates, toy, monkeypatch
+):
+    w, *states = toy
+    seen = []
+    monkeypatch.setattr(
+        "trm_jax.rules.trm.repeat",
+        lambda *args, unroll: seen.append(unroll) or repeat(*args, unroll=unroll),
+    )
+    deep_recursion(toy_net, w, *states, h_cycles=2, l_cycles=5, **settings)
+    assert seen == [1, updates]

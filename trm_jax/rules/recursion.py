@@ -67,6 +67,7 @@ def iterate(
     *,
     times: int,
     grad_times: int,
+    grad_step: Callable[[Inputs, State, Any], State] | None = None,
     keep: Keep | None = None,
 ) -> tuple[State, Any]:
     """`state = step(grad_inputs, state, i)` for i in 0 .. times - 1.
@@ -74,12 +75,13 @@ def iterate(
     Only the last `grad_times` iterations carry gradients, and none of them crosses
     into the state at the start. The inputs of the earlier ones are frozen too: that
     changes no gradient, since the state is stopped at the boundary, but it keeps
-    their residuals out of the trace. Returns the last state, and `keep` of each one,
-    stacked.
+    their residuals out of the trace. `grad_step` computes the same as `step` in a form
+    that suits the backward pass better, such as an unrolled loop; the last `grad_times`
+    iterations take it. Returns the last state, and `keep` of each one, stacked.
     """
     kept: list[Any] = []
 
-    def scan(inputs: Inputs, state: State, first: int, last: int) -> State:
+    def scan(step: Any, inputs: Inputs, state: State, first: int, last: int) -> State:
         def body(state: State, i: Any) -> tuple[State, Any]:
             state = step(inputs, state, i)
             return state, keep(state) if keep else None
@@ -95,8 +97,8 @@ def iterate(
 
     start = times - grad_times
     if start:
-        state = scan(frozen(grad_inputs), frozen(state), 0, start)
+        state = scan(step, frozen(grad_inputs), frozen(state), 0, start)
     state = frozen(state)
     if grad_times:
-        state = scan(grad_inputs, state, start, times)
+        state = scan(grad_step or step, grad_inputs, state, start, times)
     return state, jax.tree.map(lambda *v: jnp.concatenate(v), *kept)

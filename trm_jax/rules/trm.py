@@ -8,6 +8,7 @@ line of the figure beside its line here.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -51,7 +52,12 @@ class TRM:
         "(dots), everything (full).",
         choices=tuple(REMAT_POLICIES),
     )
-    unroll: int = knob(1, "Latent updates per turn of the compiled loop.", low=1)
+    unroll: int = knob(
+        0,
+        "Latent updates per turn of the compiled loop, in the cycle with gradients; "
+        "0 = all if remat is none, else 1.",
+        low=0,
+    )
     cell_loss: str = knob("stablemax", "Cross-entropy of the cells.", choices=LOSSES)
     label_smoothing: float = knob(
         0.0, "Share of the label given to all tokens.", low=0.0, below=1.0
@@ -102,6 +108,7 @@ class TRM:
             state,
             times=self.h_cycles,
             grad_times=1,
+            grad_step=partial(self.latent_recursion, unroll=self.updates_per_turn),
             keep=keep,
         )
         logits, q = model.predict(state.y)
@@ -109,14 +116,28 @@ class TRM:
 
     infer = step
 
+    @property
+    def updates_per_turn(self) -> int:
+        """Latent updates per turn of the loop, in the cycle with gradients.
+
+        Without a loop no residual is copied into a stack. With remat the loop stays:
+        XLA on a CPU drops the barriers of `jax.checkpoint`, and in straight-line code
+        it then computes everything again early, which saves no memory.
+        """
+        return self.unroll or (self.l_cycles if self.remat == "none" else 1)
+
     def latent_recursion(
-        self, inputs: tuple[BoundModel, Array], state: TRMState, _: Any
+        self,
+        inputs: tuple[BoundModel, Array],
+        state: TRMState,
+        _: Any,
+        unroll: int = 1,
     ) -> TRMState:
         """One h-cycle: `l_cycles` latent updates, then one answer update."""
         model, x = inputs
         net = rematerialised(model.net, self.remat)
         y, z = state
-        z, _ = repeat(lambda z: net(z + (y + x)), z, self.l_cycles, unroll=self.unroll)
+        z, _ = repeat(lambda z: net(z + (y + x)), z, self.l_cycles, unroll=unroll)
         y = net(y + z)
         return TRMState(y, z)
 

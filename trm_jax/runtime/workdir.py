@@ -21,8 +21,8 @@ from trm_jax.version import git_commit, versions
 MAY_CHANGE = (
     *("train.steps", "train.micro_batches", "train.on_non_finite"),
     *("train.on_save_error", "train.log_every", "train.eval_every"),
-    *("train.checkpoint_every", "train.keep_checkpoints"),
-    *("eval.", "mesh.", "data.train", "data.test"),
+    *("train.checkpoint_every", "train.keep_checkpoints", "rule.trm.remat"),
+    *("rule.trm.unroll", "eval.", "mesh.", "data.train", "data.test"),
 )
 _NEW_KEY = "rule.name"  # configs of format 1 lack it
 

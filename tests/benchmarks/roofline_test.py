@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels of a program are found, with their FLOPs, bytes, loops and groups."""
+
+import importlib.util
+
+import pytest
+
+from benchmarks.roofline import BANDWIDTH, FLOPS, Kernel, kernels
+from tests.helpers.runs import call
+
+PROGRAM = """\
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%fused_update (s: f32[6,4,8], v: f32[4,8], i: s32[]) -> f32[6,4,8] {
+  %s = f32[6,4,8]{2,1,0} parameter(0)
+  %v = f32[4,8]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %row = f32[1,4,8]{2,1,0} bitcast(%v)
+  %updated = f32[6,4,8]{2,1,0} dynamic-update-slice(%s, %row, %i, %zero, %zero)
+  ROOT %same = f32[6,4,8]{2,1,0} bitcast(%updated)
+}
+
+%fused_read (s: f32[6,4,8], i: s32[]) -> (bf16[4,8], f32[4,8]) {
+  %s = f32[6,4,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %row = f32[1,4,8]{2,1,0} dynamic-slice(%s, %i, %zero, %zero), \
+dynamic_slice_sizes={1,4,8}
+  %flat = f32[4,8]{1,0} bitcast(%row)
+  %narrow = bf16[4,8]{1,0} convert(%flat)
+  ROOT %both = (bf16[4,8]{1,0}, f32[4,8]{1,0}) tuple(%narrow, %flat)
+}
+
+%fused_product (x: bf16[4,8], w: bf16[8,16]) -> bf16[4,16] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  %w = bf16[8,16]{1,0} parameter(1)
+  ROOT %dot = bf16[4,16]{1,0} dot(%x, %w), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+
+%fused_zeroes () -> f32[6,4,8] {
+  %nought = f32[] constant(0)
+  ROOT %wide = f32[6,4,8]{2,1,0} broadcast(%nought), dimensions={}
+}
+
+%body (p: (s32[], f32[6,4,8])) -> (s32[], f32[6,4,8]) {
+  %p = (s32[], f32[6,4,8]{2,1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %s = f32[6,4,8]{2,1,0} get-tuple-element(%p), index=1
+  %read = (bf16[4,8]{1,0}, f32[4,8]{1,0}) fusion(%s, %i), kind=kLoop, calls=%fused_read
+  %x = bf16[4,8]{1,0} get-tuple-element(%read), index=0
+  %v = f32[4,8]{1,0} get-tuple-element(%read), index=1
+  %w = bf16[8,16]{1,0} constant({...})
+  %own = bf16[4,16]{1,0} fusion(%x, %w), kind=kCustom, calls=%fused_product
+  %lib = (bf16[4,16]{1,0}, s8[9]{0}) custom-call(%x, %w), \
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":\
+{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_\
+dimensions":["0"]}}}
+  %scan = f32[4,8]{1,0} custom-call(%v), custom_call_target="__gpu$xla.gpu.triton"
+  %total = f32[4]{0} reduce(%v, %i), dimensions={1}, to_apply=%add
+  %next = f32[6,4,8]{2,1,0} fusion(%s, %scan, %i), kind=kLoop, calls=%fused_update
+  ROOT %t = (s32[], f32[6,4,8]{2,1,0}) tuple(%i, %next)
+}
+
+%condition (q: (s32[], f32[6,4,8])) -> pred[] {
+  %q = (s32[], f32[6,4,8]{2,1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%q), index=0
+  %bound = s32[] constant(6)
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}
+
+ENTRY %main () -> f32[6,4,8] {
+  %zeroes = f32[6,4,8]{2,1,0} fusion(), kind=kLoop, calls=%fused_zeroes
+  %start = s32[] constant(0)
+  %t = (s32[], f32[6,4,8]{2,1,0}) tuple(%start, %zeroes)
+  %loop = (s32[], f32[6,4,8]{2,1,0}) while(%t), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"6"}}
+  %s = f32[6,4,8]{2,1,0} get-tuple-element(%loop), index=1
+  ROOT %copied = f32[6,4,8]{0,1,2} copy(%s)
+}
+"""
+STACK, ROW = 6 * 4 * 8 * 4, 4 * 8 * 4
+FACTORS = 2 * (4 * 8 + 8 * 16 + 4 * 16)
+
+
+def test_kernels_are_found_with_their_loops_groups_flops_and_bytes():
+    product = 2 * 4 * 8 * 16
+    found = {one.name: one for one in kernels(PROGRAM)}
+    expected = [
+        Kernel("zeroes", "stacked", 1, 0, STACK),
+        Kernel("read", "stacked", 6, 0, ROW + 4 + ROW // 2 + ROW),
+        Kernel("own", "products", 6, product, FACTORS),
+        Kernel("lib", "products", 6, product, FACTORS + 9),
+        Kernel("scan", "pallas", 6, 0, 2 * ROW),
+        Kernel("total", "other", 6, 0, ROW + 4 + 16),
+        Kernel("next", "stacked", 6, 0, 4 + 2 * ROW),
+        Kernel("less", "other", 6, 0, 4 + 4 + 1),
+        Kernel("copied", "stacked", 1, 0, 2 * STACK),
+    ]
+    assert found == {one.name: one for one in expected}
+
+
+def test_a_kernel_takes_the_longer_of_products_and_bytes():
+    assert Kernel("a", "other", 3, FLOPS, BANDWIDTH / 2).seconds == 3
+    assert Kernel("b", "other", 2, FLOPS, 2 * BANDWIDTH).seconds == 4
+
+
+def test_a_kernel_in_a_loop_of_unknown_length_is_an_error():
+    unknown = PROGRAM.replace("known_trip_count", "other").replace("constant(6)", "%n")
+    with pytest.raises(ValueError, match="unknown length"):
+        list(kernels(unknown))
+
+
+@pytest.mark.aot
+def test_the_unrolled_cycle_moves_less_than_the_scanned_one():
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        pytest.skip("needs jax_cuda13_plugin")
+    args = ("--config", "configs/smoke.py", "--remat", "none:1", "none:6")
+    result = call("benchmarks/roofline.py", *args, timeout=600)
+    assert result.returncode == 0, result.stderr
+    _, scanned, unrolled = (line.split() for line in result.stdout.splitlines())
+    assert float(unrolled[2]) < float(scanned[2])
