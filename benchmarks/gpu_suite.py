@@ -104,7 +104,7 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
 
 
 def tasks(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
-    """Training steps of mazes (a twelfth of the batch) and of ARC with its full table."""
+    """Steps of mazes (a twelfth of the batch) and of ARC with its full table."""
     print(step.HEADER)
     parts = 12 if args.batch % 12 == 0 else 1
     sizes = {"maze_hard": (args.batch // parts, 1), "arc_agi_1": (args.batch, parts)}
