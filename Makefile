@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,data
 WORKERS ?= 2
-# Huge pages for large arrays: a step on a CPU takes 13 to 23 % less (docs/performance.md).
+# Huge pages for large arrays: a step on a CPU takes 13 to 23 % less time (docs/performance.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: install demo test slow aot lint smoke bench faults clean
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 test: install lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
-# With the compiler's optimisations, which the tests leave out otherwise (tests/conftest.py).
+# These run with the compiler's optimisations, which other tests turn off (tests/conftest.py).
 slow: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0
 slow: export XLA_FLAGS = --xla_force_host_platform_device_count=2
 slow: install

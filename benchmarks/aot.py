@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step takes of a pod that is not there, by its own compiler.
+"""Compile training steps for devices that are not present; report what they need.
 
 python benchmarks/aot.py --topology v5e:16x16 [v5e:8x8 ...]
                          --config configs/arc_agi_1.py[:variant] [...]
                          [--set train.batch_size=12288 rule.trm.remat=dots ...]
                          [--most_rows=48] [--json=FILE] [--hlo=FOLDER]
 
-Topologies: v5e:AxB chips of a TPU pod (needs libtpu, of the extra `tpu`, and no TPU) or
-h200:N GPUs, 8 to a host (needs the extra `aot`, JAX's CUDA plug-in, and no GPU).
-Compiles each config for each topology and prints, per device, the memory for arguments,
-temporary values and code; the model FLOPs of a step on all devices; the collectives by
-kind, with their number and the size of their arrays per step, loops multiplied out. It
-says nothing of speed. With --most_rows there are as many micro-batches as leave each
-device at most these rows at once. The JSON adds XLA's count of FLOPs, which takes each
-loop once. A case that fails, such as one that does not fit, is printed with the
-compiler's message, the others go on, and the exit code is 1.
+A topology is v5e:AxB (chips of a TPU pod) or h200:N (GPUs, 8 to a host). The first
+needs libtpu, from the extra `tpu`, but no TPU. The second needs JAX's CUDA plug-in,
+from the extra `aot`, but no GPU.
+
+Each config is compiled for each topology. The table shows, per device, the memory for
+arguments, temporary values and code. It also shows the model FLOPs of a step on all
+devices and, by kind, the number of collectives per step and the size of their arrays,
+counting every iteration of a loop. It does not show speed. --most_rows sets the number
+of micro-batches so that each device works on at most that many rows at once. The JSON
+adds XLA's count of FLOPs, which counts each loop once. A case that fails, for example
+because it does not fit, is printed with the compiler's message. The other cases still
+run, and the exit code is 1.
 """
 
 import argparse
@@ -34,10 +37,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 for key, value in {
     "JAX_PLATFORMS": "cpu",
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
-    "TPU_SKIP_MDS_QUERY": "1",  # whose answer would take minutes to fail
-    "TPU_WORKER_HOSTNAMES": "localhost",  # libtpu complains of its absence
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # likewise
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU to quarrel over
+    "TPU_SKIP_MDS_QUERY": "1",  # the query would take minutes to fail
+    "TPU_WORKER_HOSTNAMES": "localhost",  # libtpu complains if it is missing
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # libtpu complains if it is missing
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process uses a TPU
 }.items():
     os.environ.setdefault(key, value)
 
@@ -51,10 +54,10 @@ from trm_jax.training.build import Built, build
 from trm_jax.training.cost import step_flops
 
 H200 = pathlib.Path(__file__).parent.parent / "tests" / "ops" / "h200.textproto"
-# Bytes of a device; of a v5e's 16 GiB the compiler leaves some to the system.
+# Bytes of a device. The compiler leaves some of a v5e's 16 GiB to the system.
 MEMORY = {"v5e": 15.75 * 2**30, "h200": 141e9}
 NEEDS = {"v5e": "libtpu", "h200": "jax_cuda13_plugin"}
-# Without a GPU to try them on, Triton finds no tiles for products of 916 tokens.
+# Without a GPU to tune on, Triton finds no tiles for products of 916 tokens.
 OPTIONS = {"v5e": {}, "h200": {"xla_gpu_enable_triton_gemm": False}}
 HEADER = (
     f"{'config':<26} {'topology':<9} {'rows':>5} micro"
@@ -88,7 +91,7 @@ def config_of(path: str, changes: list[str]) -> Any:
         config = runpy.run_path(file)["get_config"](*filter(None, [variant]))
     for change in changes:
         name, _, value = change.partition("=")
-        with contextlib.suppress(ValueError, SyntaxError):  # else it is a word
+        with contextlib.suppress(ValueError, SyntaxError):  # else the value is a string
             value = ast.literal_eval(value)
         config.update_from_flattened_dict({name: value})
     config.eval.batch_size = config.train.batch_size
@@ -110,7 +113,7 @@ def compile_step(path: str, config: Any, topology: str) -> tuple[Built, Any]:
 
 
 def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What one config takes of one topology."""
+    """Compile one config for one topology, and return a row of the table."""
     config = config_of(path, args.set)
     rows = config.train.batch_size
     if args.most_rows:
@@ -150,7 +153,7 @@ def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
-    """Exchanges and bytes of their arrays per step, by kind."""
+    """The number of collectives per step and the bytes of their arrays, by kind."""
     totals: dict[str, dict[str, int]] = {}
     for one in found:
         total = totals.setdefault(one.kind, {"count": 0, "bytes": 0})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks share: the device's own rates, precisions, cases that fail."""
+"""What the benchmarks share: device rates, precisions, cases that fail."""
 
 import gc
 import statistics
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# By name: the dtype and the precision of float32 products, None = the device's default
+# Name -> dtype and precision of float32 products; None is the default of the device
 # (TF32 on a GPU that has it).
 DTYPES = {
     "bfloat16": ("bfloat16", None),
@@ -22,7 +22,7 @@ DTYPES = {
 
 
 def precision(name: str) -> AbstractContextManager[Any]:
-    """In it, products are compiled as DTYPES[name] says."""
+    """A context in which products are compiled with the precision of DTYPES[name]."""
     return jax.default_matmul_precision(DTYPES[name][1])
 
 
@@ -36,7 +36,7 @@ def about_this_run() -> dict[str, Any]:
 
 
 def matmul_rate(dtype: str, rows: int, columns: int = 3072) -> float:
-    """FLOP/s of `rows x 512 @ 512 x columns`; the network's largest has 3072."""
+    """FLOP/s of `rows x 512 @ 512 x columns`; the widest in the network has 3072."""
     a, b = jnp.ones((rows, 512), dtype), jnp.ones((512, columns), dtype)
     product = jax.jit(
         lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(dtype)
@@ -73,15 +73,15 @@ def relative_error(found: jax.Array, exact: jax.Array) -> float:
 
 
 def attempt(case: dict[str, Any], fn: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """`case` with what `fn` finds, or with the message of its error as "failed"."""
+    """`case` with the results of `fn`, or with the message of its error as "failed"."""
     try:
         return {**case, **fn()}
-    except Exception as error:  # noqa: BLE001 - one case must not cost the others
+    except Exception as error:  # noqa: BLE001 - one case must not stop the others
         return {**case, "failed": f"{type(error).__name__}: {error}"[:2000]}
     finally:
         gc.collect()
 
 
 def first_line(row: dict[str, Any]) -> str:
-    """What a failed row says, in short."""
+    """The first line of the message of a failed row."""
     return row["failed"].splitlines()[0][:200]

@@ -4,11 +4,11 @@
 python benchmarks/faults.py [--only R2 R4 ...] [--kills=100] [--workers=2]
                             [--out=benchmarks/results]
 
-R1 to R14 run the tests of each fault, slow ones included; a test is one fault, or one
-place of it. R2-soak kills short runs with -9 at random moments, --kills times in all,
-and compares how they end with the end of the unbroken run. Every row is written with
-date, device and versions to <out>/faults.json, beside the rows that are there already.
-The exit code is 1 if a fault was not survived.
+R1 to R14 run the tests of each fault, including slow ones; a test tries one fault, or
+one place of it. R2-soak kills short runs with -9 at random moments, --kills times in
+all, and compares their results with those of an uninterrupted run. Every row is written
+with date, device and versions to <out>/faults.json, whose other rows are kept. The exit
+code is 1 if a fault was not survived.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from benchmarks.whole_runs import digest
 ROOT = pathlib.Path(__file__).parent.parent
 SOAK = "R2-soak"
 STEPS, SAVED_EVERY = 1500, 20
-LATEST_S = 12.0  # after its start, of a kill
+LATEST_S = 12.0  # a run is killed at most this long after its start
 HEADER = "| | fault | tried | survived | skipped | steps lost | seconds |"
 
 
 class Fault(NamedTuple):
-    """What is tried, and which tests try it: files, and words in the tests' names."""
+    """A fault, and the tests that try it: their files, and words in their names."""
 
     title: str
     files: tuple[str, ...]
     names: str = ""
-    devices: int = 2  # virtual ones
+    devices: int = 2  # virtual devices
 
 
 MATRIX = {
@@ -90,7 +90,7 @@ MATRIX = {
 
 
 def tests_of(fault: Fault, workers: int) -> dict[str, Any]:
-    """How many tests there are, and how many passed or were skipped."""
+    """Run the tests of a fault, and count those tried, survived and skipped."""
     paths = [f"tests/{name}" for name in fault.files]
     paths = [p if (ROOT / p).is_dir() else f"{p}_test.py" for p in paths]
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def tests_of(fault: Fault, workers: int) -> dict[str, Any]:
 
 
 def soak(kills: int, rng: random.Random) -> dict[str, Any]:
-    """Kill runs again and again; each must end as the unbroken run does."""
+    """Kill runs repeatedly; each must end with the results of an uninterrupted run."""
     tries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as base:
         whole = pathlib.Path(base) / "whole"
@@ -147,7 +147,7 @@ def soak(kills: int, rng: random.Random) -> dict[str, Any]:
 def kill_to_the_end(
     folder: pathlib.Path, most: int, rng: random.Random
 ) -> tuple[list[dict[str, Any]], int]:
-    """One run, killed up to `most` times: the kills, and its last exit code."""
+    """Kill one run up to `most` times; return the kills and its last exit code."""
     tries: list[dict[str, Any]] = []
     code = None
     while code is None:
@@ -163,13 +163,13 @@ def kill_to_the_end(
                 {"after_s": after_s, "step": last_step(folder), "started": started}
             )
     starts = [run["from_step"] for run in records(folder / "runs.jsonl")]
-    for one in tries:  # against the next start that got as far as restoring
+    for one in tries:  # compared with the next start that reached the restore
         one["lost"] = max(0, one["step"] - starts[one.pop("started")])
     return tries, code
 
 
 def start_run(folder: pathlib.Path) -> subprocess.Popen:
-    """The smoke config in small batches, each step logged."""
+    """Start the smoke config with small batches, and log each step."""
     changes = {"train.steps": STEPS, "train.batch_size": 16, "train.log_every": 1}
     changes |= {"train.checkpoint_every": SAVED_EVERY, "train.eval_every": 100}
     changes |= {"eval.max_puzzles": 64, "mesh.data": 1}
@@ -208,7 +208,7 @@ def as_line(name: str, row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Try all, print, write; exit code 1 if something was not survived."""
+    """Try all faults, print and write rows; exit with 1 if one was not survived."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = [*MATRIX, SOAK]
     parser.add_argument("--only", nargs="+", choices=names, default=names)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of the Sudoku generator: `python -m benchmarks.generate [COUNT]`.
 
-Prints a table and, as the last line, the same as JSON. Half of the puzzles are held
-out. There are only 36 minimal puzzles of 2x2 boxes, hence clues there and for 2x3.
+It prints a table and, as the last line, the same rows as JSON. Half of the puzzles are
+held out. Only 36 minimal puzzles with 2x2 boxes exist, so the cases with 2x2 and 2x3
+boxes set a range of clues instead.
 """
 
 import json
@@ -15,11 +16,11 @@ from data_pipeline.sudoku.generator import generate
 from data_pipeline.sudoku.grid import SudokuShape
 
 CASES = [((2, 2), (4, 8)), ((2, 3), (8, 12)), ((3, 3), (0, 0))]
-MOST_SMALL = 1000  # of some 2,200 that there are with 4 to 8 clues
+MOST_SMALL = 1000  # some 2,200 puzzles with 4 to 8 clues exist
 
 
 def measure(boxes: tuple[int, int], clues: tuple[int, int], count: int) -> dict:
-    """Makes `count` puzzles; the facts of one row."""
+    """Generate `count` puzzles, and return one row of the table."""
     if boxes == (2, 2):
         count = min(count, MOST_SMALL)
     start = time.perf_counter()
@@ -45,7 +46,7 @@ def measure(boxes: tuple[int, int], clues: tuple[int, int], count: int) -> dict:
 
 
 def main(count: int) -> None:
-    """Prints the table and the JSON line."""
+    """Print the table and the JSON line."""
     rows = [measure(boxes, clues, count) for boxes, clues in CASES]
     for line in [list(rows[0]), *(row.values() for row in rows)]:
         print("".join(f"{value!s:>15}" for value in line))

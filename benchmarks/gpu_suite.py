@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to measure on a GPU, in one run: step time, FLOP/s, memory, errors.
+"""All measurements for a GPU in one run: step time, FLOP/s, memory, errors.
 
 python benchmarks/gpu_suite.py [--parts ssd_errors ssd steps tasks runs]
                                [--batch=768] [--steps=10] [--out=benchmarks/results]
 
-Writes <out>/gpu_suite_<device>_<date>.json with date, device and versions, anew after
-each case; a run of some parts adds their names. A case that fails is recorded with its
-error, the others go on, and the exit code is 1. Runs on a CPU too (give a small
---batch): a mistake shows before a GPU is at hand.
+The results are written to <out>/gpu_suite_<device>_<date>.json, with date, device and
+versions. The file is rewritten after each case; its name contains the parts if not all
+were run. A case that fails is recorded with its error. The other cases still run, and
+the exit code is 1. The suite also runs on a CPU (with a small --batch), so that
+mistakes show before a GPU is needed.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def matmul_error() -> dict[str, float]:
 
 
 def ssd_errors(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
-    """The kernels against the oracle: y and all gradients, at batch 2."""
+    """Errors of the kernels against the oracle: y and all gradients, at batch 2."""
     cases = itertools.product(dtypes(), (97, 200), (1, 2), (False, True))
     for dtype, l, g, initial_state in cases:
         case = {"dtype": dtype, "l": l, "g": g, "initial_state": initial_state}
@@ -91,7 +92,7 @@ def ssd_times(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
 
 
 def steps(args: argparse.Namespace) -> Iterator[tuple[Row, str]]:
-    """Training steps in bfloat16, by network and by what is kept for the backward."""
+    """Training steps in bfloat16, by network and by remat policy."""
     print(step.HEADER)
     for mixer, remat in itertools.product(MIXERS, ("none", "dots")):
         case = {"mixer": mixer, "dtype": "bfloat16", "remat": remat}
@@ -130,13 +131,13 @@ PARTS = {
 
 
 def dtypes() -> list[str]:
-    """Those that differ: a CPU has one precision of float32 products."""
+    """The dtypes that differ here: a CPU has one precision of float32 products."""
     names = list(DTYPES)
     return names if jax.default_backend() == "gpu" else names[:2]
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--batch", type=ssd.positive, default=768)
@@ -154,7 +155,7 @@ def result_path(args: argparse.Namespace, result: Row) -> pathlib.Path:
 
 
 def main() -> None:
-    """Measure, print, write; exit code 1 if a case failed."""
+    """Measure, print and write the results; exit with 1 if a case failed."""
     args = parse()
     result: Row = about_this_run()
     path = result_path(args, result)

@@ -24,30 +24,30 @@ CONSTANT = re.compile(r" = [su]\d+\[\]\S* constant\((\d+)\)")
 OP_NAME = re.compile(r'op_name="([^"]*)"')
 CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 GROUPS = (
-    re.compile(r"replica_groups=\{\{([\d,]+)\}"),  # written out: the first group
+    re.compile(r"replica_groups=\{\{([\d,]+)\}"),  # a list of groups: the first one
     re.compile(r"replica_groups=\[\d+,(\d+)\]<="),  # [groups, devices in each]
     re.compile(r"replica_groups=mesh\[([^\]]*)\][^{}]*\{([^}]*)\}"),  # axes of a mesh
 )
 
 
 class Collective(NamedTuple):
-    """One exchange between devices, as often as it happens in a call of the program."""
+    """One collective operation, and how often it runs in a call of the program."""
 
     kind: str  # all-gather, all-reduce, reduce-scatter, all-to-all, ...
-    arrays: tuple[tuple[str, tuple[int, ...]], ...]  # (dtype, shape) of what comes out
-    group: int  # devices that exchange; 0 = all
-    count: int  # loops multiplied out
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]  # (dtype, shape) of the results
+    group: int  # devices that take part; 0 = all
+    count: int  # per call; every iteration of a loop counts
     op_name: str
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one such exchange: of the whole arrays, gathered or unreduced."""
+        """Bytes of one such operation: of the whole arrays, gathered or unreduced."""
         ways = self.group if self.kind == "reduce-scatter" else 1
         return ways * sum(width(d) * math.prod(s) for d, s in self.arrays)
 
     @property
     def elements(self) -> int:
-        """How many numbers the largest array has."""
+        """The number of elements in the largest array."""
         return max(math.prod(shape) for _, shape in self.arrays)
 
 
@@ -60,10 +60,10 @@ def width(dtype: str) -> int:
 def collectives(text: str, devices: int = 0) -> list[Collective]:
     """The collectives of an optimised HLO module (`compiled.as_text()`).
 
-    Asynchronous pairs count once, at their start; so do the parts of one that a TPU
-    spreads over several fusions, which have one channel. Of branches, all count.
-    `devices` stands for "all" where a group is not spelt out. Raises ValueError for one
-    in a loop whose number of turns is not to be seen.
+    An asynchronous pair counts once, at its start. A collective that a TPU spreads over
+    several fusions also counts once: its parts share a channel. All branches of a
+    conditional count. `devices` is the size of groups that the HLO does not list.
+    Raises ValueError for a collective in a loop whose trip count is unknown.
     """
     bodies = dict(computations(text))
     found: dict[tuple[str, str], Collective] = {}
@@ -83,7 +83,7 @@ def collectives(text: str, devices: int = 0) -> list[Collective]:
 
 
 def _result(match: re.Match[str], lines: list[str]) -> str:
-    """The shape of what comes out; an asynchronous start may name what goes in, too."""
+    """The shape of the results; an asynchronous start may also name the operands."""
     if not match["start"]:
         return match["shape"]
     name = re.escape(match["name"])
@@ -100,7 +100,7 @@ def _collective(
     )
     group = _group(line) or devices
     if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-        # A TPU's reduce-scatter: all-reduce and slice, fused.
+        # On a TPU, a reduce-scatter is an all-reduce fused with a slice.
         kind = "reduce-scatter"
         arrays = tuple((d, (s[0] // group, *s[1:])) for d, s in arrays)
     op_name = OP_NAME.search(line)
@@ -108,7 +108,7 @@ def _collective(
 
 
 def computations(text: str) -> Iterator[tuple[str, list[str]]]:
-    """(name, lines); the entry's name is ""."""
+    """Yield (name, lines); the name of the entry is ""."""
     name, lines = None, []
     for line in text.splitlines():
         if name is None:
@@ -122,7 +122,7 @@ def computations(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def executions(bodies: dict[str, list[str]]) -> dict[str, int | None]:
-    """How often each computation runs in a call; None where a loop does not say."""
+    """How often each computation runs in a call; None if a loop has no known count."""
     times: dict[str, int | None] = {"": 1}
 
     def visit(name: str, count: int | None) -> None:

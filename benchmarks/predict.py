@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step times on more devices than are at hand: a cost model. PREDICTED, nothing is run.
+"""PREDICTED step times on devices that are not present: a cost model, nothing is run.
 
 python benchmarks/predict.py [--chip v5e h200] [--devices 1 8 64 256]
                              [--config configs/arc_agi_1.py[:variant] ...]
                              [--set train.batch_size=12288 ...]
 python benchmarks/predict.py --measured FILE [...]    (written by step.py --json=FILE)
 
-A step takes the longest of three times, by the assumptions of `Chip`: its FLOPs
-(recomputed ones too) at 50 % and at 15 % of the peak rate, the bytes of its matrix
-products' operands and results, and the number of products one after the other; plus the
-exchange of gradients and puzzle vectors, taken as not hidden. --measured compares FLOPs
-over the product rate of the same run with the step time measured on one device.
+`Chip` holds the assumptions. They give three times: of the FLOPs (including recomputed
+ones) at 50 % and at 15 % of the peak rate, of moving the operands and results of all
+matrix products, and of running that many products in sequence. A step takes the longest
+of the three, plus the exchange of gradients and puzzle vectors, which overlaps nothing.
+--measured divides the FLOPs by the matrix-product rate of the same run, and compares
+the result with the step time measured on one device.
 """
 
 import argparse
@@ -31,19 +32,19 @@ from trm_jax.training.config import read_run
 from trm_jax.training.cost import step_flops
 from trm_jax.training.sharding import TABLE_UNIT
 
-EFFICIENCY = (0.5, 0.15)  # of the peak rate: hoped for, and what the papers had
+EFFICIENCY = (0.5, 0.15)  # of the peak rate: hoped for, and reached in the papers
 BANDWIDTH = 0.8  # of the peak memory bandwidth
 
 
 class Chip(NamedTuple):
-    """Rates by the maker; the latencies are guesses."""
+    """Rates as the manufacturer states them, and latencies that are guesses."""
 
     flops: float  # per second, bfloat16
     memory: float  # bytes per second
     near: int  # devices in a ring of `link`s; rings are joined by `far_link`s
-    link: float  # bytes per second that a device sends, and receives, in its ring
+    link: float  # bytes per second that a device sends and receives in its ring
     far_link: float  # the same between rings
-    product_s: float  # least time of a matrix product with what belongs to it
+    product_s: float  # least time of a matrix product with its other operations
     hop_s: float  # least time of an exchange with a neighbour
     ssd: str  # the form of the Mamba-2 scan
 
@@ -76,8 +77,8 @@ class Work(NamedTuple):
     flops: float
     nbytes: float
     products: int
-    summed: float  # bytes of the arrays that all devices add up
-    gathered: float  # bytes of those that all get whole
+    summed: float  # bytes of the arrays that are summed over all devices
+    gathered: float  # bytes of the arrays that every device receives whole
 
 
 def products(jaxpr: Any) -> tuple[int, int]:
@@ -122,7 +123,7 @@ def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
     again = rule.l_cycles + 1 if rule.remat == "full" else 0
     weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
     vectors = 4 * batch * c.puzzle_width
-    look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for the step, for the update
+    look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for step and update
     return Work(
         rows=rows,
         flops=step_flops(recipe, rows) * (1 + again / calls),
@@ -135,7 +136,7 @@ def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
 
 
 def predict(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
-    """Seconds, by part; the step at both efficiencies."""
+    """Seconds of each part, and of the step at both efficiencies."""
     near, far = min(devices, chip.near), -(-devices // chip.near)
     per_byte = (near - 1) / near / chip.link + (far - 1) / far / near / chip.far_link
     hops = 3 * (near - 1 + far - 1)  # there and back for a sum, one way for a gather
@@ -188,7 +189,7 @@ def as_line(work: Work, found: dict[str, Any]) -> str:
 
 
 def compare(files: list[str]) -> None:
-    """Measured steps beside FLOPs over the product rate of the same run."""
+    """Print measured step times, and FLOPs divided by the product rate of that run."""
     print(
         "config          mixer        remat batch  GFLOP  predicted  measured ms ratio"
     )

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a puzzle table of ARC's size costs: time and memory, alone and in a step.
+"""Time and memory that a puzzle table of ARC's size takes, by itself and in a step.
 
 python benchmarks/puzzle_table.py [--rows=876407] [--dim=512] [--batch=768]
                                   [--devices=1] [--json=FILE]
 
-876,407 rows are ARC-AGI-1's, 1,191,732 ARC-AGI-2's. On a CPU, --devices makes that many
-virtual ones. Times are medians. The step is the smoke test's network with these puzzle
-vectors, once with this table and once with one of a single row.
+ARC-AGI-1 has 876,407 rows, and ARC-AGI-2 has 1,191,732. On a CPU, --devices sets the
+number of virtual devices. Times are medians. The step trains the smoke test's network
+with these puzzle vectors, once with this table and once with a table of a single row.
 """
 
 import argparse
@@ -40,14 +40,14 @@ CALLS = 20
 
 
 def seconds(fn: Callable[[], Any]) -> float:
-    """Seconds that one call takes, waited for."""
+    """Seconds that one call takes until its result is ready."""
     start = time.perf_counter()
     jax.block_until_ready(fn())
     return time.perf_counter() - start
 
 
 def median_ms(fn: Callable[[], Any]) -> float:
-    """Of CALLS calls, after one that warms up."""
+    """The median milliseconds of CALLS calls, after one to warm up."""
     fn()
     return 1e3 * statistics.median(seconds(fn) for _ in range(CALLS))
 
@@ -59,7 +59,7 @@ def peak_rss_mib() -> float:
 
 
 def temporary_mib(compiled: Any) -> float:
-    """What the compiled program reserves on each device."""
+    """Temporary memory that the compiled program reserves on each device."""
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
@@ -89,7 +89,7 @@ def random_rows(built: Built, rows: int, batch: int) -> Batch:
 
 
 def alone(table: jax.Array, ids: jax.Array, mesh: Mesh) -> dict[str, Any]:
-    """Lookup, update and digest of the table by themselves; uses the table up."""
+    """Measure lookup, update and digest without a step; the table is donated."""
     spread = NamedSharding(mesh, P("data"))
     grads = jax.device_put(np.ones((len(ids), table.shape[1]), np.float32), spread)
 
@@ -122,7 +122,7 @@ def alone(table: jax.Array, ids: jax.Array, mesh: Mesh) -> dict[str, Any]:
 
 
 def steps(*cases: tuple[Built, Batch]) -> list[dict[str, Any]]:
-    """A whole training step of each, in turns: what disturbs one disturbs all."""
+    """Time a step of each case in turn, so that a disturbance affects all cases."""
     found: list[dict[str, Any]] = []
     states, programs = [], []
     for built, batch in cases:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What checkpoints cost a run: time taken from the training, digests, restarts.
+"""What checkpoints cost a run: training time lost, digests, restarts.
 
 python benchmarks/saving.py [--cases smoke sudoku table] [--saves=3] [--batch=8]
                             [--workdir=FOLDER] [--json=FILE]
 
-smoke: configs/smoke.py. sudoku: configs/sudoku_extreme.py in float32, --batch rows.
-table: the network of smoke with ARC-AGI-1's puzzle table, 1.7 GiB, and batch 768.
-Stall: how long `save` holds up the loop, and how much longer than usual the steps take
-until the save is on the disk; least of --saves, as share of 1,000 steps and one save.
-Restart: train.py, killed after a save, from its start to the next step, programs from
-the compilation cache; of "table", whose data are not at hand, reading a checkpoint
-alone.
+"smoke" is configs/smoke.py. "sudoku" is configs/sudoku_extreme.py in float32, with
+--batch rows. "table" is the network of smoke with ARC-AGI-1's puzzle table (1.7 GiB)
+and batch 768. The stall is the time that `save` blocks the loop, plus the extra time of
+the steps until the save is on the disk: the least of --saves, as a share of 1,000 steps
+and one save. The restart kills train.py after a save, and takes the time from its next
+start to the next step, with programs from the compilation cache. The data of "table"
+are not available, so only the reading of a checkpoint is timed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from trm_jax.types import Batch
 ROOT = pathlib.Path(__file__).parent.parent
 INTERVAL = 1_000  # train.checkpoint_every of configs/default.py
 Row = dict[str, Any]
-FEWEST, ENOUGH_S = 5, 5.0  # steps timed without a save: so many, and so long
+FEWEST, ENOUGH_S = 5, 5.0  # timed without a save: at least these steps and seconds
 HEADER = (
     "case    state MiB  step ms | blocked ms  slowed ms  to disk s  digests ms  of it "
     "| stall  steps for 2 % | restart s"
@@ -61,7 +61,7 @@ def cpu_sized(batch: int) -> Any:
 
 
 def case_of(name: str, batch: int) -> tuple[Built, Batch, list[str]]:
-    """What to run, a batch of it, and the flags of train.py for the same, if any."""
+    """The built run, a batch, and the flags of train.py for the same run, if any."""
     if name == "table":
         built = built_for(876_407, 512, 768, 1)
         return built, random_rows(built, 876_407, 768), []
@@ -87,13 +87,13 @@ def case_of(name: str, batch: int) -> tuple[Built, Batch, list[str]]:
 
 
 def rows_shardings(built: Built) -> Any:
-    """Where the parts of a batch lie."""
+    """The sharding of each field of a batch."""
     return jax.tree.map(lambda s: s.sharding, built.state_like.carry.batch)
 
 
 @partial(jax.jit, donate_argnums=0)
 def with_trained_table(state: Any) -> Any:
-    """As if each row had been updated: zeros would shrink to nothing on the disk."""
+    """Fill the puzzle table with noise: zeros would shrink to nothing on the disk."""
     table = state.puzzle_table
     noise = jax.random.normal(jax.random.key(0), table.shape, table.dtype)
     return state._replace(puzzle_table=0.02 * noise)
@@ -170,7 +170,7 @@ def restored(workdir: pathlib.Path, built: Built) -> float:
 
 
 def restart(flags: list[str], workdir: pathlib.Path) -> float:
-    """Seconds from the start of train.py to the first step after those saved."""
+    """Seconds from the start of train.py to the first step after the saved ones."""
     every = {"log_every": 1, "checkpoint_every": 2, "eval_every": 0}
     changes = [f"--config.train.{key}={value}" for key, value in every.items()]
     command = [sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}"]
@@ -189,7 +189,7 @@ def restart(flags: list[str], workdir: pathlib.Path) -> float:
                     raise RuntimeError(f"train.py ended: {process.communicate()[0]}")
                 time.sleep(0.01)
                 now = logged(workdir)
-                lowest = min(lowest, now)  # lines of steps not saved are removed
+                lowest = min(lowest, now)  # lines of unsaved steps are removed
             return time.perf_counter() - start
         finally:
             process.kill()

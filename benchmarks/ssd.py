@@ -5,11 +5,12 @@ python benchmarks/ssd.py [--implementation recurrent chunked pallas]
                          [--dtype float32 bfloat16] [--shape 8x97 2x916]
                          [--chunk_size=64] [--repeats=5] [--interpret] [--json=FILE]
 
-A shape is batch x length; heads and state are those of the hybrids (h 16, p 64, n 128).
-FLOPs are those of the chunked form, three times as many with the backward pass; bytes
-are inputs and outputs once. Errors are relative to the largest value of the float32
-recurrent form at batch 2. "product" is `rows x 512 @ 512 x 2320`, the mixer's in_proj,
-in the same run. Peak bytes are those of the process so far.
+A shape is batch x length; the heads and the state have the sizes of the hybrids (h 16,
+p 64, n 128). FLOPs are counted for the chunked form, three times as many with the
+backward pass. Bytes count each input and output once. Errors are relative to the
+largest value of the float32 recurrent form at batch 2. "product" is the rate of
+`rows x 512 @ 512 x 2320`, the mixer's in_proj, in the same run. Peak bytes are the peak
+of the process so far.
 """
 
 import argparse
@@ -46,14 +47,14 @@ DIRECTIONS = {
     "forward+backward": ssd_error.forward_backward,
 }
 IN_PROJ = 2320  # columns of the mixer's first product: 2 * 1024 + 2 * 128 + 16
-MAX_ROWS = 65_536  # of the product that rates are compared with
+MAX_ROWS = 65_536  # most rows of the product that rates are compared with
 ERROR_BATCH = 2
-TOO_MUCH = 16 * 2**30  # bytes of kept states that are not tried
+TOO_MUCH = 16 * 2**30  # a case that keeps more bytes of states is left out
 CASE = ("implementation", "dtype", "b", "l", "direction")
 
 
 class Options(NamedTuple):
-    """How to run each case; `interpret`: time the kernels off CUDA too."""
+    """How to run each case; with `interpret`, kernels are timed without CUDA, too."""
 
     chunk_size: int = 64
     repeats: int = 5
@@ -61,7 +62,7 @@ class Options(NamedTuple):
 
 
 def model_flops(sizes: Sizes, chunk_size: int, direction: str) -> int:
-    """Products of the chunked form: scores per group, the rest per head."""
+    """FLOPs of the chunked form's products: scores per group, the rest per head."""
     per_head = 2 * chunk_size * CHANNELS + 4 * CHANNELS * STATE
     per_token = sizes.g * 2 * chunk_size * STATE + HEADS * per_head
     return sizes.b * sizes.l * per_token * (1 if direction == "forward" else 3)
@@ -79,7 +80,7 @@ def why_not(case: dict[str, Any], interpret: bool) -> str | None:
 
 
 def measure(case: dict[str, Any], how: Options) -> dict[str, Any]:
-    """Median and fastest time of a case, and what they mean."""
+    """Median and fastest time of a case, with the resulting rates and the memory."""
     sizes, dtype = Sizes(case["b"], case["l"]), case["dtype"]
     with precision(dtype):
         rows = min(sizes.b * sizes.l, MAX_ROWS)
@@ -179,7 +180,7 @@ def positive(text: str) -> int:
 
 
 def parse() -> argparse.Namespace:
-    """The options; what is not given depends on the device."""
+    """Parse the options; the defaults depend on the device."""
     gpu = jax.default_backend() == "gpu"
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the project claims of the SSD operator, beside what was measured."""
+"""What the project claims about the SSD operator, and what was measured."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from benchmarks.common import DTYPES, peaks, precision
 
 
 def claims(rows: list[dict[str, Any]]) -> list[str]:
-    """What the project claims, beside what was found; forward+backward."""
+    """Lines that state each claim and its measured value, for forward+backward."""
     found: dict[Any, dict[str, dict[str, Any]]] = {}
     for row in rows:
         if "ms" in row and row["direction"] != "forward":

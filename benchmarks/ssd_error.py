@@ -14,7 +14,7 @@ from trm_jax.ops.ssd.ssd import ssd
 HEADS, CHANNELS, STATE = 16, 64, 128  # of the hybrids: h, p, n
 NAMES = ("x", "dt", "A", "B", "C", "initial_state")
 
-# Of the largest value; float32 products may be of TF32, with 10 bits.
+# As a share of the largest value; float32 products may use TF32, with 10 bits.
 TOLERANCE = {"bfloat16": 3e-2, "float32": 1e-2, "float32_highest": 1e-4}
 
 
@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
 
 
 def random_inputs(sizes: Sizes, dtype: str, initial_state: bool = False) -> Any:
-    """Arguments of `ssd` in the ranges of a new network, and a cotangent of y.
+    """Random arguments of `ssd` in the ranges of a new network, and a cotangent of y.
 
     x, B, C and the cotangent have the dtype named in DTYPES, the rest float32.
     """
@@ -90,8 +90,8 @@ def errors(
 ) -> dict[str, float]:
     """Relative error of y and of every gradient.
 
-    The oracle takes the same values, widened: float32, token by token, with products
-    at the highest precision, on the same device.
+    The oracle computes the same values in float32, token by token, with products at the
+    highest precision, on the same device.
     """
     args, cotangent = random_inputs(sizes, dtype, initial_state)
     exact_y, exact_grads = _exact(dtype, sizes, initial_state)
@@ -104,7 +104,7 @@ def errors(
 
 
 def judged(implementation: str, dtype: str, *sizes: Any) -> dict[str, float]:
-    """`errors`; raises where one is beyond TOLERANCE or no number."""
+    """Return `errors`, or raise ArithmeticError if one exceeds TOLERANCE or is NaN."""
     found = errors(implementation, dtype, *sizes)
     if any(not error <= TOLERANCE[dtype] for error in found.values()):
         raise ArithmeticError(f"an error beyond {TOLERANCE[dtype]}: {found}")

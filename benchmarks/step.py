@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one training step on one device, beside that device's matrix-product rate.
+"""Time of one training step on one device, and the device's matrix-product rate.
 
 python benchmarks/step.py [--mixer=mlp_t attention] [--dtype=float32 bfloat16]
                           [--batch=8] [--steps=5] [--remat none[:1] dots:6 ...]
                           [--config=sudoku_extreme|maze_hard|arc_agi_1|arc_agi_2|demo]
                           [--micro_batches=1] [--json=FILE]
 
-The model is the paper's for the task, by default Sudoku's (width 512, 97 tokens, 3x6
-cycles); ARC's has its puzzle table. FLOPs are model FLOPs: all network calls, and twice
-the differentiated ones for their backward. --remat takes pairs of rule.trm.remat and
-rule.trm.unroll; without the second number the config's holds.
+The model is the one in the paper for the task, by default for Sudoku (width 512, 97
+tokens, 3x6 cycles). The model for ARC includes its puzzle table. FLOPs are model FLOPs:
+all network calls, plus twice the differentiated ones for the backward pass.
+--remat takes pairs of rule.trm.remat and rule.trm.unroll; without the second number the
+config's value holds.
 """
 
 import argparse
@@ -32,14 +33,14 @@ from data_pipeline import tasks
 from trm_jax.training.build import build
 from trm_jax.training.cost import step_flops
 
-MAX_ROWS = 65_536  # of the product that rates are compared with
-# ARC's number of puzzle ids follows from its files; these are the published ones.
+MAX_ROWS = 65_536  # most rows of the product that rates are compared with
+# ARC's number of puzzle ids depends on its files; these are for the published ones.
 ARC_IDS = {"arc_agi_1": 876_407, "arc_agi_2": 1_191_732}
 CONFIGS = ("sudoku_extreme", "maze_hard", *ARC_IDS, "demo")
 
 
 def sizes_of(name: str, config: Any) -> dict[str, Any]:
-    """The data's sizes, without data."""
+    """The sizes of the data, without reading data."""
     if name in ARC_IDS:
         ids = ARC_IDS[name]
         shape = [config.data.arc.side] * 2
@@ -56,14 +57,14 @@ def measure(
     name: str = "sudoku_extreme",
     micro_batches: int = 1,
 ) -> dict[str, Any]:
-    """Median time of `steps` steps after one to compile, and what it means."""
+    """Median time of `steps` steps after one to warm up, with rates and memory."""
     config = importlib.import_module(f"configs.{name}").get_config(mixer)
     config.model.dtype = dtype
     config.rule.trm.remat, _, unroll = remat.partition(":")
     config.rule.trm.unroll = int(unroll or config.rule.trm.unroll)
     config.train.update(batch_size=batch, micro_batches=micro_batches)
     config.eval.batch_size = batch
-    config.mesh.data = 1  # as the product's
+    config.mesh.data = 1  # one device, as for the product
     sizes = sizes_of(name, config)
     built = build(config.to_dict(), sizes)
     state = built.init()

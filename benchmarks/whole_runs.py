@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs on this device: the same bits twice, after a kill, and on a CPU.
+"""Check that short runs give the same bits twice, after a kill, and on a CPU.
 
-The part "runs" of benchmarks/gpu_suite.py; see there.
+This is the part "runs" of benchmarks/gpu_suite.py.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from benchmarks.common import attempt, first_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 NETWORKS = ("mlp_t", "attention", "mamba2_attn")
-STEPS, SAVED, KILLED = 60, 25, 40  # in all, of the save that is resumed, of the kill
+STEPS, SAVED, KILLED = 60, 25, 40  # all, of the resumed save, of the kill
 DIGEST = """
 import sys
 from trm_jax.training.build import build
@@ -33,7 +33,7 @@ print(state_digest(Checkpoints(sys.argv[1]).restore_step(built.state_like, None)
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
-    """What each network's runs had in common."""
+    """Yield a row per network that says whether its runs ended with the same bits."""
     for network in NETWORKS:
         row = attempt({"network": network}, partial(compare, network))
         said = first_line(row) if "failed" in row else json.dumps(row["equal"])
@@ -41,7 +41,7 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def compare(network: str) -> dict[str, Any]:
-    """Digests of the last state. Raises RuntimeError where they differ."""
+    """Compare the digests of the last states. Raises RuntimeError if they differ."""
     with tempfile.TemporaryDirectory() as base:
         folders = [f"{base}/{name}" for name in ("first", "second", "killed")]
         for folder in folders[:2]:
@@ -64,7 +64,7 @@ def compare(network: str) -> dict[str, Any]:
 
 
 def train(network: str, folder: str, *, kill: bool = False) -> None:
-    """Run the smoke config; or kill it with -9 after step KILLED and save SAVED."""
+    """Run the smoke config; `kill` ends it with -9 after step KILLED and save SAVED."""
     flags = {"train.steps": STEPS, "train.checkpoint_every": SAVED}
     flags |= {"train.log_every": KILLED // 2, "train.eval_every": 0, "mesh.data": 1}
     command = [
@@ -91,13 +91,13 @@ def train(network: str, folder: str, *, kill: bool = False) -> None:
 
 
 def runs_of(folder: str) -> list[dict[str, Any]]:
-    """runs.jsonl: a record of each start."""
+    """The records in runs.jsonl, one per start of the run."""
     text = pathlib.Path(folder, "runs.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def digest(folder: str, **changes: str) -> str:
-    """Of the newest state, restored by a process with another environment."""
+    """Digest of the newest state, restored by a process with a changed environment."""
     result = subprocess.run(
         [sys.executable, "-c", DIGEST, folder],
         cwd=ROOT,
@@ -112,5 +112,5 @@ def digest(folder: str, **changes: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """This process holds most of the memory of a GPU already."""
+    """Turn preallocation off: this process already holds most of the GPU's memory."""
     return os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config files; each is one claim. `default.py` has every knob once."""
+"""Config files, one per experiment. `default.py` has the default of every setting."""

@@ -5,11 +5,11 @@ Command:  python train.py --config=configs/arc_agi_1.py --workdir=runs/arc1
           --config.data.train=FOLDER, then python eval.py --workdir=runs/arc1 --votes=0
           (the hybrid: --config=configs/arc_agi_1.py:mamba2_attn)
 Hardware: one 80 GB GPU or more (not run); the paper used four H100 for three days.
-Result:   pass@2 in the papers 44.6 % (TRM), and in arXiv 2602.12078 43.88 % (attention)
-          and 45.88 % (mamba2_attn). Here not run.
-Data:     JSON bundles of training, evaluation and ConceptARC. Trains on all pairs of
-          training and ConceptARC and on the demonstrations of evaluation; 1,000
-          augmentations of each task have puzzle ids of their own.
+Result:   pass@2 is 44.6 % in TRM's paper. arXiv 2602.12078 reports 43.88 % (attention)
+          and 45.88 % (mamba2_attn). Not run here.
+Data:     JSON bundles of training, evaluation and ConceptARC. The model trains on all
+          pairs of training and ConceptARC and on the demonstrations of evaluation. A
+          task has up to 1,000 augmentations, each with its own puzzle id.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ARC-AGI-2: arc_agi_1 on the sets of the second version.
+"""ARC-AGI-2: the recipe of arc_agi_1 on the sets of the second version.
 
 Command:  python train.py --config=configs/arc_agi_2.py --workdir=runs/arc2
           --config.data.train=FOLDER, then python eval.py --workdir=runs/arc2 --votes=0
 Hardware: one 80 GB GPU or more (not run).
-Result:   pass@2 in the paper 7.8 %. Here not run.
+Result:   pass@2 is 7.8 % in the paper. Not run here.
 Data:     JSON bundles training2, evaluation2 and concept. A model trained on these must
           not be scored on ARC-AGI-1: 376 of its 400 evaluation tasks are in training2.
 """

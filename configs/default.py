@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every setting once. The other files start from this one and edit it.
+"""The default of every setting. The other configs start from this one and edit it.
 
-The owner of a setting declares it with its meaning and range: an operator, a rule, an
-optimiser, a task. docs/settings.md lists them all.
+The operator, rule, optimiser or task that reads a setting also declares it, with its
+meaning and range. docs/settings.md lists all settings.
 
 Command: none of its own; see sudoku_extreme.py and smoke.py.
 """
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, config_dict
 from trm_jax.beside import pipeline
 from trm_jax.training.config import default_config
 
-# The published networks, and one of our own: their sublayers, by name.
+# The sublayers of the published networks, and of one that is ours.
 LAYERS = {
     "mlp_t": ("token_mlp", "swiglu") * 2,
     "attention": ("attention", "swiglu") * 2,
@@ -31,12 +31,12 @@ def set_network(config: ConfigDict, variant: str) -> None:
 
 
 def set_sizes(config: ConfigDict, **sizes: dict[str, int]) -> None:
-    """Change the sections of those operators that the network uses."""
+    """Change the sections of the operators that the network uses, and no others."""
     for section, values in sizes.items():
         if any(name.startswith(section) for name in config.model.layers):
             config.model[section].update(values)
 
 
 def get_config() -> ConfigDict:
-    """TRM with attention on 9x9 Sudoku, by the TRM paper's settings."""
+    """TRM with attention on 9x9 Sudoku, with the settings of TRM's paper."""
     return config_dict.create(**default_config(), data=pipeline("settings").defaults())

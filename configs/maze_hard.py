@@ -4,11 +4,11 @@
 Command:  python train.py --config=configs/maze_hard.py --workdir=runs/maze
           (the hybrid: --config=configs/maze_hard.py:mamba2_attn)
 Hardware: one 80 GB GPU (not run).
-Result:   exact accuracy in the papers 85.3 % (attention; 60.8 % when run again for
-          arXiv 2602.12078), 80.6 % (mamba2_attn). Here not run.
+Result:   exact accuracy is 85.3 % in TRM's paper (attention). arXiv 2602.12078 reports
+          60.8 % for its own run of it, and 80.6 % (mamba2_attn). Not run here.
 Data:     from the hub; or --config.data.source=csv --config.data.train=train.csv
           --config.data.test=test.csv. Turned mazes are solved again: the published
-          augmentation turns the path too, which then breaks the rule of the labels.
+          augmentation also turns the path, which then may not be the label.
 """
 
 from ml_collections import ConfigDict

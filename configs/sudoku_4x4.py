@@ -15,7 +15,7 @@ from . import demo
 
 
 def get_config(variant: str = "mamba2_mlp_t") -> ConfigDict:
-    """The demo with boxes of 2x2 and puzzles of the hardest kind that 4x4 has."""
+    """The demo with boxes of 2x2 and the hardest kind of 4x4 puzzles."""
     config = demo.get_config(variant)
     config.data.update(train_puzzles=1_000, test_puzzles=512, num_augmentations=1_000)
     config.data.sudoku.update(box_rows=2, box_cols=2, clues=(4, 8))

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sudoku_extreme:mlp_t at a size that 2 CPU cores bear: does it learn real puzzles?
+"""sudoku_extreme:mlp_t small enough for 2 CPU cores: does it learn real puzzles?
 
 Command:  python train.py --config=configs/sudoku_cpu.py --workdir=runs/sudoku_cpu
           --config.data.train=train.csv --config.data.test=test.csv
 Hardware: 2 CPU cores.
 Time:     53 minutes.
-Result:   63.9 % of the cells, 0.86 % of the puzzles of a hard test set that is not
-          Sudoku-Extreme's: docs/sudoku.md.
-Data:     files in the Sudoku-Extreme format; 1,000 training puzzles and symmetries.
+Result:   63.9 % of the cells and 0.86 % of the puzzles of a hard test set, which is
+          not the test set of Sudoku-Extreme: docs/sudoku.md.
+Data:     files in the format of Sudoku-Extreme; 1,000 training puzzles with symmetries.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from . import default, sudoku_extreme
 
 
 def get_config() -> ConfigDict:
-    """The paper's recipe, narrower, with fewer cycles and a higher rate."""
+    """The paper's recipe, narrower, with fewer cycles and a higher learning rate."""
     config = sudoku_extreme.get_config("mlp_t")
     config.data.source = "csv"
     config.model.update(d_model=128, prefix_len=0, dtype="float32")

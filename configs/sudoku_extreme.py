@@ -6,9 +6,9 @@ Command:  python train.py --config=configs/sudoku_extreme.py --workdir=runs/sudo
           mamba2_mlp_t, mamba2_attn, mamba2_attn_bidir)
 Hardware: one 48 GB GPU (not run); a 24 GB GPU with --config.train.micro_batches=2.
           TRM's paper used one L40S (48 GB) for under 36 hours.
-Result:   exact accuracy in the papers 87.4 % (mlp_t), 74.7 % (attention), 84.2 %
-          (mamba2_mlp_t), 66.5 % (mamba2_attn; arXiv 2602.12078); mamba2_attn_bidir,
-          whose second Mamba-2 layer runs right to left, is ours. Here not run.
+Result:   exact accuracy in the papers is 87.4 % (mlp_t), 74.7 % (attention), 84.2 %
+          (mamba2_mlp_t) and 66.5 % (mamba2_attn; arXiv 2602.12078). mamba2_attn_bidir,
+          whose second Mamba-2 layer runs right to left, is ours. Not run here.
 Data:     from the hub; or --config.data.source=csv --config.data.train=train.csv
           --config.data.test=test.csv.
 """

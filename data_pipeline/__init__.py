@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puzzle files in, batches out. Host only: numpy, never jax, never trm_jax."""
+"""From puzzle files to batches with NumPy. No module imports jax or trm_jax."""

@@ -22,12 +22,12 @@ _HEADER_READERS = {
     (1, 0): npy.read_array_header_1_0,
     (2, 0): npy.read_array_header_2_0,
 }
-# What numpy's parser lets through for a damaged header; KeyError: another version.
+# What NumPy's parser raises for a damaged header; KeyError: an unknown version.
 _HEADER_ERRORS = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
 
 
 def read_arrays(folder: str | pathlib.Path, split: str) -> tuple[PuzzleSet, PuzzleSpec]:
-    """One split, its sets in the order of dataset.json, and the sizes it states.
+    """A split with its sets in the order of dataset.json, and the sizes in that file.
 
     Tokens that are stored as uint8 stay on disk, mapped into memory.
     """
@@ -46,7 +46,7 @@ def _read_meta(path: pathlib.Path) -> dict[str, Any]:
     meta = as_object(read_json(path), str(path), "object")
     for key in (*_LARGEST, *_FIXED, "ignore_label_id", "sets"):
         item(meta, key, str(path))
-    # null as ignore_label_id: every label counts.
+    # If ignore_label_id is null, every label counts.
     ignore = () if meta["ignore_label_id"] is None else ("ignore_label_id",)
     for key in (*_LARGEST, *_FIXED, *ignore):
         if type(meta[key]) is not int:
@@ -131,7 +131,7 @@ def _append(starts: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _without_ignored(
     path: pathlib.Path, labels: np.ndarray, ignore: int | None
 ) -> np.ndarray:
-    """PAD_ID in place of `ignore`. A label that is PAD_ID already cannot be kept."""
+    """Replace `ignore` by PAD_ID. Raises DataError if PAD_ID itself is a label."""
     if ignore == PAD_ID:
         return labels
     for row, position in np.argwhere(labels == PAD_ID)[:1] + 1:
@@ -165,7 +165,10 @@ def _check_range(
 def _check_group_sizes(
     path: pathlib.Path, puzzle_starts: np.ndarray, group_starts: np.ndarray
 ) -> None:
-    """A loader draws one puzzle per group: an epoch's length must not depend on it."""
+    """Raise DataError unless each group's puzzles have equally many examples.
+
+    Otherwise the length of an epoch would depend on which puzzles the loader draws.
+    """
     sizes = np.diff(puzzle_starts)
     expected = np.repeat(sizes[group_starts[:-1]], np.diff(group_starts))
     for puzzle in np.flatnonzero(sizes != expected)[:1]:
@@ -199,7 +202,7 @@ def _read_starts(path: pathlib.Path, count: int, unit: str) -> np.ndarray:
 
 
 def read_npy(path: pathlib.Path, expected: str, ndim: int) -> np.ndarray:
-    """A whole-number array, mapped; nothing is ever unpickled."""
+    """An array of whole numbers, mapped into memory. Nothing is ever unpickled."""
     try:
         with open(path, "rb") as file:
             read_header = _HEADER_READERS[npy.read_magic(file)]

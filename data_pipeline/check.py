@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks puzzle files: `python -m data_pipeline.check KIND PATH`.
 
-Exit code 0: the data can be used; facts on stdout, warnings on stderr. 2: it cannot.
+Exit code 0 means that the data can be used: facts go to stdout, warnings to stderr.
+Exit code 2 means that they cannot.
 """
 
 import sys
@@ -63,6 +64,6 @@ USAGE = f"usage: python -m {__package__}.check {{{','.join(KINDS)}}} PATH\n"
 
 
 if __name__ == "__main__":
-    # A terminal that lacks a character of the path is no reason to fail.
+    # The check must not fail if the terminal lacks a character of the path.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))

@@ -10,8 +10,9 @@ INVERSE = np.array([0, 3, 2, 1, 4, 5, 6, 7])
 def turn(grids: np.ndarray, transform: int) -> np.ndarray:
     """A view of grids `... r c`, turned.
 
-    0 unchanged, 1 to 3 that many quarter turns to the left, 4 columns reversed, 5 rows
-    reversed, 6 transposed, 7 transposed about the other diagonal.
+    Transform 0 changes nothing, 1 to 3 are that many quarter turns to the left, 4
+    reverses the columns, 5 reverses the rows, 6 transposes the grid and 7 transposes
+    it about the other diagonal.
     """
     match transform:
         case 0 | 1 | 2 | 3:
@@ -29,6 +30,6 @@ def turn(grids: np.ndarray, transform: int) -> np.ndarray:
 
 
 def cell_sources(side: int) -> np.ndarray:
-    """For square grids, `8 m`: cell i of transform t is the original's cell [t, i]."""
+    """For square grids, `8 m`: entry [t, i] is the cell that transform t moves to i."""
     cells = np.arange(side**2).reshape(side, side)
     return np.stack([turn(cells, t).ravel() for t in range(COUNT)])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random numbers as a pure function of integer keys, for whole arrays at once.
 
-A generator object per puzzle would cost more than the augmentation itself, and the
-streams of NumPy's generators may change between releases; these cannot.
+A generator object per puzzle would cost more than the augmentation itself. The streams
+of NumPy's generators may also change between releases; these numbers cannot.
 """
 
 import numpy as np

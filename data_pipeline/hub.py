@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of public data sets on the hub."""
+"""Files of public data sets on the Hugging Face hub."""
 
 from .errors import DataError
 
 
 def hub_file(repository: str, name: str) -> str:
-    """Path of a file of a data set, downloaded or from the hub's cache."""
+    """The local path of a data set's file, which is downloaded if it is not cached."""
     advice = (
         "set --config.data.source=csv, --config.data.train=PATH and "
         "--config.data.test=PATH to read files of your own"

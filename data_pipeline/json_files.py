@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON files: what they hold is checked, what is wrong is named."""
+"""JSON files, with checks of their values and errors that name what is wrong."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from .text_files import read_text
 
 MAX_SHOWN = 40  # characters of a number in a message
 
-_FEW_DIGITS = 640  # Python converts as many whatever its settings are
+_FEW_DIGITS = 640  # Python converts this many under any setting
 
 
 class Repeated(NamedTuple):
@@ -44,7 +44,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def as_object(value: Any, place: str, expected: str, key: str = "key") -> dict:
-    """`value` if it is an object. `key` is what messages call its keys."""
+    """`value` if it is an object, else DataError. Messages call its keys `key`."""
     if isinstance(value, Repeated):
         raise DataError(f"{place}: {key} {named(value.key)} occurs twice")
     if not isinstance(value, dict):
@@ -53,21 +53,21 @@ def as_object(value: Any, place: str, expected: str, key: str = "key") -> dict:
 
 
 def item(parts: dict, key: str, place: str) -> Any:
-    """What an object holds under `key`."""
+    """The value of `key` in an object, else DataError."""
     if key not in parts:
         raise DataError(f'{place}: missing "{key}"')
     return parts[key]
 
 
 def as_list(value: Any, place: str, expected: str) -> list:
-    """`value` if it is a list."""
+    """`value` if it is a list, else DataError."""
     if not isinstance(value, list):
         raise DataError(f"{place}: {kind_of(value)} found, {expected} expected")
     return value
 
 
 def named(name: str) -> str:
-    """A name for a message: as it is if it is plain, else quoted, cut."""
+    """A name for a message: cut if it is long, quoted if it is not printable ASCII."""
     text = name if len(name) <= MAX_SHOWN else name[:MAX_SHOWN] + "..."
     return text if text.isascii() and text.isprintable() and text else ascii(text)
 
@@ -83,7 +83,8 @@ def _parse(text: str) -> Any:
     except json.JSONDecodeError:
         raise
     except ValueError:
-        # A number of thousands of digits: cut off, it is as wrong, and can be named.
+        # A number has thousands of digits. Cut to its first digits, it is just as
+        # wrong, and a message can show it.
         return json.loads(
             text, object_pairs_hook=_object, parse_int=lambda n: int(n[:_FEW_DIGITS])
         )

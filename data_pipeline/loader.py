@@ -19,12 +19,12 @@ _GROUP_ORDER, _VARIANT, _EXAMPLE_ORDER = range(3)
 
 
 class TrainLoader:
-    """`loader(k)`: batch k of the endless stream of epochs.
+    """`loader(k)` is batch k of the endless stream of epochs.
 
-    An epoch visits every group once in random order, draws one of the forms of its
-    stored puzzles and takes that puzzle's examples in random order. Epochs are laid end
-    to end and cut into batches of `batch_size` rows; `rows`, ascending numbers of some,
-    is this process's part.
+    An epoch visits every group once, in random order. A visit draws one form of one of
+    the group's puzzles and takes the examples of that puzzle in random order. The
+    epochs are joined and cut into batches of `batch_size` rows. `rows` holds the
+    numbers of the rows that this process makes of each batch, in ascending order.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrainLoader:
         self._epoch = functools.lru_cache(maxsize=4)(self._draw_epoch)
 
     def __call__(self, k: int) -> Batch:
-        """Rows of batch k as the fields of a Batch."""
+        """The rows of batch k as the fields of a Batch."""
         position = k * self._batch_size + self._rows
         first, last = position[[0, -1]] // self.epoch_size
         epochs = [self._epoch(e) for e in range(first, last + 1)]
@@ -95,7 +95,7 @@ class TrainLoader:
 def prefetched(
     loader: Callable[[int], Batch], start: int, stop: int
 ) -> Iterator[Batch]:
-    """Batches start..stop-1, each made on a thread while the ones before are used."""
+    """Batches start..stop-1, made on a thread while earlier ones are in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
         waiting: collections.deque[Future[Batch]] = collections.deque()
         for k in range(start, stop):
@@ -118,7 +118,7 @@ def as_batch(inputs: np.ndarray, labels: np.ndarray, puzzle_id: np.ndarray) -> B
 
 
 def _examples_per_group(puzzles: PuzzleSet) -> np.ndarray:
-    """Examples that one visit of each group takes: the same for all its puzzles."""
+    """How many examples a visit of each group takes: equal for all its puzzles."""
     per_puzzle = np.diff(puzzles.puzzle_starts)
     first = per_puzzle[puzzles.group_starts[:-1]]
     uneven = per_puzzle != np.repeat(first, np.diff(puzzles.group_starts))

@@ -15,7 +15,7 @@ from .variants import Variants, undone
 
 PUZZLE_IDS = ("own", "blank", "random")  # what an evaluation shows as puzzle id
 
-_RANDOM_ID = 3  # key of the draw; the loader has the ones below
+_RANDOM_ID = 3  # key of the draw; the loader uses 0 to 2
 
 
 class EvalSet(NamedTuple):
@@ -23,9 +23,9 @@ class EvalSet(NamedTuple):
 
     puzzles: PuzzleSet
     variants: Variants  # forms to vote over
-    # SHA-256 of what each puzzle id names; None: all puzzles share the blank id
+    # SHA-256 of what the puzzle ids stand for; None if all puzzles share the blank id
     id_map: str | None = None
-    # (questions `n m`, answers `n m`) -> `n`: correct by the rules, not by the label
+    # (questions `n m`, answers `n m`) -> `n`: whether the rules accept each answer
     is_valid: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     # (path, first and second answers `n 2 m`): writes a file of attempts
     write_submission: Callable[[Path, np.ndarray], None] | None = None
@@ -38,7 +38,7 @@ class EvalSet(NamedTuple):
 class Questions:
     """The rows of an evaluation: every example in its first `votes` forms, in order.
 
-    A form that a puzzle lacks is left out; `votes` = 0 takes all forms that it has.
+    A puzzle with fewer forms gives fewer rows. `votes` = 0 takes all forms of a puzzle.
     """
 
     def __init__(self, test: EvalSet, *, votes: int = 1, max_puzzles: int = 0) -> None:
@@ -63,7 +63,7 @@ class Questions:
 
     @property
     def num_rows(self) -> int:
-        """Rows that one pass over all forms takes."""
+        """How many rows there are: one for each form of each example."""
         return len(self.example)
 
     @property
@@ -73,17 +73,17 @@ class Questions:
 
     @property
     def labels(self) -> np.ndarray:
-        """The answers to form 0 of every example, uint8 `n m`; PAD is no label."""
+        """The answers to form 0 of every example, uint8 `n m`; PAD means no label."""
         return self._puzzles.labels
 
     @property
     def has_solutions(self) -> bool:
-        """Whether every example has labels: otherwise nothing can be scored."""
+        """Whether every example has labels, without which nothing can be scored."""
         return bool(self.labels.any(-1).all())
 
     @property
     def attributes(self) -> dict[str, np.ndarray]:
-        """Facts about every example to report by, `n` each."""
+        """Facts about every example by which results are reported, `n` each."""
         return self._puzzles.attributes
 
     def group_of_example(self) -> np.ndarray:
@@ -102,11 +102,12 @@ class Questions:
         puzzle_ids: str = "own",
         num_puzzles: int = 1,
     ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """The rows from `start` on, and their numbers, int32 `b`.
+        """Batches of the rows from `start` on, with the rows' numbers, int32 `b`.
 
-        The last batch is padded with rows of weight 0, whose numbers count on.
-        `puzzle_ids` = "blank" or "random" hides which puzzle it is: it shows id 0, or
-        any of the `num_puzzles` - 1 ids above, which depends only on the row.
+        The last batch is padded with rows of weight 0. Their numbers continue the
+        count. `puzzle_ids` = "blank" or "random" hides which puzzle a row shows: its id
+        is then 0, or one of the other `num_puzzles` - 1 ids, which is drawn from the
+        example and the form.
         """
         for first in range(start, self.num_rows, batch_size):
             rows = slice(first, first + batch_size)
@@ -132,8 +133,8 @@ class Questions:
             )
 
     def turned_back(self, predictions: np.ndarray) -> np.ndarray:
-        """Predicted tokens `r m` of all rows -> answers to form 0, in one writing.
+        """Predicted tokens `r m` of all rows -> answers to form 0.
 
-        Equal answers to an example have equal tokens, whatever form they come from.
+        Equal answers to an example get equal tokens, whatever form they come from.
         """
         return undone(self._variants, self.puzzle, self.form, predictions)

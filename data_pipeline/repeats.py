@@ -11,7 +11,7 @@ MAX_WARNINGS = 10
 
 
 def find_duplicates(puzzles: PuzzleSet, path: str | pathlib.Path) -> list[str]:
-    """A warning for each row whose question an earlier row asks already."""
+    """A warning for each row that repeats the question of an earlier row."""
     rows, earlier = _repeats(puzzles.inputs)
     return _warnings(f"{path}: duplicate: row", rows, "repeats row", earlier)
 
@@ -30,7 +30,7 @@ def find_overlap(
 
 
 def _repeats(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that an earlier row equals, and the first such row of each."""
+    """The rows that equal an earlier row, and for each the first such row."""
     keys = np.ascontiguousarray(inputs).view(f"V{inputs.shape[1]}")[:, 0]
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     origin = first[inverse]

@@ -2,7 +2,7 @@
 """config.data: the section that all tasks share, and the registry of tasks.
 
 A section is a frozen dataclass whose fields are made by `knob`. A key that differs from
-its default is refused where the task or the source does not read it.
+its default is refused if the task or the source does not read it.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from typing import Any, get_args, get_origin
 
 from .errors import DataError
 
-# The module of each task: it has a section `Settings` and a subclass `Task` of
-# tasks.PuzzleTask. A task of your own is a module anywhere and an entry here.
+# The module of each task, which has a section `Settings` and a subclass `Task` of
+# tasks.PuzzleTask. To add a task, write such a module anywhere and add an entry here.
 TASKS = {"sudoku": ".sudoku.task", "maze": ".maze.task", "arc": ".arc.task"}
 MAX_SEED = 2**63 - 1
 
@@ -24,17 +24,17 @@ _KINDS |= {bool: "True or False"}
 
 
 def knob(default: Any, doc: str, **about: Any) -> Any:
-    """A field of a section: its default, its meaning, and what is known about it.
+    """A field of a section, with its default, its meaning and what else is known.
 
-    `low` and `high` bound a number, or every number of a tuple; `sources` names the
-    sources that read the key, where not all do.
+    `low` and `high` bound a number, or every number of a tuple. `sources` names the
+    sources that read the key, if not all of them do.
     """
     return dataclasses.field(default=default, metadata={"doc": doc, **about})
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """What every task reads."""
+    """The settings that every task reads."""
 
     task: str = knob("sudoku", "the kind of puzzle: sudoku | maze | arc")
     source: str = knob(
@@ -72,7 +72,9 @@ def defaults() -> dict[str, Any]:
 
 
 def read(data: Mapping[str, Any]) -> tuple[DataSettings, Any]:
-    """The common section of config.data and that of its task; absent keys: defaults.
+    """The common section of config.data and its task's section, checked.
+
+    Absent keys have their default values.
 
     Raises:
       DataError: a key is unknown, a value is of another type or out of range, or a key
@@ -121,7 +123,7 @@ def _section(section: type, values: Mapping[str, Any], where: str) -> Any:
 
 
 def _hint(key: str, fields: Mapping[str, Any], where: str) -> str:
-    """Where a key that a section lacks may be, or the keys that it has."""
+    """Where a key that the section lacks may belong, or the keys that it has."""
     places = [f"{where}.{name}.{key}" for name in TASKS if _has(name, key)]
     if where == "data" and places:
         return f"did you mean {' or '.join(places)}?"
@@ -133,7 +135,7 @@ def _has(task: str, key: str) -> bool:
 
 
 def _value(value: Any, field: dataclasses.Field, where: str) -> Any:
-    """The value: a list made a tuple, and a whole number a float where one is due."""
+    """The checked value, as a tuple or a float where the field declares one."""
     low, high = (field.metadata.get(bound) for bound in ("low", "high"))
     is_tuple = get_origin(field.type) is tuple
     kind, *rest = get_args(field.type) if is_tuple else (field.type,)

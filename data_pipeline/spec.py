@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-PAD_ID = 0  # token of cells outside the grid; as a label: no label
+PAD_ID = 0  # token of cells outside the grid; as a label it means no label
 BLANK_PUZZLE_ID = 0  # the puzzle id of tasks that do not tell puzzles apart
 
 
@@ -27,7 +27,7 @@ class PuzzleSpec:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What a model is built from, as JSON values; `blank` is -1 for none."""
+        """The sizes as JSON values, for building a model; `blank` is -1 for none."""
         return {
             "vocab_size": self.vocab_size,
             "grid_shape": list(self.grid_shape),
@@ -38,20 +38,23 @@ class PuzzleSpec:
 
 @dataclasses.dataclass(frozen=True)
 class PuzzleSet:
-    """Examples, in puzzles, in groups (all stored augmentations of one original)."""
+    """Examples, which form puzzles, which form groups.
+
+    A group holds all stored augmentations of one original.
+    """
 
     inputs: np.ndarray  # uint8 `n m` tokens
     labels: np.ndarray  # uint8 `n m` tokens, PAD_ID = no label
     puzzle_starts: np.ndarray  # int64 `p + 1`: first example of each puzzle, then n
     group_starts: np.ndarray  # int64 `g + 1`: first puzzle of each group, then p
     puzzle_ids: np.ndarray  # int32 `p`: row of the puzzle table
-    attributes: dict[str, np.ndarray]  # facts to report by, `n` each: rating, clues
+    attributes: dict[str, np.ndarray]  # `n` each, for reports: rating, clues
 
     @classmethod
     def of_single_examples(
         cls, inputs: np.ndarray, labels: np.ndarray, **attributes: np.ndarray
     ) -> "PuzzleSet":
-        """Every example its own puzzle and group, all under the blank id."""
+        """Make every example its own puzzle and group; all have the blank id."""
         count = len(inputs)
         starts = np.arange(count + 1)
         ids = np.full(count, BLANK_PUZZLE_ID, np.int32)
@@ -81,7 +84,7 @@ class PuzzleSet:
         )
 
     def first(self, count: int) -> "PuzzleSet":
-        """The first `count` groups; all for 0."""
+        """The first `count` groups, or all if `count` is 0."""
         groups = np.arange(len(self.group_starts) - 1)
         return self.subset(groups[:count]) if count else self
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.data -> Data. PuzzleTask handles the sources; a task adds what is its own."""
+"""Make Data from config.data. PuzzleTask has what all kinds of puzzle share."""
 
 import abc
 import dataclasses
@@ -25,7 +25,7 @@ TRAIN, TEST = range(2)  # keys of the two draws
 
 
 class Data(NamedTuple):
-    """Training and test puzzles, and what names them exactly."""
+    """Training and test puzzles, and the digests that identify them."""
 
     spec: PuzzleSpec
     train: PuzzleSet
@@ -36,16 +36,16 @@ class Data(NamedTuple):
 
 
 class PuzzleTask(abc.ABC):
-    """A kind of puzzle, by its settings.
+    """A kind of puzzle with its settings.
 
-    A subclass says which sources it offers. Each of these needs one method: generator
-    `generate`, csv and hub `read_csv`, prepared `prepared`; arrays need none.
+    A subclass lists its sources in SOURCES. "generator" needs the method `generate`,
+    "csv" and "hub" need `read_csv`, "prepared" needs `prepared`, "arrays" needs none.
     """
 
     SOURCES: tuple[str, ...] = ("arrays", "generator")
     HUB = ""  # the repository of train.csv and test.csv
     MAX_AUGMENTATIONS: int | None = 0  # None: any number
-    NUM_TEST_FORMS = 1  # of each test puzzle, for votes; the puzzle itself is one
+    NUM_TEST_FORMS = 1  # of each test puzzle, for votes; includes the puzzle itself
 
     def __init__(self, common: DataSettings, settings: Any) -> None:
         self.common, self.settings = common, settings
@@ -78,13 +78,13 @@ class PuzzleTask(abc.ABC):
         return SingleForm(len(puzzles.puzzle_ids))
 
     def eval_set(self, puzzles: PuzzleSet) -> EvalSet:
-        """Puzzles to be solved; a task may add how answers are judged."""
+        """Puzzles to be solved. A task may add how answers are judged."""
         return EvalSet(puzzles, self.variants(puzzles, self.NUM_TEST_FORMS))
 
     def parse(self, question: Any) -> np.ndarray:
         """A question as a user writes it -> tokens `m`, uint8. Raises DataError.
 
-        Here rows of tokens; a task may take text.
+        By default a question is rows of tokens. A task may accept text.
         """
         spec = self.spec()
         tokens = as_numbers(question, spec.grid_shape, spec.vocab_size - 1)
@@ -95,19 +95,19 @@ class PuzzleTask(abc.ABC):
         return tokens.reshape(self.spec().grid_shape)
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
-        """An answer in the form of its question, which is not text here."""
+        """An answer, written like its question: by default as rows of numbers."""
         del question
         return self.grid(tokens).tolist()
 
     def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
-        """Questions `n m` without labels; `name` is for tasks with puzzle ids."""
+        """Questions `n m` without labels. `name` is for tasks with puzzle ids."""
         if name is not None:
             raise DataError(f"task {name!r}: puzzles of this kind have no names")
         unknown = np.full_like(inputs, PAD_ID)
         return self.eval_set(PuzzleSet.of_single_examples(inputs, unknown))
 
     def warnings(self, train: PuzzleSet) -> list[str]:
-        """What a user should know about all training puzzles of the source."""
+        """Warnings about all training puzzles of the source, chosen or not."""
         del train
         return []
 
@@ -139,7 +139,7 @@ class PuzzleTask(abc.ABC):
         return self.eval_set(self.read_csv(path))
 
     def _sets(self) -> tuple[tuple[PuzzleSet, PuzzleSet], list[str]]:
-        """All puzzles of the source, and what is doubtful about them."""
+        """All puzzles of the source, and warnings about them."""
         source, train, test = self.common.source, self.common.train, self.common.test
         if source in ("generator", "hub"):
             if train or test:
@@ -188,7 +188,7 @@ def load_test(path: str, data: Mapping[str, Any]) -> EvalSet:
 
 
 def require(path: str, key: str, source: str) -> None:
-    """Raise DataError where a source needs a path that config.data.`key` lacks."""
+    """Raise DataError if `path`, the value of config.data.`key`, is empty."""
     if not path:
         raise DataError(
             f"data.{key} is empty; data.source = {source!r} needs "
@@ -197,7 +197,7 @@ def require(path: str, key: str, source: str) -> None:
 
 
 def chosen(total: int, count: int, seed: int, draw: int) -> np.ndarray:
-    """`count` of `total` numbers at random, in order; all for 0. Raises DataError."""
+    """`count` numbers below `total`, drawn and sorted; all for 0. Raises DataError."""
     if count > total:
         key = ("train_puzzles", "test_puzzles")[draw]
         raise DataError(f"data.{key} = {count}; the source holds {total} puzzles")
@@ -223,7 +223,7 @@ def task_of(data: Mapping[str, Any]) -> PuzzleTask:
 def _read_arrays(folder: str, split: str, spec: PuzzleSpec) -> PuzzleSet:
     """One split of an array folder, which must have the sizes of config.data."""
     puzzles, found = read_arrays(folder, split)
-    expected = dataclasses.replace(spec, blank=None)  # no dataset.json names it
+    expected = dataclasses.replace(spec, blank=None)  # dataset.json does not record it
     if found != expected:
         raise DataError(
             f"{folder}/{split}/dataset.json describes {found}; "
@@ -235,5 +235,5 @@ def _read_arrays(folder: str, split: str, spec: PuzzleSpec) -> PuzzleSet:
 def _subset(puzzles: PuzzleSet, count: int, seed: int, draw: int) -> PuzzleSet:
     total = len(puzzles.group_starts) - 1
     groups = chosen(total, count, seed, draw)
-    # All of them: nothing is copied, so that what lies on disk stays there.
+    # If all are chosen, nothing is copied, so that mapped arrays stay on disk.
     return puzzles if len(groups) == total else puzzles.subset(groups)

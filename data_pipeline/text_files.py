@@ -41,10 +41,10 @@ def read_lines(path: str | pathlib.Path) -> Iterator[str]:
 def read_rows(
     path: str | pathlib.Path, columns: tuple[str, ...] = CSV_COLUMNS
 ) -> Iterator[tuple[int, int, tuple[str, ...]]]:
-    """(row from 1, its first line from 1, fields in the order of `columns`).
+    """Yield (row, its first line, fields in the order of `columns`), counted from 1.
 
-    The header may order the columns freely and name others, which are ignored.
-    Blank lines are no rows.
+    The header may list the columns in any order, and also others, which are ignored.
+    Blank lines are not rows.
     """
     reader = csv.reader(read_lines(path), strict=True)
     number, line = 0, 1
@@ -63,7 +63,7 @@ def read_rows(
                 raise DataError(f"{place(path, number, line)}: {problem}")
             yield number, line, pick(fields)
     except csv.Error as error:
-        # The reader stands at the last line of the row it could not finish.
+        # The reader has stopped at the last line of the row that it could not finish.
         where = f"{path}: row {number + 1} (up to line {reader.line_num})"
         raise DataError(f"{where}: broken CSV: {error}") from None
     if number == 0:
@@ -85,12 +85,12 @@ def split_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def place(path: str | pathlib.Path, number: int, line: int) -> str:
-    """How messages point at a row."""
+    """The place of a row, for messages."""
     return f"{path}: row {number} (line {line})"
 
 
 def shorten(text: str, width: int = 60) -> str:
-    """Foreign text for a message: ASCII, quoted, cut."""
+    """Text from a file, for a message: cut, quoted and escaped to ASCII."""
     return ascii(text if len(text) <= width else text[:width] + "...")
 
 

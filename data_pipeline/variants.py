@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmented forms of puzzles: what loaders and evaluation ask of every task.
+"""Augmented forms of puzzles: the interface that loaders and evaluation use.
 
-Form 0 of a puzzle is the puzzle as it is; the others depend only on (puzzle, index),
+Form 0 of a puzzle is the puzzle itself. The other forms depend only on (puzzle, index),
 so nothing augmented is stored.
 """
 
@@ -14,7 +14,7 @@ _CHUNK = 4096  # rows undone at once
 
 
 class Visit(NamedTuple):
-    """The rows of a training batch, `b` each: what is shown, and for which time."""
+    """What each row of a training batch shows, and its place in training, `b` each."""
 
     example: np.ndarray  # row of the set
     puzzle: np.ndarray  # the puzzle that it belongs to
@@ -26,13 +26,13 @@ class Visit(NamedTuple):
 class Variants(Protocol):
     """The forms of the puzzles of one PuzzleSet."""
 
-    num_forms: np.ndarray  # int64 `p`: forms of each puzzle, form 0 among them
-    has_ids: bool = False  # form i has the id of form 0, plus i; else they share it
+    num_forms: np.ndarray  # int64 `p`: forms of each puzzle, form 0 included
+    has_ids: bool = False  # form i has form 0's id plus i if true, else the same id
 
     def visit(
         self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Stored tokens `b m` -> tokens to train on: the form, unless more is drawn."""
+        """Stored tokens `b m` -> tokens to train on, by default those of `apply`."""
         return self.apply(rows.puzzle, rows.form, inputs, labels)
 
     @abc.abstractmethod
@@ -43,15 +43,15 @@ class Variants(Protocol):
         inputs: np.ndarray,
         labels: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Stored tokens `b m` -> tokens of the form, nothing drawn: for evaluation."""
+        """Stored tokens `b m` -> tokens of the form, with no further random draws."""
 
     @abc.abstractmethod
     def undo(
         self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
-        """Predicted tokens `b m` of a form -> the answer to form 0, in one writing.
+        """Predicted tokens `b m` of a form -> the answer to form 0.
 
-        Equal answers have equal tokens, whatever form they come from.
+        Equal answers get equal tokens, whatever form they come from.
         """
 
 

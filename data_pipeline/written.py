@@ -11,7 +11,7 @@ from .errors import DataError
 def check_text(
     text: str, what: str, side: int, allowed: str, *, listed: str, hint: str
 ) -> None:
-    """Raise DataError unless `text` is `side` rows of `side` allowed characters."""
+    """Raise DataError unless `text` has `side` rows of `side` allowed characters."""
     if len(text) != side**2:
         raise DataError(
             f"{what}: {len(text)} characters found, {side**2} expected "

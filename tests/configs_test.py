@@ -52,7 +52,7 @@ TRACED = [("demo", "mlp_t"), ("maze_hard", "attention"), ("arc_small", "mamba2_a
 def test_every_config_builds(name, variant):
     config = config_of(name, variant)
     config.mesh.data = 1
-    if config.data.task == "arc":  # its ids must be counted: these three tasks will do
+    if config.data.task == "arc":  # its ids are counted: three tasks suffice
         config.data.update(train=str(ARC_OK), test_puzzles=0)
         config.data.arc.update(test_subset="training", train_subsets=("training",))
         config.data.arc.update(side=30, max_grid=0)
@@ -91,13 +91,13 @@ def fields_of(section, place):
 
 
 PLAIN = {"model.layers": ("swiglu",)}
-# What a knob needs beside the network of PLAIN, or of its operator, to be read.
+# Some knobs are read only if these settings are changed as well.
 NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
     "model.token_mlp.expansion": {"model.token_mlp.width": 0},
     "optim.decay_start": {"optim.min_ratio": 0.5},
 }
-# Values where neither the next choice, nor one more, nor half fits.
+# Values of knobs for which `another` finds no valid one.
 VALUES = {
     "model.layers": ("swiglu", "swiglu"),
     "model.d_model": 64,
@@ -114,7 +114,7 @@ NO_CHOICE = {"rule.name", "optim.name"}  # their sections are tried one by one
 
 
 def knobs():
-    """(path, field, what else is set): of the step, of all operators and rules."""
+    """Yield (path, field, other settings) for knobs of step, operators and rules."""
     for place, section in [
         ("model", ModelSettings),
         ("halting", Halting),
@@ -133,7 +133,7 @@ def knobs():
 
 
 def another(field, now):
-    """A value of the knob that is not the one it has."""
+    """A value of the knob that differs from `now`."""
     if choices := field.metadata.get("choices"):
         return next(choice for choice in choices if choice != now)
     if isinstance(now, bool):
@@ -142,7 +142,7 @@ def another(field, now):
 
 
 def is_slow(path):
-    """Most of Mamba-2's: its network takes five times as long to trace as others."""
+    """Whether the knob is slow to test: Mamba-2 takes five times as long to trace."""
     return path.startswith("model.mamba2.") and path != "model.mamba2.d_state"
 
 

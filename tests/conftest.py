@@ -8,18 +8,19 @@ from importlib.metadata import version
 # Several virtual devices on few cores deadlock without this (XLA CPU collectives).
 os.environ.setdefault("PJRT_NPROC", "16")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nearly all the time of these tests is the compiler's, so it optimises little: a step
-# takes a sixth of the time. `make slow` sets both variables and compiles as users do.
+# The tests spend nearly all their time in the compiler, so it optimises little: a step
+# takes a sixth of the time. `make slow` sets this variable and XLA_FLAGS, and so
+# compiles as users do.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Tracing is the rest: where each operation was written is left out of the programs.
+# The rest is tracing, which is faster if programs omit their source locations.
 os.environ.setdefault("JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS", "0")
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 FLAGS = "--xla_force_host_platform_device_count=2"
-FLAGS += " --xla_cpu_parallel_codegen_split_count=1"  # small programs: less work
+FLAGS += " --xla_cpu_parallel_codegen_split_count=1"  # less work for small programs
 if version("jaxlib").startswith("0.10."):  # an unknown flag would end the process
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
-# The same small programs are compiled again and again, by subprocesses too.
+# The tests and their subprocesses compile the same small programs again and again.
 _CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -40,7 +41,7 @@ def mixer(request):
 
 @pytest.fixture
 def make_batch():
-    """Batches of random rows, by seed."""
+    """A function that makes a batch of random rows from a seed."""
 
     def make(seed, config, num_rows=6):
         rng = np.random.default_rng(seed)

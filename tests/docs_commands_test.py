@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command that README and docs show can be given: flags, configs, modules."""
+"""Every command in README and docs is valid: its flags, configs and modules exist."""
 
 import importlib.util
 import re
@@ -17,7 +17,7 @@ from trm_jax.commands import eval as eval_command
 from trm_jax.training.config import read_run
 
 PAGES = sorted(["README.md", "CONTRIBUTING.md", *map(str, ROOT.glob("docs/*.md"))])
-# A command, its lines continued by a backslash, up to a pipe or a comment.
+# A command up to a pipe or a comment; a backslash continues its line.
 COMMAND = re.compile(r"python ((?:\w+\.py|-m [\w.]+)(?:\\\n|[^\n|`#;])*)")
 NAMES = {"VARIANT": "mlp_t", "HOST": "10.0.0.1", "process_id=I": "process_id=0"}
 
@@ -25,7 +25,7 @@ NAMES = {"VARIANT": "mlp_t", "HOST": "10.0.0.1", "process_id=I": "process_id=0"}
 def commands():
     found = {}
     for page in PAGES:
-        # Without what may be left out.
+        # Optional parts are removed.
         whole = re.sub(r"\[--[^]]*\]|\.\.\.", "", (ROOT / page).read_text())
         for text in COMMAND.findall(whole):
             for name, value in NAMES.items():
@@ -51,7 +51,7 @@ def test_every_training_that_is_shown_has_a_config(words):
     config_flag.define(values, words)
     train._define_flags(values)
     if not any(word.startswith("--config=") for word in words):
-        words = (*words, "--config=configs/smoke.py")  # it shows other flags
+        words = (*words, "--config=configs/smoke.py")  # the page shows other flags
     config = config_flag.read(values, words, like=api.get_config().to_dict()).to_dict()
     assert read_run(config).train.steps > 0
     api.pipeline("tasks").task_of(config["data"])

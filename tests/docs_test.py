@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pages quote stands in the code, and the examples of CONTRIBUTING.md work.
+"""Pages quote the code as it is, and the examples of CONTRIBUTING.md work.
 
-`python -m tests.docs_test` writes the quoted parts of these pages anew.
+`python -m tests.docs_test` updates the quoted parts of these pages.
 """
 
 import json
@@ -36,7 +36,7 @@ def with_files(text: str) -> str:
 
 
 def with_line_numbers(text: str) -> str:
-    """The page with the number of each quoted line; a line that is gone gets a 0."""
+    """The page with the line number of each quoted line, 0 if the line is gone."""
 
     def quoted(row: re.Match[str]) -> str:
         path, number, code = row[1], int(row[2]), row[3].replace("\\|", "|")
@@ -112,7 +112,7 @@ def get_config():
 
 @pytest.fixture
 def examples(monkeypatch):
-    """The operator, the rule and the puzzle, with one entry each."""
+    """Register the operator, the rule and the puzzle of CONTRIBUTING.md."""
     monkeypatch.setitem(SUBLAYERS, "shift", Shift)
     monkeypatch.setitem(RULES, "loop", Loop)
     task = "tests.helpers.futoshiki.task"
@@ -145,7 +145,7 @@ def test_the_settings_of_the_examples_are_listed_like_all_others(examples):
 
 
 def refresh() -> None:
-    """Write the quoted parts of all pages anew."""
+    """Update the quoted parts of all pages."""
     for page, written in PAGES.items():
         path = ROOT / page
         path.write_text(written(path.read_text()))

@@ -57,7 +57,7 @@ def test_a_puzzle_is_one_solution_and_a_list_a_list(run):
         tokens = (model._task.parse(t) for t in (solution.answer, text))
         try:
             expected = is_solution(*tokens, FOUR)
-        except DataError:  # an answer that breaks a rule is no puzzle
+        except DataError:  # an answer that breaks a rule is not parsed
             expected = False
         assert solution.is_valid == expected
         assert 0 < solution.halt_probability < 1
@@ -129,7 +129,7 @@ def test_each_number_of_rows_is_compiled_once(run):
     model.solve(texts[:3], steps=2)
     step = model._eval_steps[2]
     assert step._cache_size() == 1
-    model.solve(texts[:4], steps=2)  # as many rows, rounded up
+    model.solve(texts[:4], steps=2)  # rounded up to as many rows
     assert step._cache_size() == 1
     model.solve(texts[0], steps=2)
     assert step._cache_size() == 2

@@ -13,7 +13,7 @@ FILES = {
     for folder in FOLDERS
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
-# Every other file of fewer lines should be part of another one.
+# Any other file of fewer than 25 lines should be part of another file.
 MAY_BE_SHORT = {
     "configs/arc_agi_2.py": "a config edits another one",
     "configs/sudoku_4x4.py": "a config edits another one",
@@ -26,7 +26,7 @@ MAY_BE_SHORT = {
 
 
 def imports(name):
-    """Modules that a file imports, anywhere in it: absolute names, and the dots."""
+    """Yield (module, level) for every import in a file; level is the number of dots."""
     for node in ast.walk(ast.parse(FILES[name])):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
@@ -54,7 +54,7 @@ def test_no_file_is_long_and_a_short_one_has_a_reason():
 
 
 def is_list_of_exports(name):
-    """Whether a file only says what is in its folder."""
+    """Whether a file is an `__init__.py` that only exports names."""
     kinds = ast.Expr | ast.ImportFrom | ast.Assign
     body = ast.parse(FILES[name]).body
     return name.endswith("/__init__.py") and all(isinstance(n, kinds) for n in body)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recursive reasoning models in JAX. Read types.py first, then rules/trm.py.
 
-`load`, `train` and `get_config` are what notebooks begin with. They are imported when
-they are first used, since JAX takes its time.
+Notebooks begin with `load`, `train` and `get_config`. These are imported when they are
+first used, since importing JAX takes a while.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ __all__ = ["Model", "Solution", "get_config", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """One of `__all__`."""
+    """Import one of `__all__`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from trm_jax import api, trained

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data pipeline and model joined: what the commands call, and other programs may."""
+"""Data pipeline and model joined: functions for the commands and other programs."""
 
 import json
 import logging
@@ -39,12 +39,12 @@ def train(config: Any, workdir: str | Path) -> "Model":
     """Train in this process to the last step, or resume the run of `workdir`.
 
     `config` is a ConfigDict, as `get_config` returns it, or a dict of the same keys.
-    The first Ctrl-C or SIGTERM saves after the step under way and raises Stopped; the
-    same call goes on. A second one raises KeyboardInterrupt. Afterwards signals are
-    handled as before. Outside the main thread nothing listens to signals. The logger
-    "trm_jax" says at level INFO how far the run is.
+    After the first Ctrl-C or SIGTERM, the run finishes its step, saves and raises
+    Stopped; the same call resumes it. A second signal raises KeyboardInterrupt. The
+    previous signal handlers are restored at the end. Outside the main thread, signals
+    are not handled. The logger "trm_jax" reports progress at level INFO.
 
-    Raises: see `run`.
+    Raises the errors of `run`.
     """
     import jax
 
@@ -59,7 +59,7 @@ def train(config: Any, workdir: str | Path) -> "Model":
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGINT or SIGTERM has come."""
+    """Yield a function that returns whether SIGINT or SIGTERM was received."""
     received: list[int] = []
 
     def handle(number: int, _: Any) -> None:
@@ -88,8 +88,9 @@ def run(
 ) -> "TrainState":
     """Train to the last step in `workdir`, or resume the run that is there.
 
-    `stop_requested` is asked after every step; several processes must have joined
-    before. `progress(done, total, unit)` is called after every step and batch.
+    `stop_requested()` is called after every step, and `progress(done, total, unit)`
+    after every step and every batch of an evaluation. In a run of several processes,
+    the processes must have joined before this call.
 
     Raises:
       ConfigError, DataError: wrong settings or data, or another run has the workdir.
@@ -101,7 +102,7 @@ def run(
     from trm_jax.training.build import build
 
     lock = WorkdirLock(workdir)
-    # A run that goes on there is found before the data is read.
+    # Another run in the workdir is detected before the data is read.
     processes.on_first(lock.look, "look at the lock")
     log.info("reading the puzzles ...")
     data = pipeline("tasks").load(config["data"])
@@ -117,7 +118,7 @@ def run(
         "stop_requested": processes.agreed(stop_requested),
     }
     processes.check_same(json.dumps(data.identity, indent=1), "data")
-    # Files are written from here on: wrong settings or data leave none behind.
+    # Files are written only from here on: wrong settings or data leave none behind.
     with lock:
         processes.on_first(
             lambda: workdirs.claim(workdir, config, data.identity), "claim"
@@ -127,7 +128,7 @@ def run(
 
 
 def _header(config: Mapping[str, Any], data: Any, built: "Built") -> Iterator[str]:
-    """What will run on what: one line each."""
+    """One line each on devices, model, memory and puzzles."""
     import jax
 
     mesh, leaves = built.mesh, jax.tree.leaves(built.state_like)
@@ -149,7 +150,7 @@ def _run(
     built: "Built",
     hooks: dict[str, Any],
 ) -> "TrainState":
-    """Restore the newest state or begin, and run the loop with these `hooks`."""
+    """Restore the newest state or initialise one, and run the loop with `hooks`."""
     from trm_jax.runtime import trainer
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.runtime.checkpoint import Checkpoints
@@ -180,7 +181,7 @@ def _run(
 def _training(
     config: Mapping[str, Any], data: Any, built: "Built"
 ) -> "Callable[[int, int], Iterator[Batch]]":
-    """What loads the batches first to last - 1, on the mesh."""
+    """A function that yields batches first to last - 1, sharded over the mesh."""
     from trm_jax.training.sharding import own_rows, put_batch
 
     loader, batch_size = pipeline("loader"), config["train"]["batch_size"]
@@ -202,7 +203,7 @@ def _training(
 def _evaluation(
     config: Mapping[str, Any], data: Any, built: "Built", progress: Progress
 ) -> "Callable[[TrainState, OnBatch], dict[str, Any]]":
-    """What scores a state on the test set, and calls back after each batch."""
+    """A function that scores a state on the test set, with a call after each batch."""
     from trm_jax.evaluation import evaluate
     from trm_jax.evaluation.judge import Judge
 

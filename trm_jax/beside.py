@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data pipeline and configs: a checkout has them beside trm_jax, a wheel inside."""
+"""Data pipeline and configs: beside trm_jax in a checkout, inside it in a wheel."""
 
 import importlib
 import importlib.util
@@ -26,27 +26,27 @@ def get_config(name: str = "default") -> Any:
         raise ConfigError(f"config {stem!r}; expected one of {', '.join(names)}")
     try:
         return _beside("configs", stem).get_config(*[variant] if variant else [])
-    except (ValueError, TypeError) as error:  # no such variant, or none at all
+    except (ValueError, TypeError) as error:  # no such variant, or no variants at all
         raise ConfigError(f"config {name}: {error}") from error
 
 
 def configs_folder() -> Path:
-    """Where the shipped configs lie."""
+    """The folder of the shipped configs."""
     return Path(_beside("configs", "default").__file__).parent
 
 
 def is_shipped(path: Path) -> bool:
-    """Whether a file lies in the folder of the shipped configs."""
+    """Whether a file is in the folder of the shipped configs."""
     return path.is_file() and path.resolve().parent == configs_folder().resolve()
 
 
 def _beside(package: str, module: str) -> Any:
-    """A module of a package that a checkout has beside trm_jax and a wheel inside."""
+    """A module of a package that is beside trm_jax, or inside it in a wheel."""
     inside = f"{__package__}.{package}"
     found = inside if importlib.util.find_spec(inside) else package
     return importlib.import_module(f"{found}.{module}")
 
 
 def sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that config.data determines; only for ARC is a file read."""
+    """The sizes that config.data determines; only ARC reads a file for them."""
     return pipeline("tasks").spec_of(config["data"]).sizes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit codes, and the errors that a user can mend: one clear message each."""
+"""Exit codes, and the errors that a user can fix, each with one clear message."""
 
 import re
 from collections.abc import Callable
@@ -10,11 +10,11 @@ EXIT_OK, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_STOPPED = 0, 1, 2, 75
 
 
 class ConfigError(ValueError):
-    """A config or flag is wrong; the message names the key and the expectation."""
+    """A config or flag is wrong; the message names the key and what is expected."""
 
 
 class CheckpointError(RuntimeError):
-    """No intact checkpoint, or one that does not fit; the message names the path."""
+    """A checkpoint is missing, damaged or does not fit; the message names the path."""
 
 
 class SaveError(CheckpointError):
@@ -29,7 +29,7 @@ class Stopped(Exception):
 
 
 def error_of(act: Callable[[], Any]) -> Exception | None:
-    """What `act` raises; it is raised again once the other processes know of it."""
+    """The error of `act`, or None; it is raised again when all processes know of it."""
     try:
         act()
     except Exception as error:  # noqa: BLE001  orbax raises many kinds
@@ -38,7 +38,7 @@ def error_of(act: Callable[[], Any]) -> Exception | None:
 
 
 def reason_of(error: Exception) -> str:
-    """The error in one line; of tensorstore's long ones, their beginning and end."""
+    """The error in one line; a long text of tensorstore keeps its beginning and end."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = re.sub(r" \[[a-z_]+[\[=].*", "", str(error).strip().split("\n")[0])

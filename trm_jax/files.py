@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_bytes(path: Path, error: type[Exception]) -> bytes:
-    """All of the file; empty if there is none. Raises `error` if it is unreadable."""
+    """The content of a file, empty if there is none; raises `error` if unreadable."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -18,9 +18,9 @@ def read_bytes(path: Path, error: type[Exception]) -> bytes:
 
 
 def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> None:
-    """Replace the file in one move, once all of it is on the disk.
+    """Replace the file atomically, once all of `content` is on the disk.
 
-    Raises `error`, naming file and reason, and leaves the old file as it was.
+    If this fails, it raises `error`, naming file and reason, and keeps the old file.
     """
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # others write, too
     data = content.encode() if isinstance(content, str) else content
@@ -38,7 +38,7 @@ def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> Non
 
 
 def sync(path: Path) -> None:
-    """Force a file to the disk, or the names in a folder where the system can do so."""
+    """Flush a file to the disk, or the names in a folder if the system supports it."""
     refusable = (
         contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext()
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sections of a config: frozen dataclasses whose fields state their meaning and range.
 
-Whoever reads a setting declares it: an operator, a rule, an optimiser, a task. A field
-is made by `knob`; only its metadata counts, so a section may be declared without this
-module. `read` checks the values; those of config.data are checked by the data pipeline.
+Every operator, rule, optimiser and task declares the settings that it reads. `knob`
+makes a field; only its metadata is used, so a section can be declared without this
+module. `read` checks the values, except in config.data: the data pipeline checks them.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def knob(
 ) -> Any:
     """A dataclass field with its default, meaning and range.
 
-    `low` and `high` are part of the range, `below` is not. Of a tuple, every element
+    `low` and `high` are part of the range, `below` is not. Every element of a tuple
     must lie in the range.
     """
     metadata: dict[str, Any] = {"doc": doc, "low": low, "high": high}
@@ -49,14 +49,14 @@ def defaults(section: type) -> dict[str, Any]:
 
 
 def own_values(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a section, without the sections in it."""
+    """The values of a section, without its subsections."""
     return {k: v for k, v in section.items() if not isinstance(v, Mapping)}
 
 
 def read(section: type[T], values: Mapping[str, Any], where: str) -> T:
     """The section with these values; `where` is its place in the config.
 
-    Lists become tuples and, for a `float` field, whole numbers become floats.
+    Lists become tuples, and whole numbers become floats in a `float` field.
 
     Raises:
       ConfigError: a key is unknown or absent, or a value is None, of another type, not
@@ -91,7 +91,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unknown_key(key: str, expected: Mapping[str, Any] | list[str]) -> ConfigError:
-    """The error for a key that nothing reads, with the nearest one that exists."""
+    """The error for an unknown key; it suggests the nearest key that exists."""
     section, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, list(expected), n=1)
     hint = f"did you mean {_key(section, near[0])}?" if near else ""

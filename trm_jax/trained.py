@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model, as notebooks and programs use it: `load` a run, solve puzzles."""
+"""A trained model for notebooks and programs: `load` a run and solve puzzles."""
 
 import dataclasses
 import math
@@ -38,16 +38,16 @@ class Solution:
 
     answer: Any  # in the form of the question: text, or rows of numbers
     grid: np.ndarray  # the cells, `r c`: digits, characters or colours
-    is_valid: bool | None  # whether it solves the puzzle; None: nothing can tell
-    halt_probability: float  # how sure the model is that the answer is right
+    is_valid: bool | None  # whether it solves the puzzle; None if unknown
+    halt_probability: float  # the model's estimate that the answer is correct
     steps: int  # supervision steps that were done
     votes: int  # forms of the puzzle that gave this answer
 
 
 class Model:
-    """Weights and what is needed to use them, on one device.
+    """Weights and everything that is needed to use them, on one device.
 
-    Attributes: `config` (of the run), `step` (updates that the weights had), `params`,
+    Attributes: `config` (of the run), `step` (number of updates so far), `params`,
     `constants`, `table` (the puzzle table, `ids e`).
     """
 
@@ -81,22 +81,22 @@ class Model:
         *,
         task: str | None = None,
     ) -> Any:
-        """A Solution of one puzzle; of a list of puzzles, a list of them.
+        """Return the Solution of one puzzle, or a list of them for a list of puzzles.
 
-        Each number of steps and of rows (rounded up to a power of two) is compiled
-        once.
+        The model is compiled once for each number of steps and each number of rows,
+        which is rounded up to a power of two.
 
         Args:
           puzzle: Sudoku: text, row by row, `.` or 0 for a blank, or rows of digits.
             Mazes: text, `#` wall, space free, S start, G goal. ARC: rows of colours.
-          steps: supervision steps; as many as in the evaluations of the run if None.
+          steps: supervision steps; None means as many as in the run's evaluations.
           votes: forms (symmetries) of the puzzle that are solved; the most frequent
-            answer is taken. 0: all that it has.
-          task: ARC: the name of the task, whose puzzle id is shown. Without it, or if
-            the task was not trained, a warning says that the blank id is shown.
+            answer is returned. 0 means all forms.
+          task: for ARC, the name of the task, whose puzzle id the model gets. Without
+            it, or if the task was not trained, the model gets the blank id and warns.
 
         Raises:
-          DataError: the puzzle is none of this task; the message says where.
+          DataError: the puzzle does not fit the task; the message says where.
           ConfigError: `steps` is less than 1.
         """
         is_many = _is_many(puzzle)
@@ -126,7 +126,7 @@ class Model:
         num_steps = run.num_eval_steps if steps is None else steps
         if num_steps < 1:
             raise ConfigError(f"steps = {steps}; expected 1 or more")
-        # Few numbers of rows, so few compilations.
+        # Few different numbers of rows mean few compilations.
         power_of_two = 2 ** math.ceil(math.log2(questions.num_rows))
         batches = questions.batches(min(run.eval.batch_size, power_of_two))
         weights = self.params, self.constants, self.table
@@ -152,7 +152,7 @@ class Model:
         ]
 
     def embed(self, puzzle: Any) -> Float[Array, "1 l d"]:
-        """The question x of one puzzle, as the networks see it; with the blank id."""
+        """The embedded question x of one puzzle, with the blank puzzle id."""
         tokens = jnp.asarray(self._task.parse(puzzle)[None].astype(np.int32))
         return self._bound().embed(tokens)
 
@@ -162,12 +162,12 @@ class Model:
         z: Float[Array, "b l d"],
         x: Float[Array, "b l d"],
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"]]:
-        """One h-cycle of TRM: y and z after `l_cycles` latent updates and an answer.
+        """One h-cycle of TRM: y and z after `l_cycles` updates of z and one of y.
 
-        Nothing in it stops a gradient or a tangent: `jax.jvp`, `jax.jacfwd` and
-        `jax.grad` go through. Through a whole supervision step they are 0 in the first
-        y and z, since `iterate` stops them before the last cycle. It is computed in the
-        forms that have a forward mode: in float32 where the model is bfloat16, and
+        `jax.jvp`, `jax.jacfwd` and `jax.grad` work, since no gradient or tangent is
+        stopped in a cycle. The derivatives of a whole supervision step by its first y
+        and z are 0, since `iterate` stops them before the last cycle. The cycle takes
+        the forms that have a forward-mode derivative: float32 for a bfloat16 model, and
         scans token by token.
         """
         rule: Any = self._built.recipe.rule
@@ -195,12 +195,12 @@ class Model:
 def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> Model:
     """The trained model of a workdir, or of one of its checkpoints.
 
-    `path` is the workdir, whose newest step is taken unless `step` names another, or
-    the folder `checkpoints/STEP` in it. `weights` is "ema" (averaged) or "raw". Only
-    the weights are read.
+    `path` is the workdir, or the folder `checkpoints/STEP` in it. For a workdir, `step`
+    selects the checkpoint; None selects the newest. `weights` is "ema" (averaged) or
+    "raw". Only the weights are read.
 
     Raises:
-      ConfigError: the path is no workdir, or that of another version.
+      ConfigError: the path is not a workdir, or another version wrote it.
       CheckpointError: the step is missing or damaged.
     """
     folder = Path(path)
@@ -218,7 +218,7 @@ def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> 
 def read_weights(
     workdir: str | Path, built: Built, step: int | None, kind: str
 ) -> tuple[int, Weights]:
-    """Step and weights of a checkpoint (None: the newest); the rest is not read.
+    """Step and weights of a checkpoint (None: the newest); nothing else is read.
 
     `kind` is "ema" or "raw". Raises ConfigError and CheckpointError.
     """
@@ -233,7 +233,7 @@ def read_weights(
 
 
 def _is_many(puzzle: Any) -> bool:
-    """Whether this is a list of puzzles: of texts, or of grids (rows of numbers)."""
+    """Whether this is a list of puzzles: texts, or grids (rows of numbers)."""
     if isinstance(puzzle, str):
         return False
     if isinstance(puzzle, np.ndarray):

@@ -33,7 +33,7 @@ class Carry(NamedTuple):
     state: State  # of the rule: TRM keeps y and z here
     steps: Int[Array, " b"]  # supervision steps done on this row's puzzle
     halted: Bool[Array, " b"]  # the next refill replaces this row
-    batch: Batch  # the rows being worked on: the only owner of their labels
+    batch: Batch  # the current rows: labels are read only from here
 
 
 class StepOutput(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which code this is: the commit of the checkout, the versions of the packages."""
+"""The version of the code: the commit of the checkout, the package versions."""
 
 import subprocess
 from importlib import metadata
@@ -10,12 +10,12 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def code_version() -> str:
-    """The commit of the checkout, or the version that is installed."""
+    """The commit of the checkout, or else the installed version."""
     return git_commit() or str(versions()["trm-jax"])
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of this package and of those that decide what it computes."""
+    """The versions of this package and of the packages that affect its results."""
     return {name: _version(name) for name in _PACKAGES}
 
 

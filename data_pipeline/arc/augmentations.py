@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentations of ARC tasks: a turn of the grids, then new names of colours 1 to 9.
+"""Augmentations of ARC tasks: a turn of the grids, then a renaming of colours 1 to 9.
 
-One is a code, uint32: transform * 9! + rank of the permutation in lexicographic order.
-Code 0 is the identity.
+An augmentation is stored as a uint32 code: transform * 9! + the rank of the colour
+permutation in lexicographic order. Code 0 is the identity.
 """
 
 import functools
@@ -43,8 +43,8 @@ def decode_augmentation(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def sample_codes(pairs: Pairs, count: int, seed: int, task: str) -> np.ndarray:
     """Code 0 and up to `count` others, uint32, drawn from (seed, task).
 
-    No two of them give the same puzzle: the same set of pairs, in any order. Fewer
-    than `count` only where no more exist.
+    No two codes give the same puzzle, that is, the same set of pairs in any order.
+    There are fewer than `count` others only if no more exist.
     """
     tables, used = _hash_tables(pairs)
     key = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "little")
@@ -57,7 +57,7 @@ def sample_codes(pairs: Pairs, count: int, seed: int, task: str) -> np.ndarray:
 
 @functools.cache
 def _permutations() -> np.ndarray:
-    """All renamings of the colours, by rank: uint8 `9! 10`."""
+    """All permutations of the colours, by rank: uint8 `9! 10`."""
     rank = np.arange(NUM_PERMUTATIONS)
     colours = np.zeros((NUM_PERMUTATIONS, NUM_COLOURS), np.uint8)
     for i in range(NUM_COLOURS - 1, 0, -1):
@@ -68,7 +68,7 @@ def _permutations() -> np.ndarray:
 
 
 def _every_code(used: np.ndarray, seed: int, key: int) -> np.ndarray:
-    """In random order, one code for each way to turn and to rename `used` colours."""
+    """One code for each way to turn and to rename `used` colours, in random order."""
     unused = np.setdiff1d(np.arange(1, NUM_COLOURS), used)
     num_rest = math.factorial(len(unused))  # ways to rename the others: one is drawn
     index = np.arange(NUM_CODES // num_rest)
@@ -81,7 +81,7 @@ def _every_code(used: np.ndarray, seed: int, key: int) -> np.ndarray:
 
 
 def _distinct(codes: np.ndarray, tables: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """The codes whose puzzles do not appear earlier in the row, in the same order."""
+    """The codes without those that repeat an earlier puzzle, in the same order."""
     hashes = [
         _puzzle_hashes(codes[i : i + _CHUNK], tables, used)
         for i in range(0, len(codes), _CHUNK)
@@ -93,7 +93,7 @@ def _distinct(codes: np.ndarray, tables: np.ndarray, used: np.ndarray) -> np.nda
 def _puzzle_hashes(
     codes: np.ndarray, tables: np.ndarray, used: np.ndarray
 ) -> np.ndarray:
-    """64 bits for the puzzle that each code makes, the same for any order of pairs."""
+    """A 64-bit hash of each code's puzzle, which ignores the order of the pairs."""
     transform, colours = decode_augmentation(codes)
     grids = tables[transform, 0, 0]
     for colour in used:
@@ -103,11 +103,12 @@ def _puzzle_hashes(
 
 
 def _hash_tables(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes in parts, uint64 `8 10 10 g`, and the colours other than 0 that occur.
+    """Partial hashes, uint64 `8 10 10 g`, and the colours other than 0 that occur.
 
-    The hash of a grid is the sum, modulo 2**64, of random bits of the place and colour
-    of every cell. [t, i, j, g] is what the cells of colour i of grid g add if turned
-    by t and renamed to j. Inputs and outputs alternate; an unknown output is 0.
+    The hash of a grid is the sum, modulo 2**64, of random bits for the place and colour
+    of every cell. Entry [t, i, j, g] is the part that the cells of colour i in grid g
+    contribute if the grid is turned by t and colour i is renamed to j. Inputs and
+    outputs alternate; the hash of an unknown output is 0.
     """
     grids = [grid for pair in pairs for grid in pair]
     side = max(max(grid.shape) for grid in grids if grid is not None)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ARC tasks from JSON files, in bundles or one by one; every value is checked.
+"""ARC tasks from JSON files, bundled or one per file; every value is checked.
 
-A subset is a bundle, `<prefix>_<subset>_challenges.json` with `.._solutions.json`
-beside it, or a folder `<subset>` of files `<task>.json`, which may lie in subfolders.
+A subset is a bundle or a folder. A bundle is a file `<prefix>_<subset>_challenges.json`
+with `.._solutions.json` beside it. A folder `<subset>` holds files `<task>.json`, which
+may lie in subfolders.
 """
 
 import pathlib
@@ -36,9 +37,9 @@ def find_subsets(folder: str | pathlib.Path) -> list[str]:
 def read_subset(
     folder: str | pathlib.Path, subset: str, *, require_solutions: bool = False
 ) -> list[ArcTask]:
-    """The tasks, in the order of the bundle or by name.
+    """The tasks, in the order of the bundle or sorted by name.
 
-    Raises DataError, with `require_solutions` also where a test output is missing.
+    Raises DataError. With `require_solutions` a missing test output is an error, too.
     """
     path = find_subset(folder, subset)
     read = read_folder if path.is_dir() else read_bundle
@@ -46,7 +47,7 @@ def read_subset(
 
 
 def find_subset(folder: str | pathlib.Path, subset: str) -> pathlib.Path:
-    """The folder of tasks or the file of challenges that is a subset."""
+    """The path of a subset: a folder of tasks, or the file of challenges."""
     pattern = re.compile(_challenges_of(re.escape(subset)))
     found = [
         path
@@ -77,9 +78,9 @@ def read_bundle(
 
 
 def bundle_file(path: pathlib.Path, part: str) -> pathlib.Path:
-    """Where `part` ("challenges" or "solutions") of the bundle of a file is.
+    """The file of a bundle that holds `part`, "challenges" or "solutions".
 
-    Or would be, if there is none.
+    `path` is either file of the bundle. The result need not exist.
     """
     name = re.sub(r"_(challenges|solutions)\.json(\.gz)?$", f"_{part}.json", path.name)
     files = [path.with_name(name), path.with_name(f"{name}.gz")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of ARC files; see data_pipeline/check.py."""
+"""Facts and warnings about ARC files; see data_pipeline/check.py."""
 
 import itertools
 import pathlib
@@ -71,7 +71,7 @@ def _unknown_outputs(path: pathlib.Path, tasks: list[ArcTask]) -> list[str]:
 
 
 def _repeats(subset: str, tasks: list[ArcTask]) -> list[str]:
-    """Tasks of one subset that are alike."""
+    """Warnings about tasks of one subset that repeat each other."""
     place = {task.name: i for i, task in enumerate(tasks)}
     return [
         f"{subset}: {leak.train} and {leak.test} have the {leak.kind}"
@@ -83,7 +83,7 @@ def _repeats(subset: str, tasks: list[ArcTask]) -> list[str]:
 def _overlap(
     subset: str, tasks: list[ArcTask], other: str, others: list[ArcTask]
 ) -> list[str]:
-    """Tasks that two subsets share, counted by what is the same."""
+    """Warnings about tasks that two subsets share, counted by what is the same."""
     found = defaultdict(list)
     for leak in find_leaks(tasks, {other: others}):
         same = leak.test == leak.train

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ARC grids as tokens on a square canvas, and back.
 
-Tokens: 0 PAD, 1 end marker, 2 to 11 the colours 0 to 9. The canvas is `side` x `side`,
-its cells are one axis `m`.
+Token 0 is PAD, 1 is the end marker, and 2 to 11 are the colours 0 to 9. The canvas is
+`side` x `side`, and its cells form one axis `m`.
 """
 
 import numpy as np
@@ -15,8 +15,9 @@ FIRST_COLOUR = 2
 NUM_COLOURS = 10
 VOCAB_SIZE = FIRST_COLOUR + NUM_COLOURS
 
-# Cell (r, c) of a turned grid is the original's (r, c), or (c, r) where _SWAPS, then
-# counted from the last row where _UP and from the last column where _BACK.
+# Cell (r, c) of a turned grid comes from cell (r, c) of the original, or from (c, r) if
+# _SWAPS. If _UP, its row is counted from the last row; if _BACK, its column from the
+# last column.
 _CORNERS = cell_sources(2)
 _UP, _BACK = np.divmod(_CORNERS[:, 0], 2)
 _SWAPS = abs(_CORNERS[:, 1] - _CORNERS[:, 0]) == 2
@@ -25,8 +26,9 @@ _SWAPS = abs(_CORNERS[:, 1] - _CORNERS[:, 0]) == 2
 def encode(grid: np.ndarray, side: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Colours `r c` -> tokens `m`, uint8.
 
-    An end marker runs along the row below the grid and the column right of it, where
-    they fit, not in the corner. ValueError if the grid leaves the canvas.
+    End markers fill the row below the grid and the column to the right of it, if they
+    are on the canvas, but not the corner between them. Raises ValueError if the grid
+    does not fit on the canvas.
     """
     (top, left), (rows, columns) = offset, grid.shape
     bottom, right = top + rows, left + columns
@@ -40,7 +42,7 @@ def encode(grid: np.ndarray, side: int, offset: tuple[int, int] = (0, 0)) -> np.
 
 
 def decode(tokens: np.ndarray, side: int) -> np.ndarray:
-    """Tokens `m` -> colours `r c`, uint8; any tokens, see decode_sizes."""
+    """Tokens `m` -> colours `r c`, uint8. Any tokens are allowed; see decode_sizes."""
     rows, columns = decode_sizes(tokens[None], side)
     canvas = tokens.reshape(side, side)
     return canvas[: rows[0], : columns[0]].astype(np.uint8) - np.uint8(FIRST_COLOUR)
@@ -49,8 +51,9 @@ def decode(tokens: np.ndarray, side: int) -> np.ndarray:
 def decode_sizes(tokens: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns, `b` each, of the grids in tokens `b m`.
 
-    A grid is the largest rectangle from the corner that holds only colours; of equal
-    areas the one with fewer rows; 0 x 0 if the corner itself holds no colour.
+    A grid is the largest rectangle at the top left corner that holds only colours. Of
+    rectangles with equal area it is the one with the fewest rows. It is 0 x 0 if the
+    corner itself holds no colour.
     """
     canvas = tokens.reshape(-1, side, side)
     ends = np.ones((len(canvas), side, side + 1), bool)
@@ -76,10 +79,11 @@ def redraw(
     offset: np.ndarray,
     side: int,
 ) -> np.ndarray:
-    """The grids in the corners of tokens `b m`, of `sizes`, drawn anew: uint8 `b m`.
+    """Turn, recolour and move the grids of `sizes` in tokens `b m`: uint8 `b m`.
 
-    Each is turned as by dihedral.turn(.., transform), colour i becomes colours[:, i],
-    the top left cell comes to `offset` (`b 2`). Empty grids leave nothing but PAD.
+    The grids lie in the top left corner. Each is turned as by dihedral.turn, its colour
+    i becomes colours[:, i], and its top left cell moves to `offset` (`b 2`). An empty
+    grid leaves nothing but PAD.
     """
     count = np.arange(len(tokens))
     swap, up, back = _SWAPS[transform], _UP[transform], _BACK[transform]

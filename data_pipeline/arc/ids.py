@@ -12,7 +12,7 @@ from .variants import ArcVariants
 
 
 class Tasks(NamedTuple):
-    """The chosen ones: of `test`, only the demonstrations are trained on."""
+    """The chosen tasks. Of `test`, only the demonstrations are trained on."""
 
     train: list[ArcTask]
     test: list[ArcTask]
@@ -20,10 +20,13 @@ class Tasks(NamedTuple):
 
 
 class IdTable(NamedTuple):
-    """What every puzzle id stands for: 0 is blank, then task by task, form by form."""
+    """What every puzzle id stands for.
+
+    Id 0 is blank. The others count the forms of the first task, then of the next, ...
+    """
 
     names: list[str]
-    codes: np.ndarray  # uint32: the augmentation of each id, blank apart
+    codes: np.ndarray  # uint32: the augmentation of each id except the blank one
     starts: np.ndarray  # int64 `tasks + 1`: first code of each task
 
     @property
@@ -46,21 +49,21 @@ class IdTable(NamedTuple):
         return ArcVariants(codes, starts - starts[0], side, seed)
 
     def subset(self, tasks: np.ndarray) -> "IdTable":
-        """The ids of some tasks, counted anew."""
+        """The table of some of the tasks, whose ids are counted from 1 again."""
         parts = [self.codes[self.starts[t] : self.starts[t + 1]] for t in tasks]
         return IdTable.of([self.names[t] for t in tasks], parts)
 
     @classmethod
     def of(cls, names: list[str], codes: list[np.ndarray]) -> "IdTable":
-        """From the codes of each task."""
+        """The table for the codes of each task."""
         starts = np.cumsum([0, *map(len, codes)])
         return cls(names, np.concatenate([*codes, np.empty(0, np.uint32)]), starts)
 
 
 def make_ids(tasks: Tasks, num_augmentations: int, seed: int) -> IdTable:
-    """Count out the ids of all tasks, the test tasks last.
+    """Assign ids to the forms of all tasks, the test tasks last.
 
-    Answers to test inputs play no part, so the ids are the same where they are hidden.
+    The answers of test tasks are not used, so hiding them does not change the ids.
     """
     asked = [tuple(Pair(p.input, None) for p in task.test) for task in tasks.test]
     puzzles = [(task.name, (*task.train, *task.test)) for task in tasks.train]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids as JSON values: what they hold is checked, what is wrong is named."""
+"""Grids from JSON values, with errors that name what is wrong."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ def as_grid(value: Any, place: str) -> np.ndarray:
 
 
 def _is_grid(value: Any) -> bool:
-    """Whether all is right. Types first: True equals 1 and 2.0 equals 2."""
+    """Whether a value is a grid. Types are checked, since True == 1 and 2.0 == 2."""
     return (
         isinstance(value, list)
         and 0 < len(value) <= MAX_SIDE
@@ -40,7 +40,7 @@ def _is_grid(value: Any) -> bool:
 
 
 def _grid_problem(value: Any) -> str:
-    """What is wrong with a grid that is wrong."""
+    """What is wrong with a value that is not a grid."""
     if not isinstance(value, list):
         return f"{kind_of(value)} found, a list of rows expected"
     if not value:

@@ -20,7 +20,7 @@ _FORBIDDEN = "|"  # separates a name from its augmentation
 
 
 class Pair(NamedTuple):
-    """Grids uint8 `r c` of 0 to 9, each with sides of its own."""
+    """Two grids, uint8 `r c` of colours 0 to 9, which may differ in size."""
 
     input: np.ndarray
     output: np.ndarray | None  # None: not known
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ArcTask:
-    """The pairs that are shown, and those whose output must be found."""
+    """A task: demonstrations, and test pairs whose output must be found."""
 
     name: str
     train: tuple[Pair, ...]
@@ -74,7 +74,7 @@ def as_tasks_object(value: Any, path: pathlib.Path) -> dict[str, Any]:
 def check_names(
     content: dict[str, Any], tasks: list[ArcTask], path: pathlib.Path
 ) -> None:
-    """Raise DataError unless `content` is for all of the tasks and no others."""
+    """Raise DataError unless the keys of `content` are the names of the tasks."""
     expected = dict.fromkeys(task.name for task in tasks)
     problems = [
         f"{problem} {listed(names)}"
@@ -89,7 +89,7 @@ def check_names(
 
 
 def listed(names: list[str]) -> str:
-    """The first of the names, and how many more there are."""
+    """The first MAX_NAMED of the names, and how many more there are."""
     first = ", ".join(map(named, names[:MAX_NAMED]))
     more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
     return first + more
@@ -102,7 +102,7 @@ def pair_key(pair: Pair) -> bytes:
 
 
 def digest(tasks: Iterable[ArcTask]) -> str:
-    """SHA-256 of names, pairs and their order, whatever files they came from."""
+    """SHA-256 of names, pairs and their order, independent of the files."""
     sha = hashlib.sha256()
     for task in tasks:
         sha.update(f"{task.name}\n{len(task.train)} {len(task.test)}\n".encode())

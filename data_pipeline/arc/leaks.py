@@ -9,9 +9,10 @@ from .json_tasks import ArcTask, pair_key
 
 SAME_NAME = "same name"
 SAME_TRAIN = "same train pairs"  # in any order
-SAME_TEST = "same test pair"  # a test pair, output included, is any pair there
+# A test pair with its output is a train or test pair of the training task.
+SAME_TEST = "same test pair"
 
-_Clue = tuple[str, object]  # a kind of leak, and what two tasks must share for it
+_Clue = tuple[str, object]  # a kind of leak, and the content that two tasks share
 
 
 class Leak(NamedTuple):
@@ -29,7 +30,8 @@ class Leak(NamedTuple):
 def find_leaks(test: list[ArcTask], train: dict[str, list[ArcTask]]) -> list[Leak]:
     """All pairs of a test task and a task of the training subsets that leaks it.
 
-    The caller must leave out the subset that the test tasks are from.
+    Every task also leaks itself. A caller that includes the subset of the test tasks
+    must drop these pairs.
     """
     leaks = []
     for subset, tasks in train.items():
@@ -47,7 +49,7 @@ def find_leaks(test: list[ArcTask], train: dict[str, list[ArcTask]]) -> list[Lea
 
 
 def _asked(task: ArcTask) -> Iterator[_Clue]:
-    """What must not be in the training data, most telling first."""
+    """The clues that training data must not hold, the most telling one first."""
     yield SAME_NAME, task.name
     yield SAME_TRAIN, tuple(sorted(map(pair_key, task.train)))
     for pair in task.test:
@@ -56,7 +58,7 @@ def _asked(task: ArcTask) -> Iterator[_Clue]:
 
 
 def _given(task: ArcTask) -> Iterator[_Clue]:
-    """What a training task gives away."""
+    """The clues that a training task gives away."""
     if any(pair.output is not None for pair in task.test):
         yield SAME_NAME, task.name
     yield SAME_TRAIN, tuple(sorted(map(pair_key, task.train)))

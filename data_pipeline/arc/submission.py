@@ -26,10 +26,11 @@ def write_submission(
     attempts: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     tasks: list[ArcTask],
 ) -> None:
-    """Write the attempts, grids `r c`, one tuple per test input, at once or not at all.
+    """Write a submission, completely or not at all.
 
-    An empty grid is written as [[0]], and so is what `attempts` lacks. Raises DataError
-    where they do not fit the tasks.
+    `attempts` holds for each task one tuple of grids `r c` per test input. Empty grids
+    and missing tasks are written as [[0]]. Raises DataError if the attempts do not fit
+    the tasks.
     """
     path = pathlib.Path(path)
     nothing = {task.name: [(_NO_ANSWER,) * 2] * len(task.test) for task in tasks}

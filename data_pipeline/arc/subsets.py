@@ -18,7 +18,7 @@ def read_tasks(
     test_subset: str,
     allow_leaks: bool,
 ) -> Tasks:
-    """The tasks of both kinds; a subset that is named for both is a test subset."""
+    """The training and test tasks. A subset named for both is only the test subset."""
     others = [name for name in train_subsets if name != test_subset]
     by_subset = {
         name: read_subset(train_folder, name, require_solutions=True) for name in others
@@ -35,10 +35,10 @@ def _check_leaks(
     *,
     allow_leaks: bool,
 ) -> list[str]:
-    """Warnings; DataError where answers to test inputs would be trained on.
+    """Warnings about leaks. Raises DataError if answers to test inputs are trained on.
 
-    The same demonstrations under another name are only a warning: ARC-AGI-1 itself
-    has such a pair of tasks.
+    Equal demonstrations under different names only give a warning, because ARC-AGI-1
+    itself has such a pair of tasks.
     """
     leaks = find_leaks(test, train)
     answers = [leak for leak in leaks if leak.kind != SAME_TRAIN]

@@ -43,17 +43,17 @@ class Settings:
 
 
 class Task(PuzzleTask):
-    """Tasks as puzzles, each in up to 1,001 forms with ids of their own."""
+    """ARC tasks as puzzles, each in several forms with their own ids."""
 
     SOURCES = ("json", "prepared")
     MAX_AUGMENTATIONS = None
 
     def spec(self) -> PuzzleSpec:
-        """The sizes; the files are read, as ids must be counted."""
+        """The sizes. The files are read, because the ids must be counted."""
         return self.load().spec
 
     def load(self) -> Data:
-        """Read the subsets, choose tasks, count out the ids. Raises DataError."""
+        """Read the subsets, choose tasks and assign the ids. Raises DataError."""
         return as_data(*self._numbered(), self.settings.side, self.common.seed)
 
     def _numbered(self) -> tuple[Tasks, IdTable]:
@@ -81,7 +81,7 @@ class Task(PuzzleTask):
         return kept, ids
 
     def parse(self, question: Any) -> np.ndarray:
-        """Rows of colours, 0 to 9."""
+        """A question as rows of colours, 0 to 9."""
         value = question.tolist() if isinstance(question, np.ndarray) else question
         grid, side = as_grid(value, "the grid"), self.settings.side
         if max(grid.shape) > side:
@@ -90,13 +90,15 @@ class Task(PuzzleTask):
         return encode(grid, side)
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
-        """Colours."""
+        """The colours of the grid, `r c`."""
         return decode(tokens, self.settings.side)
 
     def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
-        """Questions of the task `name`; its id, or where there is none the blank one.
+        """Questions with the puzzle id of the task `name`.
 
-        Raises DataError where the files of the run, which name the ids, cannot be read.
+        Without a name, or if the task was not trained, they get the blank id, and a
+        warning says so. Raises DataError if the files of the run, from which the ids
+        are counted, cannot be read.
         """
         if name is None:
             warnings.warn(
@@ -119,10 +121,10 @@ class Task(PuzzleTask):
         )
 
     def load_test(self, path: str) -> EvalSet:
-        """The test set, its files taken from another folder.
+        """The test set, read from another folder.
 
-        So are those of the training subsets, which the ids need, if that folder holds
-        all of them.
+        The training subsets, which are needed to count the ids, are also read from
+        there if that folder holds all of them.
         """
         common = dataclasses.replace(self.common, test=path)
         needed = {*self.settings.train_subsets}
@@ -205,7 +207,10 @@ def _puzzle_set(
 
 
 def _that_fit(tasks: list[ArcTask], *, side: int, max_grid: int) -> np.ndarray:
-    """Which tasks have no grid over `max_grid` (0: all, which must fit the canvas)."""
+    """Indices of the tasks without a grid larger than `max_grid` (0: of all tasks).
+
+    Raises DataError if one of these tasks does not fit the canvas.
+    """
     largest = [
         max(max(g.shape) for p in (*t.train, *t.test) for g in p if g is not None)
         for t in tasks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmented forms of ARC tasks, with an id each, and translation in training."""
+"""Augmented forms of ARC tasks, with their own ids, moved at random in training."""
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from .grids import decode_sizes, redraw, turned_sizes
 
 
 class ArcVariants(Variants):
-    """Augmented forms, as `Variants`: form i of puzzle p is codes[starts[p] + i].
+    """Augmented forms: codes[starts[p] + i] makes form i of puzzle p.
 
-    The stored tokens are those of the original tasks, every grid in the corner of the
-    canvas. An unknown output is all PAD and stays so.
+    The stored tokens are the original tasks, with every grid in the corner of the
+    canvas. An unknown output is all PAD in every form.
     """
 
     has_ids = True
@@ -29,9 +29,9 @@ class ArcVariants(Variants):
     def visit(
         self, rows: Visit, inputs: np.ndarray, labels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The form, moved: input and output together, anywhere that both fit.
+        """The form, with input and output moved together to a place where both fit.
 
-        One example of every visit (slot 0) stays in the corner.
+        The first example of every visit (slot 0) stays in the corner.
         """
         augmentation = self._augmentation(rows.puzzle, rows.form)
         sizes = [decode_sizes(tokens, self._side) for tokens in (inputs, labels)]
@@ -60,7 +60,7 @@ class ArcVariants(Variants):
     def undo(
         self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
-        """The grids read from the answers, turned and renamed back, in the corner."""
+        """The grids of the answers, turned and recoloured back, in the corner."""
         transform, colours = self._augmentation(puzzle, index)
         return self._in_corner(answers, INVERSE[transform], np.argsort(colours, axis=1))
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of cells of many mazes at once, as bits; breadth-first levels of them.
+"""Breadth-first search in many mazes at once, with sets of cells stored as bits.
 
-A board is `side + 2, n`: for each of n mazes a word per row, with bit c + 1 for column
-c. The margins are zero, so that nothing leaves the grid.
+A board, an array `side + 2, n`, is a set of cells in each of n mazes. It holds one word
+per row of a maze, in which bit c + 1 stands for column c. The margins are zero, so that
+no step leaves the grid.
 """
 
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ import numpy as np
 
 
 def word_type(side: int) -> np.dtype:
-    """The smallest words that hold a row and its margins: half the size, half the time.
+    """The smallest word that holds a row and its margins: half the size, half the time.
 
-    Little-endian, for the bytes of pack and unpack.
+    It is little-endian, because pack and unpack view words as bytes.
     """
     return np.dtype("<u4" if side <= 30 else "<u8")
 
@@ -37,12 +38,12 @@ def unpack(board: np.ndarray, side: int) -> np.ndarray:
 def has(
     board: np.ndarray, maze: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> np.ndarray:
-    """Whether the boards of those mazes hold a cell; rows and columns count from 1."""
+    """Whether the board holds the cell (row, column) of each maze, counted from 1."""
     return board[row, maze] >> column.astype(board.dtype) & 1 != 0
 
 
 def step(frontier: np.ndarray, unseen: np.ndarray) -> np.ndarray:
-    """The cells of the next level, taken out of `unseen` in place."""
+    """The cells of the next level, which are removed from `unseen` in place."""
     reached = np.zeros_like(frontier)
     inner = reached[1:-1]
     np.left_shift(frontier[1:-1], 1, out=inner)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of maze files; see data_pipeline/check.py."""
+"""Facts and warnings about maze files; see data_pipeline/check.py."""
 
 from collections.abc import Iterable
 from pathlib import Path

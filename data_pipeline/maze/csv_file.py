@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maze CSV files: every row checked, wrong rows named."""
+"""Maze CSV files. Every row is checked, and errors name the row."""
 
 import pathlib
 
@@ -30,11 +30,11 @@ _ALLOWED_IN = {
 
 
 def read_maze_csv(path: str | pathlib.Path, shape: MazeShape) -> PuzzleSet:
-    """All rows of a file, with the attribute `rating`, which is the file's.
+    """All rows of a file, with its column `rating` as an attribute.
 
-    The answer must be one line from S to G that does not touch itself, or its cells
-    would not tell the way. It need not be the shortest, nor the rating its length.
-    Raises DataError.
+    The answer must be one line from S to G that does not touch itself, otherwise its
+    cells would not determine the path. The path need not be a shortest one, and the
+    rating need not be its length. Raises DataError.
     """
     rows, problem = [], None
     for number, line, fields in read_rows(path):
@@ -56,7 +56,7 @@ def read_maze_csv(path: str | pathlib.Path, shape: MazeShape) -> PuzzleSet:
 
 
 def _text_problem(fields: tuple[str, ...], shape: MazeShape) -> str | None:
-    """What is wrong with the fields of a row, apart from what they mean; or None."""
+    """What is wrong with the text of a row, or None. The maze is not checked here."""
     _, question, answer, rating = fields
     columns = {"question": question, "answer": answer}
     for column, text in columns.items():
@@ -79,16 +79,17 @@ def _text_problem(fields: tuple[str, ...], shape: MazeShape) -> str | None:
 
 
 def _is_right(inputs: np.ndarray, labels: np.ndarray, shape: MazeShape) -> np.ndarray:
-    """Which rows `n` have one S, one G and one line between them, and keep the rest."""
+    """Which rows `n` have one S, one G and an answer that only adds one line."""
     right = ((inputs == START).sum(1) == 1) & ((inputs == GOAL).sum(1) == 1)
     right &= ~_differ(inputs, labels).any(1)
     cells = on_path(labels)
-    # The shortest way within the cells takes all of them: no branch, no touch.
+    # If the shortest path within these cells takes all of them, they form one line that
+    # neither branches nor touches itself.
     return right & (path_moves(cells, inputs, shape) == cells.sum(1) - 1)
 
 
 def _differ(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cells that are not kept, though they are not on the path."""
+    """The cells that the answer changes other than from free to path."""
     return (inputs != labels) & ((inputs != FREE) | (labels != PATH))
 
 
@@ -143,7 +144,7 @@ def _neighbours(cell: int | np.integer, shape: MazeShape) -> list[int]:
 
 
 def _moves_apart(cell: int, cells: np.ndarray, shape: MazeShape) -> int:
-    """Moves from a cell to the nearest of `cells`, walls or not."""
+    """Moves from a cell to the nearest of `cells`, ignoring walls."""
     rows = abs(cells // shape.side - cell // shape.side)
     return int((rows + abs(cells % shape.side - cell % shape.side)).min())
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """New mazes with long shortest paths, from a seed.
 
-Maze i of a split depends only on the seed, the split and i: it is the first of its
-draws that is accepted. A draw is a share of walls, the walls, and S. K cells are far
-enough away; the draw is accepted with a chance proportional to K, and G is any of them.
-That is as if G were drawn from all cells, and mazes without a long path thrown away.
+Maze i of a split depends only on the seed, the split and i: it is the first accepted
+one of its draws. A draw consists of a share of walls, the walls and S. If K cells are
+possible places for G, the draw is accepted with a probability proportional to K, and G
+is one of these cells at random. The result is distributed as if G were drawn from all
+cells and the mazes in which this place is not possible were rejected.
 
-No maze is in both splits, not even turned, whatever the seeds: a number that depends on
-walls and S, but not on how they are turned, tells which split may have G an odd number
+No maze is in both splits, not even as a turned form or with different seeds. A hash of
+the walls and S, which turned forms share, decides which split may have G an odd number
 of moves away, and which an even number.
 """
 
@@ -31,7 +32,8 @@ _SHARE, _WALLS, _START, _GOAL, _CLASS = range(5)
 _SHARE_BITS = 12  # shares of walls are multiples of 2**-12
 _WORD = 64
 _PILOT_DRAWS = 128
-_TAIL = 7  # K is exponential or nearly so: exp(-7) of its mean lies beyond 7 means
+# K is nearly exponential: its mean excess over 7 means is exp(-7) of the mean.
+_TAIL = 7
 
 
 def generate(
@@ -42,13 +44,13 @@ def generate(
     wall_share: tuple[float, float],
     seed: int,
 ) -> tuple[PuzzleSet, PuzzleSet]:
-    """A training and a test set of `counts` mazes, with the attribute `rating`: moves.
+    """A training and a test set of `counts` mazes, whose `rating` counts the moves.
 
-    Cells are walls independently, with a share drawn evenly from `wall_share` for each
-    maze; the shortest path from S to G takes `min_moves` or more. Where few such mazes
-    exist, one may occur several times in its set.
+    Cells are walls independently, with a probability that is drawn uniformly from the
+    range `wall_share` for each maze. The shortest path from S to G takes `min_moves` or
+    more. If few such mazes exist, one may occur several times in its set.
 
-    Raises DataError for wrong requests, and where hardly any draw meets them.
+    Raises DataError for wrong requests, and if hardly any draw meets them.
     """
     _check(wall_share)
     draws = _Draws(shape, min_moves, wall_share, seed)
@@ -92,7 +94,7 @@ def _mazes(draws: "_Draws", split: int, count: int, limit: int) -> PuzzleSet:
 
 @dataclasses.dataclass(frozen=True)
 class _Draws:
-    """A request, and its draws by the keys split, maze and number of the draw."""
+    """A request, and its draws: their keys are split, maze and number of the draw."""
 
     shape: MazeShape
     min_moves: int
@@ -100,10 +102,10 @@ class _Draws:
     seed: int
 
     def usual_limit(self) -> int:
-        """A number that the places for G in one split hardly ever exceed.
+        """A number that the count of places for G in one split hardly ever exceeds.
 
-        Larger ones are accepted as this one is; the exact limit, half of the cells,
-        would cost several times the draws.
+        A draw with this count or a larger one is always accepted. The exact limit, half
+        of the cells, would need several times as many draws.
         """
         counts = np.zeros(0, int)
         first, size = 0, 64
@@ -136,7 +138,7 @@ class _Draws:
     def far(
         self, split: int, maze: int | np.ndarray, draw: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draws with places for G: which, their tokens and moves from S, `n m` each."""
+        """The draws with places for G: indices `n`, tokens and moves from S, `n m`."""
         keys = self.seed, split, maze, draw
         side = self.shape.side
         free = self._walls(*keys)
@@ -148,7 +150,7 @@ class _Draws:
         return kept, inputs, distances(inputs, self.shape)
 
     def too_rare(self, found: int, draws: int) -> DataError:
-        """The error of a request that cannot be met, or only with endless patience."""
+        """The error for a request that cannot be met, or only with too many draws."""
         return DataError(
             f"data.maze.min_moves = {self.min_moves}: only {found} mazes with "
             f"data.maze.side = {self.shape.side}, data.maze.wall_share = "
@@ -166,7 +168,7 @@ class _Draws:
         word = np.arange(-(-side // rows_per_word))[:, None]
         walls = np.zeros((len(word), len(share)), np.uint64)
         for bit in range(_SHARE_BITS):
-            # A bit is 1 with chance p; after this, with chance p / 2 or (1 + p) / 2.
+            # A bit that was 1 with probability p becomes 1 with p / 2 or (1 + p) / 2.
             noise = random_bits(*keys, _WALLS, bit, word)
             more = np.where(chance >> bit & 1, ~np.uint64(0), np.uint64(0))
             walls = (walls & noise) | ((walls ^ noise) & more)
@@ -177,7 +179,7 @@ class _Draws:
 
 
 def _any_cell(free: np.ndarray, *keys: int | np.ndarray) -> np.ndarray:
-    """A board of one of the free cells of each maze; of none where there is none."""
+    """A board of one random free cell of each maze, or of none if it has none."""
     maze = np.arange(free.shape[1])
     before = np.bitwise_count(free).cumsum(0, dtype=np.int16)
     chosen = random_below(before[-1], *keys)
@@ -192,7 +194,7 @@ def _any_cell(free: np.ndarray, *keys: int | np.ndarray) -> np.ndarray:
 
 
 def _reaching(start: np.ndarray, free: np.ndarray, moves: int) -> np.ndarray:
-    """Numbers of the mazes that have a cell so many moves away from the start."""
+    """Indices of the mazes that have a cell `moves` moves away from the start."""
     left = np.arange(free.shape[1])
     unseen, frontier = free & ~start, start
     for move in range(moves):
@@ -205,7 +207,7 @@ def _reaching(start: np.ndarray, free: np.ndarray, moves: int) -> np.ndarray:
 
 
 def _classes(inputs: np.ndarray, side: int) -> np.ndarray:
-    """0 or 1 for each of walls and S, `n m`; the same for their turned forms."""
+    """0 or 1 for each maze of walls and S, `n m`. All turned forms of a maze agree."""
     cells = np.arange(side**2)
     table = random_bits(_CLASS, np.arange(1 + len(CHARACTERS))[:, None], cells)
     forms = [

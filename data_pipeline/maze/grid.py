@@ -34,9 +34,10 @@ class MazeShape:
 
     @property
     def spec(self) -> PuzzleSpec:
-        """Sizes for the model: PAD and the characters; only the blank puzzle id.
+        """The sizes for the model. All mazes have the blank puzzle id.
 
-        A free cell is one to be filled in: it stays free or is on the path.
+        The tokens are PAD and the characters. Free cells must be filled in: each stays
+        free or is on the path.
         """
         grid_shape = (self.side, self.side)
         return PuzzleSpec(1 + len(CHARACTERS), grid_shape, blank=FREE)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The published shortest path of a maze, and a check whether a path is shortest.
+"""The published shortest path of a maze, and a check whether a path is a shortest one.
 
 The label is the path of a breadth-first search from S that keeps the first parent and
-looks down, left, right, up. By induction over its levels, a queue holds the cells of
-one level in lexicographic order of the moves to them. So the label is the first of all
-shortest paths in that order, and a walk from S finds it: always the first of the four
-moves that comes nearer to G. Only the distances to G need a search.
+expands neighbours in the order down, left, right, up. By induction over its levels, the
+queue holds the cells of one level in lexicographic order of the moves to them. So the
+label is the first of all shortest paths in that order. A walk from S finds it by always
+taking the first of the four moves that leads nearer to G. Only the distances to G need
+a search.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ _COLUMN_STEPS = np.array([0, -1, 1, 0])
 def solve(inputs: np.ndarray, shape: MazeShape) -> np.ndarray:
     """Mazes `n m` -> their labels, uint8 `n m`.
 
-    Raises DataError for a maze without exactly one S and one G and a way between them.
+    Raises DataError unless each maze has one S, one G and a path between them.
     """
     for name, token in (("start", START), ("goal", GOAL)):
         counts = (inputs == token).sum(1)
@@ -45,13 +46,13 @@ def solve(inputs: np.ndarray, shape: MazeShape) -> np.ndarray:
 
 
 def distances(inputs: np.ndarray, shape: MazeShape) -> np.ndarray:
-    """Moves from S to every cell, int16 `n m`; UNREACHABLE for walls and the like."""
+    """Moves from S to every cell, int16 `n m`; UNREACHABLE if there is no path."""
     result = np.full(inputs.shape, UNREACHABLE, np.int16)
     digits = range(shape.num_cells.bit_length())
     for rows in _chunks(len(inputs)):
         start = boards.pack(inputs[rows] == START, shape.side)
         free = boards.pack(_open(inputs[rows]), shape.side)
-        # The binary digits of the distances, a board each: few boards to unpack.
+        # One board per binary digit of the distances, so that few need unpacking.
         seen, planes = np.zeros_like(free), [np.zeros_like(free) for _ in digits]
         for moves, level in enumerate(boards.levels(start, free)):
             seen |= level
@@ -65,9 +66,9 @@ def distances(inputs: np.ndarray, shape: MazeShape) -> np.ndarray:
 
 
 def path_moves(cells: np.ndarray, inputs: np.ndarray, shape: MazeShape) -> np.ndarray:
-    """Fewest moves from S to G within `cells`, bool `n m`; UNREACHABLE if none, `n`.
+    """Fewest moves `n` from S to G within `cells`, bool `n m`, or UNREACHABLE.
 
-    S and G of `inputs` `n m` are taken to be unique.
+    Each maze of `inputs`, `n m`, must have exactly one S and one G.
     """
     result = np.full(len(inputs), UNREACHABLE)
     for rows in _chunks(len(inputs)):
@@ -87,9 +88,10 @@ def min_moves(inputs: np.ndarray, shape: MazeShape) -> np.ndarray:
 def is_shortest_path(
     inputs: np.ndarray, answers: np.ndarray, shape: MazeShape
 ) -> np.ndarray:
-    """Which answers `n m` draw a shortest path, any of them, and nothing else: `n`.
+    """Which answers `n m` draw any shortest path and change nothing else: `n`.
 
-    They may hold any tokens. False also where the maze has no or several S or G.
+    Answers may hold any tokens. The result is False for a maze without exactly one S
+    and one G.
     """
     kept = np.where(
         inputs == FREE, (answers == FREE) | (answers == PATH), inputs == answers
@@ -98,7 +100,7 @@ def is_shortest_path(
     right &= ((inputs == START).sum(1) == 1) & ((inputs == GOAL).sum(1) == 1)
     left = np.flatnonzero(right)
     inputs, drawn = inputs[left], on_path(answers[left])
-    # A way of that length within as few cells uses them all, so they are one line.
+    # A path of `fewest` moves in `fewest` + 1 cells uses them all: they are one line.
     fewest = min_moves(inputs, shape)
     right[left] = fewest == drawn.sum(1) - 1
     right[left] &= fewest == path_moves(drawn, inputs, shape)
@@ -125,7 +127,7 @@ def _places(marks: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _draw_paths(mazes: np.ndarray, side: int) -> np.ndarray:
-    """Draws the label's path into mazes `n m`; returns those without any, ascending."""
+    """Draw the label's path into mazes `n m`; return the mazes without one, sorted."""
     maze, row, column = _places(mazes == START, side)
     goal = boards.pack(mazes == GOAL, side)
     to_goal = list(boards.levels(goal, boards.pack(_open(mazes), side)))
@@ -133,7 +135,7 @@ def _draw_paths(mazes: np.ndarray, side: int) -> np.ndarray:
     for distance, level in enumerate(to_goal):
         moves[boards.has(level, maze, row, column)] = distance
     for distance in range(moves.max() - 1, 0, -1):
-        # Those at that distance from G take a step nearer; the others wait at S.
+        # Walks farther from G than `distance` take a step; the others wait at S.
         on, level = np.flatnonzero(moves > distance), to_goal[distance]
         nearer = [
             boards.has(level, on, row[on] + down, column[on] + right)

@@ -71,26 +71,26 @@ class Task(PuzzleTask):
         return read_maze_csv(path, self.shape)
 
     def prepared(self) -> PreparedSet:
-        """The set maze_hard of the side."""
+        """The prepared data set maze_hard for this side."""
         return prepared_set(self.shape)
 
     def parse(self, question: Any) -> np.ndarray:
-        """Text, one character a cell; rows may end in line ends."""
+        """Text with one character per cell, with or without line ends."""
         if not isinstance(question, str):
             raise DataError(f"the maze: {type(question).__name__}; text expected")
         return parse_maze(question, self.shape)
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
-        """Characters."""
+        """The characters of the cells, `r c`."""
         return characters(tokens, self.shape)
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
-        """Text, in lines if the question has them."""
+        """Text, which is split into lines if the question is."""
         lines = map("".join, self.grid(tokens))
         return ("\n" if "\n" in question else "").join(lines)
 
     def variants(self, puzzles: PuzzleSet, num_forms: int) -> MazeVariants:
-        """Turned forms, solved anew."""
+        """Turned forms, solved again."""
         return MazeVariants(puzzles, self.shape, num_forms)
 
     def eval_set(self, puzzles: PuzzleSet) -> EvalSet:
@@ -102,7 +102,7 @@ class Task(PuzzleTask):
         return super().eval_set(puzzles)._replace(is_valid=is_valid)
 
     def warnings(self, train: PuzzleSet) -> list[str]:
-        """Labels off the rule contradict those of turned mazes, which follow it."""
+        """Warn of labels off the rule: they contradict the labels of turned mazes."""
         if not self.common.num_augmentations:
             return []
         off_rule = (solve(train.inputs, self.shape) != train.labels).any(1).sum()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mazes as text: one character a cell, row by row."""
+"""Mazes as text: one character per cell, row by row."""
 
 import numpy as np
 
@@ -22,5 +22,5 @@ def parse_maze(text: str, shape: MazeShape) -> np.ndarray:
 
 
 def characters(tokens: np.ndarray, shape: MazeShape) -> np.ndarray:
-    """Tokens `m` -> one character a cell, `r c`."""
+    """Tokens `m` -> one character per cell, `r c`."""
     return _SHOWN[tokens.astype(int) - WALL + 1].reshape(shape.side, shape.side)

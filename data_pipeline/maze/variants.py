@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turned mazes, solved again: a turned label is not the label of the turned maze."""
+"""Turned mazes, solved again: a turned label may not be the turned maze's label."""
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from .solver import solve
 
 
 class MazeVariants(Variants):
-    """Turned forms, as `Variants`: form i is the maze turned by dihedral.turn(.., i).
+    """Turned forms: form i is the maze turned by dihedral.turn(.., i).
 
-    The labels of all but form 0 are the solver's: found when first needed, and kept.
+    The solver finds the label of every form but form 0 when it is first needed. The
+    label is then kept.
     """
 
     def __init__(self, puzzles: PuzzleSet, shape: MazeShape, num_forms: int) -> None:
@@ -27,7 +28,7 @@ class MazeVariants(Variants):
         self.num_forms = np.full(num_puzzles, num_forms)
         self._shape = shape
         self._sources = cell_sources(shape.side)
-        # Row 8 p + i: form i of puzzle p. What is never written takes no memory.
+        # Row 8 p + i is form i of puzzle p. Rows never written take no memory.
         self._labels = np.zeros((COUNT * num_puzzles, shape.num_cells), np.uint8)
         self._solved = np.zeros(COUNT * num_puzzles, bool)
 
@@ -38,7 +39,7 @@ class MazeVariants(Variants):
         inputs: np.ndarray,
         labels: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The maze turned; its label solved again, as stored in form 0."""
+        """The turned mazes and their labels, which are the stored ones for form 0."""
         turned = np.take_along_axis(inputs, self._sources[index], axis=1)
         form = COUNT * puzzle + index
         new, row = np.unique(form, return_index=True)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets as TFDS stores them, one folder each; writing.py, then reading.py."""
+"""Data sets stored with TFDS: writing.py writes them, and reading.py opens them."""

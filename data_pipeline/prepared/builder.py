@@ -15,7 +15,7 @@ from ..tasks import load
 from .reading import Column, PreparedSet, column_digests, puzzle_arrays
 
 SOURCES = ("hub", "csv", "generator")  # of puzzles
-BLOCK_ROWS = 4096  # puzzles per record: a record of one puzzle is read 10x slower
+BLOCK_ROWS = 4096  # puzzles per record; single puzzles would be read 10x slower
 _COMMON = {f.name for f in dataclasses.fields(DataSettings)}
 _COMMON -= {"task", "num_augmentations"}
 
@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Split(NamedTuple):
-    """Columns, and the same cut into records."""
+    """The columns of a split, and the same columns cut into records."""
 
     columns: Arrays
     records: Iterable[Arrays]
@@ -50,7 +50,7 @@ class ColumnsBuilder(tfds.core.GeneratorBasedBuilder):
         version: Any = None,
         **source: Any,
     ) -> None:
-        """The first three are TFDS's; `source` is what `read` takes."""
+        """`source` holds the arguments of `read`. TFDS defines the others."""
         self._source = source
         self.warnings: list[str] = []  # about the source, after preparing
         super().__init__(
@@ -99,7 +99,7 @@ class ColumnsBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 class PuzzleBuilder(ColumnsBuilder):
-    """Blocks of puzzles from the hub, of CSV files or new."""
+    """Blocks of puzzles from the hub, from CSV files or from a generator."""
 
     TASK: str
 
@@ -108,9 +108,9 @@ class PuzzleBuilder(ColumnsBuilder):
         """Keys of the task's section that follow from the chosen config."""
 
     def read(self, **source: Any) -> Contents:
-        """Keys of config.data and of the generator; from the hub without a source.
+        """Read or make puzzles by keys of config.data and of the generator.
 
-        Raises DataError.
+        Without the key `source` they come from the hub. Raises DataError.
         """
         keys = {"source": "hub", **source}
         if keys["source"] not in SOURCES:
@@ -133,7 +133,7 @@ def _blocks(columns: Arrays, num_rows: int) -> Iterator[Arrays]:
 
 
 def _rows_of(column: Column) -> tfds.features.Tensor:
-    """Rows of a column, as many as the record has."""
+    """The TFDS feature for any number of rows of a column."""
     return tfds.features.Tensor(
         shape=(None, *column.shape), dtype=column.dtype, encoding="bytes"
     )

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PreparedSet: opens data sets that `writing` has stored.
+"""PreparedSet: opens the data sets that `writing` has stored.
 
-A prepared folder is a TFDS one (array_record) and holds the SHA-256 of every column in
-its metadata.json. The first opening stacks the records into .npy files under cache/;
-later ones map these, without TFDS. Each opening compares the SHA-256: a cache that
-differs is built anew from the records, records that differ are refused.
+A prepared folder is a TFDS folder (array_record) whose metadata.json holds the SHA-256
+of every column. When it is first opened, its records are stacked into .npy files under
+cache/. Later these files are mapped, which does not need TFDS. The SHA-256 is compared
+each time: a cache that differs is built again from the records, and records that differ
+are refused.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ _ANEW = "remove the folder and prepare it anew"
 
 
 class Column(NamedTuple):
-    """A stored column: the type and the shape of a row of it."""
+    """A stored column: the type and the shape of one of its rows."""
 
     dtype: type
     shape: tuple[int, ...] = ()  # of one row
@@ -35,7 +36,7 @@ class Column(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSet:
-    """A data set by the names that TFDS gives its folders, and what it stores."""
+    """A data set: the names that TFDS gives its folders, and what it stores."""
 
     name: str  # prepared.<name>.prepare prepares it
     version: str
@@ -44,12 +45,12 @@ class PreparedSet:
     columns: Mapping[str, Column]
 
     def folder(self, data_dir: str | pathlib.Path) -> pathlib.Path:
-        """Where it lies, by the conventions of TFDS."""
+        """The folder of the data set, by the conventions of TFDS."""
         root = pathlib.Path(data_dir).expanduser()
         return root / self.name / self.config / self.version
 
     def unfinished(self, data_dir: str | pathlib.Path) -> list[pathlib.Path]:
-        """What preparations that were killed have left behind."""
+        """Folders that killed preparations have left behind."""
         folder = self.folder(data_dir)
         return sorted(folder.parent.glob(f"incomplete.*_{folder.name}"))
 
@@ -80,7 +81,7 @@ class PreparedSet:
         return arrays
 
     def open_puzzles(self, data_dir: str | pathlib.Path, split: str) -> PuzzleSet:
-        """All puzzles of a split whose columns are those of `puzzle_columns`."""
+        """All puzzles of a split that has the columns of `puzzle_columns`."""
         return PuzzleSet.of_single_examples(**self.open(data_dir, split))
 
     def recorded(self, data_dir: str | pathlib.Path, *keys: str) -> Any:
@@ -107,7 +108,7 @@ class PreparedSet:
     def _read_cache(
         self, folder: pathlib.Path, split: str, digests: dict[str, str]
     ) -> dict[str, np.ndarray] | None:
-        """The columns, mapped; None if one is missing, damaged or of other content."""
+        """The columns, mapped. None if one is missing, damaged or differs."""
         try:
             arrays = {
                 name: read_npy(
@@ -129,7 +130,7 @@ def puzzle_columns(num_cells: int, *attributes: str) -> dict[str, Column]:
 
 
 def puzzle_arrays(puzzles: PuzzleSet) -> dict[str, np.ndarray]:
-    """The arrays of these columns, `n` rows each."""
+    """The arrays for `puzzle_columns`, `n` rows each."""
     return {"inputs": puzzles.inputs, "labels": puzzles.labels, **puzzles.attributes}
 
 
@@ -145,7 +146,7 @@ def _cache_file(folder: pathlib.Path, split: str, name: str) -> pathlib.Path:
 def _write_cache(
     folder: pathlib.Path, split: str, arrays: dict[str, np.ndarray]
 ) -> None:
-    """Each file appears whole, by renaming: other processes may open them meanwhile."""
+    """Write each file elsewhere and rename it: other processes may open the cache."""
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix="incomplete.") as partial:
             for name, array in arrays.items():

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores a data set with TFDS, and what the commands that do so have in common.
+"""Stores a data set with TFDS, for the commands that prepare data sets.
 
-Exit code 0: prepared and read back; facts on stdout, warnings on stderr. 2: not.
+Exit code 0 means that the data set was prepared and read back: facts go to stdout,
+warnings to stderr. Exit code 2 means that it was not.
 """
 
 import argparse
@@ -26,8 +27,8 @@ def prepare(
 ) -> list[str]:
     """Stores all splits and their cache under `data_dir`; returns warnings.
 
-    `source` holds what the builder's `read` takes. A folder that exists is refused.
-    Nothing appears under its final name before all records are written.
+    `source` holds the arguments of the builder's `read`. A folder that exists is
+    refused. Nothing appears under its final name before all records are written.
     """
     folder = prepared.folder(data_dir)
     if folder.exists():
@@ -64,7 +65,8 @@ def run(
 ) -> int:
     """Prepares by command line; returns the exit code.
 
-    `choose` takes its options out of the parsed ones; the others are the source.
+    `choose` removes its own options from the parsed ones. The others are passed to
+    `prepare` as the source.
     """
     options = vars(parser.parse_args(argv))
     data_dir = options.pop("data_dir")
@@ -81,7 +83,7 @@ def run(
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of the command of a data set."""
+    """The argument parser of a data set's command."""
     return argparse.ArgumentParser(prog=f"python -m {__package__}.{name}.prepare")
 
 
@@ -95,9 +97,10 @@ def data_dir_parser(name: str) -> argparse.ArgumentParser:
 def puzzle_parser(
     name: str, common: argparse.ArgumentParser, task: str
 ) -> argparse.ArgumentParser:
-    """Puzzles from the hub, of CSV files or new, with the generator's knobs of a task.
+    """The parser of a command that prepares puzzles from the hub, CSV or a generator.
 
-    `common` has the options that choose the config.
+    The generator's options are knobs of the task. `common` has the options that choose
+    the config.
     """
     parser = parser_of(name)
     sources = parser.add_subparsers(dest="source", required=True)

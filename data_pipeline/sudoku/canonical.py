@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hash that all symmetric variants of a Sudoku share, to hold whole classes out.
+"""A hash that all symmetric variants of a Sudoku share, to hold out whole classes.
 
-The symmetries: rows within bands, bands, columns within stacks, stacks, renamed
-digits and, for square boxes, the transpose.
+The symmetries permute rows within bands, bands, columns within stacks, stacks and
+digits. For square boxes they include the transpose.
 
-Equivalent Sudokus always have equal hashes. Two others that had would be taken for
-one, which costs a puzzle and does no harm: of the 49 classes of 2x3 grids the three
-rarest (0.4 % of all grids) share a hash; the 2,236 classes of 2x2 puzzles with 4 to 8
-clues all have their own.
+Equivalent Sudokus always have equal hashes. Two Sudokus that are not equivalent but
+have equal hashes would count as one class. This loses a puzzle and does no other harm.
+Of the 49 classes of 2x3 grids the three rarest (0.4 % of all grids) share a hash. The
+2,236 classes of 2x2 puzzles with 4 to 8 clues all have different hashes.
 """
 
 import numpy as np
@@ -29,11 +29,12 @@ def grid_classes(solutions: np.ndarray, shape: SudokuShape) -> np.ndarray:
 def puzzle_classes(
     puzzles: np.ndarray, solutions: np.ndarray, shape: SudokuShape
 ) -> np.ndarray:
-    """The class of each puzzle, by itself and its only solution: `n m` -> uint64 `n`.
+    """The class of each puzzle with its only solution: `n m` -> uint64 `n`.
 
-    Cells are coloured over and over by the colours in their row, column, box and
-    digit (colour refinement, Weisfeiler and Leman 1968), once for each choice of one
-    cell that is marked at the start: unmarked, all cells of a full grid look alike.
+    The colour of a cell is refined repeatedly by the colours in its row, column, box
+    and digit (colour refinement, Weisfeiler and Leman 1968). This is done once for each
+    choice of a cell that is marked at the start. Without a mark all cells of a full
+    grid would look alike.
     """
     size = CHUNK_COLOURS // shape.num_cells**2
     parts = [slice(start, start + size) for start in range(0, len(puzzles), size)]
@@ -59,7 +60,7 @@ def _hash(puzzles: np.ndarray, solutions: np.ndarray, shape: SudokuShape) -> np.
 
 
 def _lines_and_boxes(colour: np.ndarray, shape: SudokuShape) -> np.ndarray:
-    """For each cell a hash of the colours in its row, its column and its box."""
+    """For each cell, a hash of the colours in its row, its column and its box."""
     r, c = shape.box_rows, shape.box_cols
     column_role = _ROW if r == c else _COLUMN  # the transpose swaps rows and columns
     boxes = colour.reshape(*colour.shape[:2], c, r, r, c)

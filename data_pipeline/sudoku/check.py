@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of Sudoku files; see data_pipeline/check.py."""
+"""Facts and warnings about Sudoku files; see data_pipeline/check.py."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .csv_file import read_sudoku_csv
 from .grid import SudokuShape
 from .solver import count_solutions
 
-MAX_SOLVED = 250  # per file: hard puzzles take the solver some 20 ms each
+MAX_SOLVED = 250  # per file; the solver takes some 20 ms for a hard puzzle
 
 _SHAPE = SudokuShape(3, 3)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sudoku-Extreme CSV files: every row is checked, wrong rows are named."""
+"""Sudoku-Extreme CSV files. Every row is checked, and errors name the row."""
 
 import itertools
 import pathlib
@@ -67,7 +67,7 @@ def _solves(inputs: np.ndarray, labels: np.ndarray, shape: SudokuShape) -> bool:
     """Whether every answer is complete, keeps the givens and obeys the rules."""
     if ((inputs != labels) & (inputs != BLANK_TOKEN)).any():
         return False
-    # `side` powers of two sum to those of all digits only if each occurs once.
+    # The powers of two of `side` digits have this sum only if all digits differ.
     membership = np.zeros((shape.num_cells, 3 * shape.side), np.float32)
     np.put_along_axis(membership.T, shape.units(), 1, axis=1)
     powers = np.exp2(np.arange(shape.side + 2, dtype=np.float32))

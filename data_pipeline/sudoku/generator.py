@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """New Sudoku puzzles with exactly one solution, from a seed.
 
-Draw k depends only on the seed and k. A random full grid (not uniform among all
-grids) loses clues in random order, each where the solution stays unique; of the
-puzzles that DIGS different orders give, the one with the highest rating is kept.
+Draw k depends only on the seed and k. From a random full grid (not uniform among all
+grids) clues are removed in random order, each only if the solution stays unique. This
+is done in DIGS different orders, and the puzzle with the highest rating is kept.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ _GRID, _ORDER, _CLUES = range(3)
 
 
 class _Puzzles(NamedTuple):
-    """Arrays with one row per puzzle; or the rows of one puzzle."""
+    """Arrays with one row per puzzle, or the rows of a single puzzle."""
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -37,14 +37,14 @@ def generate(
 ) -> tuple[PuzzleSet, PuzzleSet]:
     """A training and a test set of `counts` puzzles, with their clues and ratings.
 
-    A puzzle has between `clues` clues (both ends included); for (0, 0) it is minimal:
-    without any one of its clues it has a second solution.
+    The number of clues of a puzzle lies in the range `clues`, both ends included. For
+    (0, 0) a puzzle is minimal: without any one of its clues it has a second solution.
 
     No puzzle occurs twice, not even as a symmetric variant, and no test puzzle has a
-    variant of a training puzzle's solution. All grids of 2x2 boxes are variants of
-    two: there, other puzzles of the same grid may be in the other set.
+    variant of a training puzzle's solution. Grids of 2x2 boxes are an exception: all of
+    them are variants of two grids, so both sets may hold puzzles of the same grid.
 
-    Raises DataError where `counts` or `clues` cannot be met.
+    Raises DataError if `counts` or `clues` cannot be met.
     """
     _check(shape, clues)
     split = _Split(counts)
@@ -57,7 +57,7 @@ def generate(
         grids = puzzles if shape.side == 4 else grid_classes(drawn.labels, shape)
         split.add(drawn, puzzles.tolist(), grids.tolist())
         found = sum(counts) - split.missing()
-        if draws >= 1000 and found < draws / 100:  # too rare, or there are no more
+        if draws >= 1000 and found < draws / 100:  # too rare, or no more exist
             raise DataError(
                 f"data.train_puzzles = {counts[0]}, data.test_puzzles = {counts[1]}: "
                 f"only {found} different puzzles with data.sudoku.clues = {clues} "
@@ -76,9 +76,9 @@ def _check(shape: SudokuShape, clues: tuple[int, int]) -> None:
 
 
 class _Split:
-    """Puzzles of the training and the test set, dealt out by the class of their grid.
+    """The training and the test set. The class of its grid decides a puzzle's set.
 
-    A new class goes to the set with the smaller share of its puzzles, for good.
+    A new class is assigned for good to the set of which a smaller share is filled.
     """
 
     def __init__(self, counts: tuple[int, int]):
@@ -88,11 +88,11 @@ class _Split:
         self._home: dict[int, int] = {}  # class of a grid -> the set it belongs to
 
     def missing(self) -> int:
-        """How many puzzles there are still to find."""
+        """How many puzzles must still be found."""
         return sum(self._counts) - sum(map(len, self._chosen))
 
     def add(self, drawn: _Puzzles, puzzles: list[int], grids: list[int]) -> None:
-        """Takes what is new and has a place, in order."""
+        """Add the puzzles that are new and whose set is not full, in order."""
         for row, puzzle, grid in zip(
             zip(*drawn, strict=True), puzzles, grids, strict=True
         ):
@@ -106,7 +106,7 @@ class _Split:
                 self._chosen[home].append(_Puzzles(*row))
 
     def sets(self) -> tuple[PuzzleSet, PuzzleSet]:
-        """Training and test set."""
+        """The training and the test set."""
         train, test = map(_puzzle_set, self._chosen)
         return train, test
 
@@ -121,7 +121,7 @@ def _puzzle_set(rows: list[_Puzzles]) -> PuzzleSet:
 def _draw(
     shape: SudokuShape, index: np.ndarray, clues: tuple[int, int], seed: int
 ) -> _Puzzles:
-    """One puzzle per index, less those that keep more clues than allowed."""
+    """One puzzle per index, without the puzzles that keep too many clues."""
     fewest, most = clues if any(clues) else (0, shape.num_cells)
     wanted = np.zeros(len(index), int)
     if any(clues):
@@ -154,10 +154,11 @@ def _random_grids(shape: SudokuShape, index: np.ndarray, seed: int) -> np.ndarra
 def _dig(
     shape: SudokuShape, grids: np.ndarray, order: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
-    """Masks `m n` with clues taken away in `order`, down to the number wanted.
+    """Masks `m n` with clues removed in `order`, down to the number `wanted`.
 
-    A clue can go where no other digit in its cell leads to a solution; one that cannot
-    go now could not later either, so one pass gives minimal puzzles.
+    A clue can be removed if no other digit in its cell leads to a solution. A clue that
+    cannot be removed now cannot be removed later either, so one pass gives minimal
+    puzzles.
     """
     puzzles = grids.copy()
     left = np.full(len(wanted), shape.num_cells)

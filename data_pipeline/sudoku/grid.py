@@ -32,7 +32,10 @@ class SudokuShape:
 
     @property
     def spec(self) -> PuzzleSpec:
-        """Sizes for the model: PAD, blank and the digits; only the blank puzzle id."""
+        """The sizes for the model. All puzzles have the blank puzzle id.
+
+        The tokens are PAD, blank and the digits.
+        """
         grid_shape = (self.side, self.side)
         return PuzzleSpec(self.side + 2, grid_shape, blank=BLANK_TOKEN)
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solves many Sudokus at once: singles by propagation, then guesses, depth first.
+"""Solves many Sudokus at once by propagating singles and by depth-first guesses.
 
 A search state is a column of bit masks, uint16 `m n`: bit d of a cell's mask says
 that digit d + 1 is still possible there.
 
-A guess takes the cell with the fewest candidates (at least two; the first of equals)
-and tries its lowest digit; where that leads to a contradiction, the digit is ruled out
-and propagation goes on. The number of guesses made until the solution is found is the
-difficulty rating of a puzzle: 0 where naked and hidden singles suffice.
+A guess takes the cell with the fewest candidates (at least two; the first such cell)
+and tries its lowest digit. If that leads to a contradiction, the digit is ruled out and
+propagation goes on. The difficulty rating of a puzzle is the number of guesses made
+until the solution is found. It is 0 if naked and hidden singles suffice.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def masks_of(tokens: np.ndarray, shape: SudokuShape) -> np.ndarray:
 
 
 def tokens_of(masks: np.ndarray) -> np.ndarray:
-    """Masks `m n` -> uint8 tokens `n m`; cells of more than one digit are blank."""
+    """Masks `m n` -> uint8 tokens `n m`; cells with several candidates are blank."""
     masks = masks.T
     digit = np.bitwise_count(masks - np.uint16(1))  # of a mask with one bit
     return np.where(np.bitwise_count(masks) == 1, digit + BLANK_TOKEN + 1, BLANK_TOKEN)
@@ -57,8 +57,9 @@ def solve(
 ) -> Solved:
     """Searches each puzzle until `limit` solutions are found or none is left.
 
-    `lowest` (`m n`) makes a guess start at that digit (from 0) of its cell instead of
-    the lowest one, for random grids. Deep searches of 9x9 take 13 kB per puzzle.
+    With `lowest` (`m n`), a guess tries the candidates of its cell from that digit on,
+    counted from 0, instead of from the lowest one. This makes random grids. Deep
+    searches of 9x9 take 13 kB per puzzle.
     """
     num_cells, total = masks.shape
     found = Solved(
@@ -68,7 +69,7 @@ def solve(
     stack = np.empty((total, num_cells, num_cells), np.uint16)
     depth = np.zeros(total, int)
     propagate = _Propagation(shape)
-    who, state = np.arange(total), masks.copy()  # the puzzles at work, one per column
+    who, state = np.arange(total), masks.copy()  # the active puzzles, one per column
     while len(who):
         after, broken, solved = propagate(state)
         stalled = ~(broken | solved | (after != state).any(0))
@@ -123,10 +124,10 @@ class _Propagation:
         self._units_of = by_cell.reshape(-1, 3).T  # row, column and box of each cell
 
     def __call__(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The state after one round; was it contradictory before it, was it solved?
+        """The state after one round, and whether it was contradictory or solved before.
 
-        Neither the singles found in the end nor whether a contradiction is found
-        depends on the order of the steps.
+        The order of the steps affects neither the singles that are found in the end nor
+        whether a contradiction is found.
         """
         is_single = (state & (state - np.uint16(1))) == 0
         placed, clash = self._once_and_more(np.where(is_single, state, 0))
@@ -138,7 +139,7 @@ class _Propagation:
         return after, broken, ~broken & is_single.all(0)
 
     def _once_and_more(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each unit: the digits of its cells, and those in two cells or more."""
+        """For each unit: the digits of its cells, and the digits in several cells."""
         seen = masks[self._units[:, 0]]
         more = np.zeros_like(seen)
         for cells in self._units.T[1:]:
@@ -148,6 +149,6 @@ class _Propagation:
         return seen, more
 
     def _around(self, units: np.ndarray) -> np.ndarray:
-        """For each cell the union over its row, column and box."""
+        """For each cell, the union over its row, column and box."""
         row, column, box = self._units_of
         return units[row] | units[column] | units[box]

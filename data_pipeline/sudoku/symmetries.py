@@ -17,7 +17,7 @@ _BANDS, _ROWS, _STACKS, _COLS, _DIGITS, _TRANSPOSE = range(6)
 class Symmetry:
     """A batch of symmetries: cells move, then tokens are renamed."""
 
-    cell_source: np.ndarray  # `b m`: target cell t takes the source's cell_source[t]
+    cell_source: np.ndarray  # `b m`: cell t of the variant comes from cell_source[t]
     token_map: np.ndarray  # uint8 `b v`: new name of every token
 
     def apply(self, tokens: np.ndarray) -> np.ndarray:
@@ -40,8 +40,8 @@ def sample_symmetries(
 ) -> Symmetry:
     """The `index`-th symmetry of each puzzle, `b` each; index 0 is the identity.
 
-    Permutes bands and rows within bands, stacks and columns within stacks, digits;
-    square boxes are also transposed with probability 1/2.
+    A symmetry permutes bands, rows within bands, stacks, columns within stacks and
+    digits. With square boxes it also transposes the grid with probability 1/2.
     """
     r, c, side = shape.box_rows, shape.box_cols, shape.side
     given = (index == 0)[:, None]
@@ -68,7 +68,7 @@ def sample_symmetries(
 
 
 class SudokuVariants(Variants):
-    """Symmetric forms, as `Variants`: form i is the i-th symmetry of its puzzle."""
+    """Symmetric forms: form i of a puzzle is its i-th symmetry."""
 
     def __init__(
         self, shape: SudokuShape, seed: int, num_puzzles: int, num_forms: int
@@ -83,13 +83,13 @@ class SudokuVariants(Variants):
         inputs: np.ndarray,
         labels: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Question and answer by the same symmetry."""
+        """Question and answer, transformed by the same symmetry."""
         symmetry = sample_symmetries(self._shape, self._seed, puzzle, index)
         return symmetry.apply(inputs), symmetry.apply(labels)
 
     def undo(
         self, puzzle: np.ndarray, index: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
-        """The answers moved back."""
+        """The answers, transformed back."""
         symmetry = sample_symmetries(self._shape, self._seed, puzzle, index)
         return symmetry.invert().apply(answers)

@@ -36,7 +36,7 @@ class Settings:
 
 
 class Task(PuzzleTask):
-    """Every puzzle has one solution, so that a valid answer is the label."""
+    """Every puzzle has one solution, so the label is the only valid answer."""
 
     SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
     HUB = "sapientinc/sudoku-extreme"
@@ -67,23 +67,23 @@ class Task(PuzzleTask):
         return read_sudoku_csv(path, self.shape)
 
     def prepared(self) -> PreparedSet:
-        """The set sudoku_extreme of the shape."""
+        """The prepared data set sudoku_extreme for this shape."""
         return prepared_set(self.shape)
 
     def parse(self, question: Any) -> np.ndarray:
-        """Text, `.` or 0 for a blank, or rows of digits, 0 for a blank."""
+        """Text with `.` or 0 for blanks, or rows of digits with 0 for blanks."""
         if not isinstance(question, str):
             digits = as_numbers(question, self.shape.spec.grid_shape, self.shape.side)
             question = "".join(map(str, digits.ravel()))
         return parse_puzzle("".join(question.split()), self.shape)
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
-        """Digits, 0 for a blank."""
+        """The digits, with 0 for a blank, `r c`."""
         digits = np.maximum(tokens.astype(int) - BLANK_TOKEN, 0)
         return digits.reshape(self.shape.spec.grid_shape)
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
-        """Text for text, else rows of digits."""
+        """Text if the question is text, else rows of digits."""
         if isinstance(question, str):
             return decode(tokens)
         return super().written(tokens, question)

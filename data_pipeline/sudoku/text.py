@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sudoku grids as lines of text, in colour on a terminal; puzzles from a string."""
+"""Sudoku grids as lines of text, in colour on a terminal, and puzzles from text."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ def parse_puzzle(text: str, shape: SudokuShape) -> np.ndarray:
 def grid_lines(
     tokens: np.ndarray, shape: SudokuShape, style: Style, *, colour: bool
 ) -> list[str]:
-    """The grid with rules between its boxes; `style` names the look of each cell."""
+    """The grid with lines between its boxes. `style` names the style of each cell."""
     characters = decode(tokens)
     blocks = [
         "-" * (2 * shape.box_cols + 1) for _ in range(shape.side // shape.box_cols)

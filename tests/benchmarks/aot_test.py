@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collectives are read rightly out of HLO, and pods are compiled for and predicted."""
+"""The AOT benchmark: parsing collectives in HLO, predicting and compiling for pods."""
 
 import importlib.util
 import json
@@ -105,7 +105,7 @@ def test_collectives_are_found_with_their_loops_groups_and_bytes():
         Collective("all-reduce", ((f, (9,)),), 4, 1, ""),
     ]
     assert found == {one.arrays: one for one in expected}
-    assert len(collectives(PROGRAM)) == 8  # both reduce-scatters look alike above
+    assert len(collectives(PROGRAM)) == 8  # `found` merges two reduce-scatters
     assert [one.nbytes for one in expected] == [16, 4 * 96 * 512, 64, 14, 32, 20, 36]
     assert expected[3].elements == 6
 
@@ -203,7 +203,7 @@ def test_predictions_follow_the_number_of_devices():
     assert single["exchange"] == 0
     assert 0 < ring["exchange"] < torus["exchange"]
     assert single["best"] <= single["worst"]
-    assert torus["limit"] == "products"  # a tiny network, three rows
+    assert torus["limit"] == "products"  # the network is tiny: 3 rows a chip
 
 
 def test_settings_are_read_and_micro_batches_made():
@@ -245,4 +245,4 @@ def test_a_step_is_compiled_for_a_pod(module, topology, tmp_path):
     assert row["rows_per_device"] == 8
     assert 0 < row["memory_bytes_per_device"]["sum"] < 1e9
     moved = sum(total["bytes"] for total in row["collectives"].values())
-    assert 4 * 10_000 < moved < 4 * 100_000  # gradients; no activations
+    assert 4 * 10_000 < moved < 4 * 100_000  # gradients move, activations do not

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of saves runs, and what it finds fits together."""
+"""The benchmark of saves runs, and its figures are consistent."""
 
 import json
 

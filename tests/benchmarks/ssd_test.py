@@ -53,7 +53,7 @@ def test_the_ssd_benchmark_reports_every_form(tmp_path):
 
 
 def test_work_is_counted_as_the_paper_counts_it():
-    # One chunk of 2 tokens: scores 2 (q n), then per head q p and two of p n a token.
+    # Per token of one chunk (q = 2): 2 q n for the scores, 2 q p + 4 p n per head.
     scores, per_head = 2 * 2 * 128, 2 * 2 * 64 + 4 * 64 * 128
     expected = 2 * (scores + 16 * per_head)
     assert ssd.model_flops(Sizes(1, 2), 2, "forward") == expected

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks run: a mistake in them should not wait for a GPU to show."""
+"""The benchmarks run on a CPU, so that a mistake in them shows without a GPU."""
 
 import json
 

@@ -38,7 +38,7 @@ def commands_here(monkeypatch):
 
 
 def refused(result, *named):
-    """Exit code 2, one message that names the place, no traceback."""
+    """Check for exit code 2 and one message that names the place, not a traceback."""
     assert result.returncode == 2, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.startswith("error: ")
@@ -174,7 +174,7 @@ def test_the_config_decides_the_precision_whatever_was_set(dtype, monkeypatch):
         jax.config.update("jax_enable_x64", before)
     assert result.returncode == 0, result.stderr
     bits = {"float32": 4, "float64": 8}[dtype]
-    # y and z, 8 rows of 17 positions of width 32.
+    # The carry holds y and z (8 rows, 17 positions, width 32) and little else.
     carried = json.loads(result.stdout)["memory_bytes"]["carry"]
     assert 0 < carried - 2 * 8 * 17 * 32 * bits < 8 * 17 * 32
 
@@ -194,7 +194,7 @@ def test_compilations_are_kept_also_where_jax_is_imported_already(tmp_path, impo
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     for kept in (str(tmp_path / "trm_jax"), "elsewhere"):
         env.pop("JAX_COMPILATION_CACHE_DIR", None)
-        if kept == "elsewhere":  # an own choice stays
+        if kept == "elsewhere":  # the user's own choice is kept
             env["JAX_COMPILATION_CACHE_DIR"] = kept
         line = [sys.executable, "-c", program]
         out = subprocess.check_output(line, env=env, cwd=ROOT, text=True)
@@ -224,7 +224,7 @@ def test_a_run_leaves_config_data_identity_and_one_line_per_logged_step(run):
     for word in ("loss", "cells", "exact", "/s", "ETA"):
         assert word in progress[0]
     assert result.stderr == ""
-    # What runs on what stands at the top.
+    # The output begins with the devices, the model and the data.
     top = result.stdout.split("step 5/20")[0]
     assert max(map(len, top.replace(str(folder), "").splitlines())) <= 80
     for words in ("2 x cpu: data 2", "trm, 2 sublayers", "parameters", "MiB of state"):
@@ -294,7 +294,7 @@ def test_workdirs_of_format_1_are_refused(run, tmp_path, module):
         shutil.copy(run[0] / file, tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
-    del config["rule"]  # it has come with format 2
+    del config["rule"]  # format 1 had no such section
     path.write_text(json.dumps(config))
     refused(call_here(module.main, f"--workdir={tmp_path}"), str(path), "has no rule")
 
@@ -310,7 +310,7 @@ def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):
     refused(other, "config.json", "rule.trm.l_cycles: 2 -> 3")
     other = call_here(train.main, where, *SHORT, "--config.data.seed=1")
     refused(other, "data.seed: 0 -> 1")
-    # Refused for its data, a run leaves nothing of its config behind.
+    # A run that is refused for its data does not change the stored config.
     before = (folder / "config.json").read_text()
     test = ["--config.data.test_puzzles=4", "--config.train.log_every=7"]
     refused(call_here(train.main, where, *SHORT, *test), "data.test_puzzles: 8 -> 4")
@@ -352,14 +352,14 @@ def test_all_checkpoints_damaged_is_an_error_not_a_fresh_start(run, tmp_path):
     for path in (folder / "checkpoints").rglob("manifest.ocdbt"):
         path.write_bytes(b"")
     before = metric_lines(folder)
-    # In a process of its own: tasks of failed reads complain when they are collected.
+    # This needs its own process: tasks of failed reads warn when garbage-collected.
     refused(call("train.py", f"--workdir={folder}", *SHORT), "no intact checkpoint")
     assert metric_lines(folder) == before
 
 
 @pytest.mark.parametrize("stderr", ["open", "closed"])
 def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save(stderr):
-    # One long call that no Python handler can interrupt, like a compilation.
+    # Like a compilation, this is one long call that no Python handler can interrupt.
     stuck = (
         "import hashlib; from trm_jax.commands.stop_signal import StopSignal\n"
         "s = StopSignal()\n"
@@ -374,7 +374,7 @@ def test_a_second_signal_ends_a_run_that_does_not_get_to_its_save(stderr):
         text=True,
     )
     assert process.stdout.readline() == "ready\n"
-    if stderr == "closed":  # `tee` ends at Ctrl-C, too
+    if stderr == "closed":  # Ctrl-C also ends a `tee` that reads it
         process.stderr.close()
     process.send_signal(signal.SIGTERM)
     if stderr == "open":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config files and flags that are wrong: one line that says what and where."""
+"""Wrong config files and flags give one line that says what is wrong, and where."""
 
 import re
 
@@ -15,7 +15,7 @@ HEAD = "from configs import smoke\ndef get_config():\n    c = smoke.get_config()
 
 
 def resolved(*arguments):
-    """What train.py makes of such arguments."""
+    """The config that train.py reads from these arguments."""
     argv = ["train.py", *arguments]
     values = flags.FlagValues()
     config_flag.define(values, argv)

@@ -68,7 +68,7 @@ def test_no_silence_is_long_where_there_is_no_terminal(monkeypatch, caplog):
     for now[0], done in ((4.0, 1), (11.0, 2), (15.0, 3), (22.0, 4)):
         bar.update(done, 9, "steps")
     assert caplog.messages == ["2/9 steps", "4/9 steps"]
-    # Another line breaks the silence, too.
+    # A log line breaks the silence too, so the next update logs nothing.
     log = logging.getLogger("a run")
     log.addHandler(bar.handler())
     log.warning("saved")

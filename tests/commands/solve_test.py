@@ -62,7 +62,7 @@ def test_a_solution_is_complete_keeps_the_givens_and_breaks_no_rule():
 def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, steps):
     run_commands_here(monkeypatch)
     where = f"--workdir={tmp_path}"
-    trained = steps == 300  # then it solves most of them
+    trained = steps == 300  # after 300 steps it solves most puzzles
     flags = ["--config=configs/smoke.py"] if trained else short_flags()
     flags.append(f"--config.train.steps={steps}")
     assert call_here(train.main, where, *flags).returncode == 0

@@ -80,7 +80,7 @@ def test_evaluation_votes_and_writes_a_valid_submission(arc_run):
         assert share["ci95"][0] <= share["value"] <= share["ci95"][1]
     assert report["coverage"]["overall"]["test_inputs"] == 4
     assert max(report["per_input"]["unique"]) <= NUM_FORMS
-    last = metric_lines(arc_run)[-1]  # the run votes over all forms, too
+    last = metric_lines(arc_run)[-1]  # the run also votes over all forms
     assert report["pass_at"]["2"]["value"] == last["eval/pass@2"]
     for word in ("exact accuracy", "pass@", "coverage", "submission.json"):
         assert word in text
@@ -190,7 +190,7 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     rows = [np.load(path)["predictions"].shape for path in parts.glob("*.npz")]
     assert sum(count for count, _ in rows) == 64
     pooled, _ = evaluated(tmp_path, "--pool=3,6", name="step_3_6")
-    assert pooled["pooled_steps"] == [3, 6]  # counted together, though votes = 1
+    assert pooled["pooled_steps"] == [3, 6]  # pooled even with votes = 1
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ARC files of random tasks, and the Data that the tests of arc_agi compare."""
+"""ARC files of random tasks, and the data that the tests of arc_agi compare."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ def prepare(data_dir, **source):
 
 
 def random_task(rng):
-    """As in the files: 2 or 3 demonstrations, 1 or 2 tests, grids of 1 to 9 rows."""
+    """A JSON task: 2 or 3 demonstrations, 1 or 2 tests, grids of 1 to 9 rows."""
 
     def grid():
         return rng.integers(0, 10, rng.integers(1, 10, 2)).tolist()

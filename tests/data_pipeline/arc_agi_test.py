@@ -33,7 +33,7 @@ SIDE = 12
 
 @pytest.fixture
 def files():
-    """What the bundles of `source` hold; one name takes more than a byte a letter."""
+    """The tasks of the bundles in `source`; one name has a letter of two bytes."""
     rng = np.random.default_rng(0)
     names = {"first": ["a1", "β2", "c3"], "asked": ["d4", "e5"]}
     return {
@@ -206,7 +206,7 @@ def test_a_damaged_cache_is_built_anew_from_intact_records_alone(data_dir, name)
 
 
 def leaking(source, files):
-    """The folder `source`; a task of `asked` is in the subset `first`, too."""
+    """The folder `source`, with a task of `asked` also in the subset `first`."""
     write_bundle(source, "first", files["first"] | {"d4": files["asked"]["d4"]})
     return source
 

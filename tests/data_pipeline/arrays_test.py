@@ -20,7 +20,7 @@ BAD = pathlib.Path(__file__).parent / "bad"
 
 @pytest.fixture
 def write_set(tmp_path):
-    """Writes one set of 2x2 grids, 3 puzzles of 2 examples in 2 groups."""
+    """A function that writes a set of 2x2 grids: 2 groups, 3 puzzles of 2 examples."""
 
     def write_set(name="all", **changes):
         folder = tmp_path / "train"
@@ -209,7 +209,7 @@ DAMAGE = {
 
 
 def check_damaged_folder(folder, name, edits, length):
-    """Refused with a DataError, or what was loaded fits the sizes it came with."""
+    """Check for a DataError, or that the loaded arrays fit the sizes they came with."""
     if not folder.exists():
         shutil.copytree(BAD / "built_ok", folder)
     path = folder / "train" / name
@@ -232,7 +232,7 @@ def check_damaged_folder(folder, name, edits, length):
         assert puzzles.puzzle_starts[-1] == 5
         assert puzzles.group_starts[-1] == len(puzzles.puzzle_ids)
     finally:
-        path.unlink()  # not written over: arrays may be mapped still
+        path.unlink()  # not overwritten: arrays may still be mapped
         path.write_bytes(intact)
     assert str(folder) in message
 

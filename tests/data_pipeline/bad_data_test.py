@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every malformed file of the folder bad, as the data of a training run."""
+"""Every malformed file of the folder `bad`, given to a training run as its data."""
 
 import json
 import pathlib
@@ -33,7 +33,7 @@ def as_data(path, kind, folder):
 @pytest.mark.parametrize("case", CASES, ids=[c["file"] for c in CASES])
 def test_a_run_takes_or_refuses_the_file_as_the_manifest_says(case, tmp_path):
     path, refused = BAD / case["file"], None
-    if case["file"] == "sudoku_overlap":  # a pair: only the checker reads both
+    if case["file"] == "sudoku_overlap":  # only the checker reads both files
         path = path / "train.csv"
     try:
         assert len(tasks.load(as_data(path, case["kind"], tmp_path)).test.puzzles)

@@ -14,7 +14,7 @@ from data_pipeline.sudoku.grid import SudokuShape
 
 BAD = pathlib.Path(__file__).parent / "bad"
 CASES = json.loads((BAD / "manifest.json").read_text())["cases"]
-# What messages say of mazes and ARC files is tested beside their readers.
+# Messages about mazes and ARC files are tested beside their readers.
 HERE = [case for case in CASES if case["kind"] in ("sudoku", "built")]
 NINE = SudokuShape(3, 3)
 ROW = ["whole number >= 0", "row 2", "line 3", "column rating"]
@@ -124,7 +124,7 @@ REJECTED = {
     "built_meta_missing_key": ["dataset.json", 'missing "vocab_size"'],
     "built_meta_wrong_type": ["dataset.json", "seq_len", "string", "whole number"],
 }
-# What was decided where the manifest leaves it open: exit code, parts of the message.
+# Cases that the manifest leaves open: exit code, and parts of the message.
 EITHER = {
     "sudoku_bom.csv": (0, []),
     "sudoku_rating_float.csv": (2, [*ROW, "'4.5'"]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of prepared data sets share."""
+"""Fixtures that the tests of prepared data sets share."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def tfds():
 
 @pytest.fixture
 def serve_hub(monkeypatch):
-    """Serves the local `files`, by split, as the hub's; returns what it was asked."""
+    """A function that serves files by split, like the hub, and returns its requests."""
     hub = pytest.importorskip("huggingface_hub", reason="needs the extra `data`")
 
     def serve(files):

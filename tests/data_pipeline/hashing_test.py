@@ -33,14 +33,14 @@ def test_width_of_the_keys_does_not_matter():
 
 
 def test_one_key_is_the_first_number_of_splitmix64():
-    # Published constants: what makes the numbers independent of this package.
+    # These are published constants, so they do not depend on this package.
     assert random_bits(0) == 0xE220A8397B1DCDAF
     assert random_bits(1234567) == 6457827717110365317
 
 
 def test_numbers_are_the_same_in_every_release():
-    # The order of the data hangs on these: new values would mean that a resumed or
-    # repeated run sees other batches. Never update them.
+    # These numbers decide the order of the data. New values would mean that a resumed
+    # or repeated run sees other batches. Never update them.
     assert random_bits(0, 0) == 0xA706DD2F4D197E6F
     assert random_bits(1, 2, 3) == 0xD0734750FDE362B3
     expected = [979, 880, 141, 405, 893, 876]

@@ -38,7 +38,7 @@ def make_puzzles(groups):
 
 
 class Echo:
-    """Forms that write what they are asked for where it can be read."""
+    """Forms that write the requested puzzle and form into the labels."""
 
     def __init__(self, num_forms, has_ids=False):
         self.num_forms, self.has_ids = np.asarray(num_forms), has_ids
@@ -115,7 +115,7 @@ def test_seed_0_is_a_seed_like_any_other():
 
 @pytest.mark.parametrize("batch_size", [8, 40])
 @pytest.mark.parametrize("num_processes", [1, 2, 4, 8])
-@pytest.mark.parametrize("dealt", ["in a row", "in turn"])  # as meshes may have it
+@pytest.mark.parametrize("dealt", ["in a row", "in turn"])  # meshes do both
 def test_processes_share_one_batch(batch_size, num_processes, dealt):
     options = {"batch_size": batch_size, "variants": echo(10)}
     whole = make_loader(**options)
@@ -134,7 +134,7 @@ def test_processes_share_one_batch(batch_size, num_processes, dealt):
 
 def test_batches_are_the_same_in_every_release():
     # New values would mean that a resumed or repeated run sees other batches. Never
-    # update them. `echo` keeps the symmetries out: augment_test.py pins those.
+    # update them. `echo` has no symmetries: sudoku/symmetries_test.py pins those.
     loader = make_loader(variants=echo(1001))
     assert (
         digest(loader(0))
@@ -247,7 +247,7 @@ def test_forms_are_told_of_every_visit():
     example, puzzle, index, slot, position = rows
     assert position.tolist() == list(range(200))
     assert example.tolist() == [e for batch in batches for e in examples(batch)]
-    starts = np.flatnonzero(slot == 0)  # of a visit: one puzzle, one form
+    starts = np.flatnonzero(slot == 0)  # each starts a visit: one puzzle in one form
     for visit in np.split(np.arange(200), starts[1:])[:-1]:
         assert slot[visit].tolist() == list(range(len(visit)))
         assert len(set(puzzle[visit])) == len(set(index[visit])) == 1
@@ -298,7 +298,7 @@ def test_prefetching_passes_errors_on():
     "least", [40_000, pytest.param(100_000, marks=pytest.mark.slow)]
 )
 def test_augmented_examples_per_second(least):
-    # CPU seconds, not wall clock; best of ten: other programs may share the machine.
+    # Other programs may share the machine: this takes the best of ten, in CPU seconds.
     tokens = np.random.default_rng(0).integers(1, 11, (1000, 81)).astype(np.uint8)
     puzzles = PuzzleSet.of_single_examples(tokens, tokens)
     forms = SudokuVariants(SudokuShape(3, 3), 0, 1000, 1001)

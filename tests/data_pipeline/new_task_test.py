@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A puzzle of one's own is one folder and one entry: tests/helpers/futoshiki."""
+"""A new puzzle needs one folder and one entry, as tests/helpers/futoshiki shows."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def load(num_signs=8, **changes):
 
 
 def solutions(tokens):
-    """All Latin squares that a question allows, by trying all: nothing is shared."""
+    """All Latin squares that a question allows, by brute force without shared code."""
     grid = tokens.reshape(7, 7)
     rows = [
         [

@@ -42,7 +42,7 @@ def data_dir(tfds, tmp_path):
 
 @pytest.fixture
 def no_records(monkeypatch):
-    """Makes reading the records an error."""
+    """Make reading the records an error."""
 
     def refuse(folder, split):
         raise AssertionError(f"records of {folder} {split} were read")

@@ -16,7 +16,7 @@ PUZZLE_OF = np.repeat(np.arange(13), np.diff(PUZZLES.puzzle_starts))
 
 
 def joined(questions, batch_size, **options):
-    """All batches in one, and the numbers of their rows."""
+    """All batches joined, and the numbers of their rows."""
     batches, numbers = zip(*questions.batches(batch_size, **options), strict=True)
     assert {len(batch["weight"]) for batch in batches} == {batch_size}
     batch = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
@@ -31,7 +31,7 @@ def test_evaluation_takes_every_row_once_in_order(batch_size):
     assert count == len(PUZZLES)
     assert len(numbers) == -(-count // batch_size) * batch_size
     assert numbers.dtype == np.int32
-    assert numbers.tolist() == list(range(len(numbers)))  # padding counts on
+    assert numbers.tolist() == list(range(len(numbers)))  # padding is numbered too
     assert examples(batch)[:count].tolist() == list(range(count))
     ids = PUZZLES.puzzle_ids[PUZZLE_OF]
     np.testing.assert_array_equal(batch["puzzle_id"][:count], ids)

@@ -73,6 +73,6 @@ def test_digest_sees_shape_dtype_and_values(change):
 
 
 def test_digest_is_the_same_in_every_release():
-    # Recorded in results: a new value here means that old records name other data.
+    # Results record digests: a new value here means that old records name other data.
     expected = "6dbfa661f92b4bffd7cb2ea7e83c24ad44681b06d5cc1edd6f144af02fe540e4"
     assert array_digest(np.arange(6, dtype=np.uint8).reshape(2, 3)) == expected

@@ -189,7 +189,7 @@ def test_tags_are_known_to_tfds(tfds):
 
 
 def variants(rows):
-    """Inputs and labels: symmetry number `rows` of one puzzle."""
+    """Inputs and labels of one puzzle under the symmetries with these numbers."""
     line = (BAD / "sudoku_ok.csv").read_text().splitlines()[1]
     symmetries = sample_symmetries(NINE, 0, np.zeros_like(rows), rows)
     return [
@@ -199,7 +199,7 @@ def variants(rows):
 
 
 def write_csv(path, count):
-    """Rows of equal width: `s,question,answer,rating`, the rating being row % 1000."""
+    """Write rows `s,question,answer,rating` of equal width; rating is row % 1000."""
     characters = np.frombuffer(b"?.123456789", np.uint8)
     source, comma, newline = (np.full((1, 1), ord(c), np.uint8) for c in "s,\n")
     with open(path, "wb") as file:
@@ -218,7 +218,7 @@ def write_csv(path, count):
 
 @pytest.fixture
 def brief_path(tmp_path):
-    """Emptied after the test: pytest would keep its 1.6 GB."""
+    """A folder that is removed after the test, since pytest would keep its 1.6 GB."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 

@@ -64,7 +64,7 @@ def array_folder(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Puts a function in the place of the hub's download."""
+    """A function that replaces the hub's download by a given function."""
 
     def replace(download):
         module = types.SimpleNamespace(hf_hub_download=download)
@@ -104,7 +104,7 @@ def test_subsets_are_seeded_and_keep_the_order_of_the_file(csv_file):
 
 
 def test_subsets_are_the_same_in_every_release(csv_file):
-    # Results name the data by seed and size: never update these.
+    # Results name their data by seed and size. Never update these numbers.
     data = load(train=csv_file, test=csv_file, train_puzzles=6, test_puzzles=6)
     assert row_numbers(data.train) == [0, 15, 24, 28, 50, 54]
     assert row_numbers(data.test.puzzles) == [3, 8, 28, 35, 49, 59]

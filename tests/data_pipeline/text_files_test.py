@@ -11,7 +11,7 @@ HEADER = "source,question,answer,rating\n"
 
 @pytest.fixture
 def write(tmp_path):
-    """Text or bytes -> the path of a file that holds them."""
+    """A function that writes text or bytes to a file and returns its path."""
 
     def write(content, name="puzzles.csv"):
         path = tmp_path / name

@@ -16,14 +16,14 @@ from trm_jax.evaluation.coverage import (
 )
 from trm_jax.evaluation.voting import Ballots, wilson_interval
 
-# Votes per candidate and the rank of the right one, of five questions.
+# For five questions: the votes per candidate and the rank of the correct one.
 VOTES = [[4, 3, 2, 1], [5], [], [1] * 8, [17, 3]]
 RIGHT = [1, 0, -1, 5, 1]
 NATS = [1.2798542258336676, 0.0, 0.0, math.log(8), 0.4227090878059909]
 
 
 def ballots_of(votes, right):
-    """Ballots with these votes, and which candidates are right."""
+    """Ballots with these votes, and which candidates are correct."""
     question = np.repeat(np.arange(len(votes)), [len(v) for v in votes])
     rank = np.array([r for v in votes for r in range(len(v))], np.int64)
     counts = np.array([c for v in votes for c in v], np.int64)
@@ -41,7 +41,7 @@ def test_statistics_are_those_worked_by_hand(cover):
     assert cover.votes.tolist() == [10, 5, 0, 8, 20]
     np.testing.assert_allclose(cover.entropy_nats, NATS, rtol=1e-12)
     np.testing.assert_allclose(cover.top1_share, [0.4, 1, 0, 0.125, 0.85])
-    # Without a second candidate, it has no votes.
+    # A missing second candidate counts as one without votes.
     np.testing.assert_allclose(cover.top1_margin, [0.1, 1, 0, 0, 0.7], atol=1e-15)
     np.testing.assert_allclose(cover.right_share, [0.3, 1, 0, 0.125, 0.15])
     assert cover.right_rank.tolist() == RIGHT
@@ -125,7 +125,7 @@ def test_report_survives_json_and_holds_what_plots_read():
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     head = ("step", "weights", "tasks", "test_inputs", "votes", "pooled_steps")
     assert [report[key] for key in head] == [40, "ema", 3, 5, 0, [40]]
-    # Task 0: ranks 1 and 0; task 1: none and 5; task 2: rank 1.
+    # Correct answers rank 1 and 0 in task 0, nowhere and 5 in task 1, 1 in task 2.
     shares = {"1": 0.5 / 3, "2": 2 / 3, "10": 2.5 / 3}
     assert {k: s["value"] for k, s in report["pass_at"].items()} == pytest.approx(
         shares

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judge, on puzzles whose forms are rotations of four cells, judged by hand."""
+"""The Judge on puzzles whose forms rotate four cells, with results found by hand."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def judge_of(test, votes):
 
 
 def answered(judge, wrong=()):
-    """Correct answers to all forms, but for rows of which one cell is changed."""
+    """Answers to all forms, correct except for the cells (row, cell) in `wrong`."""
     num_rows = judge.questions.num_rows
     ((batch, _),) = judge.questions.batches(num_rows)
     predictions = batch["labels"].copy()
@@ -79,13 +79,13 @@ def test_answers_are_turned_back_before_they_are_counted():
     count = judge.count([answered(judge)])
     assert count.ballots.votes.tolist() == [3, 3, 3]
     assert count.is_right.all()
-    # Form 0 of question 1 is wrong, its other two are right: the votes mend it. Two of
-    # question 2's answers are wrong in one way (cell 0 of form 0): the votes spoil it.
+    # Question 1 is gained by voting: form 0 is wrong, its other two forms are correct.
+    # Question 2 is lost: two of its answers are wrong in one way (cell 0 of form 0).
     output = answered(judge, wrong=[(3, 0), (7, 1), (8, 2)])
     report = judge.vote_report(judge.count([output]), [5], "ema")
     assert report["vote_gain"]["gained"] == 1
     assert report["vote_gain"]["lost"] == 1
-    # Tasks: questions 0 and 1, question 2.
+    # Questions 0 and 1 form one task, question 2 another.
     assert report["pass_at"]["1"]["value"] == 0.5
     assert report["pass_at"]["2"]["value"] == 1
     assert report["voted_accuracy"] == 2 / 3
@@ -114,7 +114,7 @@ def test_pooled_checkpoints_are_one_count():
     report = judge.vote_report(count, [5, 6], "ema")
     assert report["pooled_steps"] == [5, 6]
     assert report["coverage"]["overall"]["right_share"] == 0.5
-    # The single pass is that of the last one.
+    # The single pass is taken from the last checkpoint.
     assert report["vote_gain"]["single_pass"]["value"] == 0
 
 

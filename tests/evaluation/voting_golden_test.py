@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Voting against the published scorer; the decoding here is an oracle of its own."""
+"""Voting against the published scorer, with an independent decoder of grids."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "arc_voting.npz"
 
 
 def decoded(tokens):
-    """A grid as a list of rows: the largest rectangle of colours from the corner."""
+    """The largest rectangle of colours from the corner, as a list of rows."""
     cells = [[int(t) - 2 for t in row] for row in tokens.reshape(30, 30)]
     best, best_rows, best_columns = 0, 0, 0
     width = 30
@@ -34,7 +34,7 @@ def decoded(tokens):
 
 
 def undone(grid, name):
-    """(task, the grid before the augmentation that the name records)."""
+    """The task, and the grid before the augmentation that the name records."""
     task, *augmentation = name.split("|||")
     if augmentation and grid:
         transform, colours = augmentation
@@ -45,7 +45,7 @@ def undone(grid, name):
 
 
 def written(grid):
-    """Any one writing: sizes, then cells."""
+    """A unique encoding of the grid: its sizes, then its cells."""
     flat = [cell for row in grid for cell in row]
     sizes = [len(grid), len(grid[0]) if grid else 0]
     return np.array(sizes + flat + [99] * (900 - len(flat)), np.uint8)

@@ -25,7 +25,7 @@ def sigmoid(q):
 
 
 def vote(rows):
-    """Rows are (question, answer as text of equal lengths, q_halt)."""
+    """Count the votes of rows (question, answer, q_halt) with answers of one length."""
     question, texts, q_halt = zip(*rows, strict=True)
     answers = as_tokens(texts)
     return count_votes(np.array(question), answers, np.array(q_halt, float)), answers
@@ -61,7 +61,7 @@ def test_votes_rank_before_mean_q_and_ties_go_to_the_first_seen():
 
 
 def test_mean_q_is_of_sigmoids_not_the_sigmoid_of_the_mean():
-    # The mean logits say "b" (1 > 0.9), the mean sigmoids "a" (0.71 > 0.62).
+    # The mean logit prefers "b" (1 > 0.9), the mean sigmoid prefers "a" (0.71 > 0.62).
     ballots, _ = vote([(0, "b", 8.0), (0, "a", 0.9), (0, "b", -6.0), (0, "a", 0.9)])
     assert ballots.row.tolist() == [1, 0]
 
@@ -171,7 +171,7 @@ def test_scores_are_those_counted_by_hand(rows, solutions, tasks, k):
 def test_tasks_weigh_the_same_however_many_questions_they_have():
     ballots, answers = vote([(0, "a", 0), (1, "b", 0), (2, "b", 0), (3, "a", 0)])
     right = right_candidates(ballots, answers, as_tokens("aaaaa"))
-    # Task 8: one of three right; task 5: one of two, the other without an answer.
+    # In task 8 one of three is correct. In task 5 one of two is; the other is missing.
     score = pass_at_k(ballots, right, np.array([8, 8, 8, 5, 5]), [1])
     assert score == {1: pytest.approx((1 / 3 + 1 / 2) / 2)}
 
@@ -198,7 +198,7 @@ def test_candidates_are_judged_alike_in_every_chunk(monkeypatch):
     whole = right_candidates(ballots, answers, solutions)
     monkeypatch.setattr(voting, "_CHUNK", 7)
     np.testing.assert_array_equal(right_candidates(ballots, answers, solutions), whole)
-    assert whole.sum() == 9  # every solution is among 22 answers of 8 kinds
+    assert whole.sum() == 9  # about 22 answers of 8 kinds include each solution
 
 
 def test_the_gain_of_voting_is_told_both_ways():
@@ -222,7 +222,7 @@ def test_the_gain_of_voting_is_told_both_ways():
 
 @pytest.mark.parametrize(("share", "trials"), [(0.4075, 400), (0.0, 12), (1.0, 3)])
 def test_interval_ends_are_just_not_refuted_by_the_share(share, trials):
-    """Where |share - p| is 1.96 standard errors of p itself."""
+    """At both ends p, |share - p| is 1.96 standard errors of p itself."""
     low, high = wilson_interval(share, trials)
     assert low <= share <= high
     for p in (low, high):
@@ -244,6 +244,6 @@ def test_answers_are_not_copied():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(ballots.row) == 20_000
-    # A chunk of candidates, its solutions and their comparison, and keys.
+    # This allows a chunk of candidates, its solutions, their comparison, and the keys.
     assert peak < 4096 * 900 * 3 + 20_000 * 200
     assert peak < answers.nbytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of one config in one process compile their steps once, not each anew."""
+"""Runs of the same config in one process share their compiled steps."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from trm_jax.training import build
 from trm_jax.training.config import read_run
 
 _DONE = {}
-# Settings of `train` that are read between steps, so by no compiled program.
+# Settings of `train` that are read between steps: no compiled program reads them.
 BETWEEN_STEPS = ("on_save_error", "keep_checkpoints", "checkpoint_every", "eval_every")
 
 
@@ -20,7 +20,7 @@ def share_compilations(monkeypatch):
     def shared(make, key_of):
         def once(*args, **kwargs):
             key = make.__name__, key_of(*args, **kwargs)
-            # What the key is made of is kept as well: its id stays its own.
+            # The arguments are kept as well, so that their ids are not reused.
             if key not in _DONE:
                 _DONE[key] = make(*args, **kwargs), args
             return _DONE[key][0]
@@ -48,6 +48,6 @@ def share_compilations(monkeypatch):
 
 
 def run_commands_here(monkeypatch):
-    """Let commands run in this process: compiled once, its signals left alone."""
+    """Let commands run in this process: they share programs and handle no signals."""
     share_compilations(monkeypatch)
     monkeypatch.setattr(stop_signal, "StopSignal", lambda: lambda: False)

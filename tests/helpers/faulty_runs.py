@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs with batches that make a step not finite."""
+"""Short runs with batches that make a step non-finite."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ NOWHERE = 10**6  # a puzzle id outside of any table: its vector is NaN
 
 def config_of(policy, **kwargs):
     config = short_config(on_non_finite=policy, **{"steps": STEPS} | kwargs).unlock()
-    config.halting.max_supervision_steps = 1  # every batch is used, and whole
+    config.halting.max_supervision_steps = 1  # every row of every batch is used
     return config.lock()
 
 
@@ -22,7 +22,7 @@ TRAIN_LOADER = loader.TrainLoader
 
 
 def runner(monkeypatch):
-    """Train in a folder with some batches spoilt."""
+    """A function that trains in a folder and spoils the batches `bad`."""
     share_compilations(monkeypatch)
 
     def start(folder, config, *, bad=(), stop=lambda: False):

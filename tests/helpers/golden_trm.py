@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads tests/golden/trm_*.npz: torch names and layouts -> our parameter tree."""
+"""Read tests/golden/trm_*.npz: torch names and layouts become our parameter tree."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,8 @@ def to_layout(name, array):
 def to_params(torch_weights, sublayers_per_block=1):
     """Torch arrays by name -> nested parameters.
 
-    A block of the original holds `sublayers_per_block`: a mixer, then perhaps a SwiGLU.
+    A block of the original has `sublayers_per_block` sublayers: a mixer, or a mixer
+    and a SwiGLU.
     """
     flat = {}
     for name, array in torch_weights.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One of several processes with a small loop of steps; run by processes_test.py."""
+"""A process of a group, with a small loop of steps; processes_test.py runs it."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from trm_jax.commands import stop_signal
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError
 from trm_jax.runtime import processes
 
-# What one of them does otherwise at a step, such as "crash 3"; flags are all the same.
+# What only this process does at a step, such as "crash 3". All share the same flags.
 DEED, _, AT_STEP = os.environ.get("DEED", "").rpartition(" ")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several local processes as one run, with virtual CPU devices."""
+"""Start several local processes as one run, with virtual CPU devices."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def environment(devices):
 
 
 def run_member(main, define=lambda values: None):
-    """Be a command: `main(values)` once this process has joined its group."""
+    """Run `main(values)` as a command, once this process has joined its group."""
     from absl import flags
 
     from trm_jax.commands import shell
@@ -58,8 +58,8 @@ def run_member(main, define=lambda values: None):
 class ProcessGroup:
     """`num` processes of one command, killed at the end of the `with` block.
 
-    `extra` and `env` hold more flags and variables by process; one process alone gets
-    no flags of a group.
+    `extra` and `env` hold further flags and variables for each process. A single
+    process gets no flags for a group.
     """
 
     def __init__(self, command, num, folder, *, devices=1, extra=None, env=None):
@@ -99,7 +99,7 @@ class ProcessGroup:
         self.processes[index].send_signal(number)
 
     def codes(self, timeout_s, but=()):
-        """Return codes, None for those of `but`; fails where one does not end."""
+        """The return codes, None for those in `but`; fail if a process does not end."""
         end = time.monotonic() + timeout_s
         for i, process in enumerate(self.processes):
             if i not in but:

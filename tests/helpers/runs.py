@@ -51,9 +51,9 @@ def call(script, *flags, **kwargs):
 
 
 def call_here(main, *flags):
-    """A command in this process: `main` of its module, with what it would print.
+    """Run `main` of a command in this process, and return its code and output.
 
-    Callers keep its signals alone (`stop_signal.StopSignal`).
+    Callers must replace its signal handlers (`stop_signal.StopSignal`).
     """
     out, err = io.StringIO(), io.StringIO()
     line = [main.__module__, *map(str, flags)]
@@ -71,14 +71,14 @@ def call_here(main, *flags):
 
 
 def metric_lines(workdir):
-    """The records without their timings."""
+    """The records of metrics.jsonl, without their timings."""
     lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return [{k: v for k, v in r.items() if k != "steps_per_s"} for r in records]
 
 
 def digest(workdir, step=None):
-    """Digest of the whole state of one saved step, the newest if None."""
+    """The number of a saved step (the newest if None) and the digest of its state."""
     config = json.loads((Path(workdir) / "config.json").read_text())
     built = build(config, tasks.spec_of(config["data"]).sizes)
     checkpoints = Checkpoints(workdir)

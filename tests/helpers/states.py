@@ -16,7 +16,7 @@ SIZES = {"vocab_size": 7, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
 
 
 def small_recipe(variant="attention", num_puzzles=5, **model):
-    """The recipe of a short run; bfloat16, so that some leaves have two bytes."""
+    """The recipe of a short run in bfloat16, so that some values have two bytes."""
     config = short_run.get_config(variant)
     config.model.update({"dtype": "bfloat16"} | model)
     sizes = SIZES | {"num_puzzles": num_puzzles}

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long something takes at best: other work may share the machine."""
+"""CPU times of calls and processes, since other work may share the machine."""
 
 import resource
 import time
 
 
 def least_seconds(act, times=3):
-    """Seconds of the processor that the fastest of several calls takes."""
+    """The CPU seconds that the fastest of several calls takes."""
 
     def once():
         began = time.process_time()
@@ -17,6 +17,6 @@ def least_seconds(act, times=3):
 
 
 def seconds_of_children():
-    """Seconds of the processor that ended child processes have taken so far."""
+    """The CPU seconds that ended child processes have taken so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

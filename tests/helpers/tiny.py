@@ -50,7 +50,7 @@ def tiny_sizes(changes=None):
 
 
 def tiny_config(changes=None):
-    """A whole config but `data`; two cycles of each kind unless changed."""
+    """A config without `data`, with two cycles of each kind unless changed."""
     changes = TINY | (changes or {})
     config = default_config()
     for name in changes["model.layers"]:

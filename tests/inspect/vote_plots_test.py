@@ -12,7 +12,7 @@ from trm_jax.evaluation.voting import Ballots
 from trm_jax.inspect.vote_plots import plot_votes, read_reports
 
 plt = pytest.importorskip("matplotlib.pyplot")
-# Test inputs: right first, right second, never right, no votes.
+# The correct answer of four test inputs: first, second, none; the last has no votes.
 BALLOTS = Ballots(
     question=np.array([0, 1, 1, 2, 2, 2]),
     row=np.arange(6),
@@ -40,18 +40,18 @@ def write_report(workdir, step, right=RIGHT, pooled=(), candidates=6):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs; steps whose names sort otherwise than their numbers; one pooled."""
+    """Two runs with step names that do not sort like their numbers; one is pooled."""
     first, second = tmp_path / "first", tmp_path / "second"
     write_report(first, 1000)
     write_report(first, 90, right=np.zeros(6, bool))
-    write_report(second, 500, pooled=[90], candidates=3)  # none of the third input
+    write_report(second, 500, pooled=[90], candidates=3)  # none for the third input
     (first / "eval" / "step_7.json").write_text('{"step": 7, "exact_accuracy": 0.5}')
     return [first, second]
 
 
 @pytest.fixture
 def axes(runs, tmp_path, monkeypatch):
-    """The panels of the figure, `2 runs + 1`."""
+    """The panels of the figure, in 2 rows of `runs + 1`."""
     closed = []
     with monkeypatch.context() as patch:
         patch.setattr(plt, "close", closed.append)

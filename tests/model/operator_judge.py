@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every operator must do: a small network of it, its steps, its derivatives."""
+"""What the tests of any operator need: a small network, its steps and derivatives."""
 
 import dataclasses
 from functools import cache
@@ -14,7 +14,7 @@ from trm_jax.training.sharding import put_batch
 
 
 def changes(*names, **more):
-    """The tiny run whose network is these operators, with one cycle of each kind."""
+    """Changes for a tiny run whose network is these operators, with one cycle each."""
     cycles = {"rule.trm.h_cycles": 1, "rule.trm.l_cycles": 1}
     return {"model.layers": names, **cycles, **more}
 
@@ -23,8 +23,8 @@ def changes(*names, **more):
 def alone(name):
     """The operator with its parameters, an input, and random weights of its output.
 
-    `value(params, hidden)` is the weighted sum of what it adds; parameters that begin
-    as ones or zeros are shaken, since equal values would hide a mistake.
+    `value(params, hidden)` is the weighted sum of its output. Noise is added to the
+    parameters: where they start as ones or zeros, equal values would hide a mistake.
     """
     config = tiny_built(changes(name)).recipe.model.config
     kind = SUBLAYERS[name]
@@ -61,7 +61,8 @@ def alone(name):
 def slopes(world, num_directions=3, step=1e-4):
     """Directional derivatives of an operator's value, in float64.
 
-    By gradient, by central difference, and by forward mode in the form that has it.
+    Each comes from the gradient, from a central difference, and from forward mode in
+    a form of the operator that supports it.
     """
     args = world.params, world.hidden
     args, fn = jax.tree.map(lambda a: a.astype(jnp.float64), args), world.value
@@ -87,7 +88,7 @@ def slopes(world, num_directions=3, step=1e-4):
 
 
 def trained(names, make_batch, num_steps=3, **more):
-    """The states before and after each step of the tiny run."""
+    """Yield the tiny run and its state, before the first step and after each step."""
     built = tiny_built(changes(*names, **more))
     first = tiny_built(changes(*names)).init()  # the same on every mesh
     shardings = jax.tree.map(lambda leaf: leaf.sharding, built.state_like)

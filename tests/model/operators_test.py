@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The judge of operators: all that are registered, and the one of CONTRIBUTING.md."""
+"""Tests of all registered operators, and of the one in CONTRIBUTING.md."""
 
 import chex
 import jax
@@ -18,7 +18,7 @@ OWN = {"shift": Shift}
 
 
 SLOW = pytest.mark.slow
-VARIANTS = ("mamba2_backward", "mamba2_both")  # of Mamba-2, by its own code
+VARIANTS = ("mamba2_backward", "mamba2_both")  # they share Mamba-2's code
 NAMES = [
     pytest.param(name, marks=SLOW) if name in VARIANTS else name
     for name in (*SUBLAYERS, *OWN)
@@ -95,9 +95,10 @@ def registered(request, own_registered):
 
 @pytest.fixture
 def steps(registered, make_batch):
-    """A network of the operators: its run on one device and the states, in float64.
+    """The run and states of a network of all operators on one device, in float64.
 
-    Round-off decides nothing then; and one compilation serves all of them.
+    In float64 round-off decides nothing. One network for all operators needs only one
+    compilation.
     """
     with jax.enable_x64(True):
         yield list(judge.trained(registered, make_batch, 2))

@@ -73,7 +73,7 @@ def test_losses_and_gradients_are_finite_for_64_supervision_steps(built, make_ba
     carry, (finite, losses) = run(carry)
     assert finite.all()
     assert np.isfinite(losses).all()
-    assert len(np.unique(losses)) > 32  # it really goes on
+    assert len(np.unique(losses)) > 32  # the recursion does not stand still
     axis = 1 if config.layers[-1] == "token_mlp" else -1
     for feature in carry.state:
         np.testing.assert_allclose(jnp.square(feature).mean(axis), 1, atol=0.01)
@@ -103,4 +103,4 @@ def test_with_pre_norm_the_residual_grows_with_every_application(built):
     np.testing.assert_allclose(post, 1, atol=1e-3)
     pre = rms_after(PreNorm(config), params, hidden, times)
     assert pre[0] > 5
-    assert (pre[1:] / pre[:-1] > 2).all()  # at least as the square root of the depth
+    assert (pre[1:] / pre[:-1] > 2).all()  # it grows at least like sqrt(depth)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Mamba-2 sublayer: its published numbers, directions, sizes and first values."""
+"""The Mamba-2 sublayer: published numbers, directions, sizes and initial values."""
 
 import math
 from functools import cache
@@ -71,7 +71,7 @@ def tiny():
     """Weights and input of a small Mamba-2, the same for all directions."""
     hidden = jax.random.normal(jax.random.key(0), (2, LENGTH, 32), jnp.float32)
     params = jax.jit(mixer().init)(jax.random.key(1), hidden)["params"]
-    # Weights that start as ones would hide who uses which.
+    # Weights that are all ones would hide which channel uses which weight.
     noise = jax.random.normal(jax.random.key(2), (64,), jnp.float32)
     return params | {"norm_weight": 1 + 0.3 * noise}, hidden
 
@@ -116,7 +116,7 @@ def test_all_directions_have_the_same_parameters(tiny):
 
 
 def test_the_gated_norm_runs_within_each_group(tiny):
-    # out_proj's input, by a projection that passes the first group's half through.
+    # This out_proj passes through the first half of its input, which is group 0.
     params, hidden = tiny
     passing = jnp.eye(64, 32, dtype=jnp.float32)
     params = params | {"norm_weight": jnp.ones(64), "out_proj": {"kernel": passing}}
@@ -163,12 +163,13 @@ def test_first_values_are_the_stated_ones(seed):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     rate, dt = jnp.exp(params["A_log"]), jax.nn.softplus(params["dt_bias"])
     assert rate.shape == dt.shape == (512,)
-    # Uniform in [1, 16]; log-uniform in [1e-3, 1e-1]: all within, and to both ends.
+    # The rate is uniform in [1, 16] and dt log-uniform in [1e-3, 1e-1]: all values are
+    # within these bounds, and some are near both ends.
     assert 1 <= rate.min() < 2
     assert 15 < rate.max() <= 16.0001
     assert abs(rate.mean() - 8.5) < 1
     assert 0.999e-3 <= dt.min() < 1.3e-3
-    assert 0.0955 < dt.max() <= 0.1001  # log1p(0.1) is 0.0953: softplus of log(dt)
+    assert 0.0955 < dt.max() <= 0.1001  # softplus(log(dt)) <= log1p(0.1) = 0.0953
     assert abs(jnp.log10(dt).mean() + 2) < 0.1
     np.testing.assert_array_equal(params["D"], 1)
     np.testing.assert_array_equal(params["norm_weight"], 1)

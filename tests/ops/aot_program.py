@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the scan for an H200 that is not there; prints what it takes, as JSON.
+"""Compile the scan for an absent H200, and print the memory it takes as JSON.
 
-A process of its own, as ssd_aot_test.py starts it: jax reads its settings once.
-Arguments: length, one of PASSES, an empty folder for the compiler's dump.
+ssd_aot_test.py starts this in its own process, since jax reads its settings once.
+The arguments are a length, one of PASSES, and an empty folder for the compiler's dump.
 """
 
 import json
@@ -53,7 +53,7 @@ def compiled():
 
 
 def shared_memory():
-    """Bytes per kernel that uses any, from the compiler's list of launches."""
+    """Bytes of shared memory per kernel that uses any, from the list of launches."""
     text = "".join(file.read_text() for file in DUMP.glob("*thunk_sequence.txt"))
     found = [int(v) for v in re.findall(r"shared_memory: (\d+)", text)]
     return [v for v in found if v]

@@ -42,7 +42,7 @@ def cotangents(seed, inputs):
     return jnp.asarray(y, x.dtype), jnp.asarray(last, wide)
 
 
-# Not optimised: nearly all the time of these tests is the compiler's.
+# These tests spend nearly all their time in the compiler, so it does not optimise.
 NOT_OPTIMISED = {"xla_backend_optimization_level": 0}
 
 
@@ -52,7 +52,7 @@ NOT_OPTIMISED = {"xla_backend_optimization_level": 0}
     compiler_options=NOT_OPTIMISED,
 )
 def run(inputs, cotangents, *, implementation, chunk_size=16):
-    """{"y", "last", "d" + argument}: values and gradients, by name."""
+    """Values and gradients by name: "y", "last", and "d" + each argument."""
 
     def fn(inputs):
         return ssd(**inputs, implementation=implementation, chunk_size=chunk_size)
@@ -65,7 +65,8 @@ def run(inputs, cotangents, *, implementation, chunk_size=16):
 def assert_close(found, expected, tolerance):
     """Dicts with the same names agree, relative to the largest value of each array.
 
-    All tokens' parts of dA largely cancel: its round-off is ten times the others'.
+    The contributions of all tokens to dA largely cancel, so its round-off is ten times
+    that of other arrays.
     """
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -79,7 +80,7 @@ def assert_close(found, expected, tolerance):
 
 
 def cuda_context(axis="x", size=1):
-    """Makes newer versions of JAX lower for a GPU where there is none."""
+    """A context in which newer versions of JAX lower for a GPU without having one."""
     if jax.__version_info__ < (0, 11):
         return contextlib.nullcontext()
     device = jax.sharding.AbstractDevice(

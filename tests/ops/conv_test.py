@@ -9,7 +9,7 @@ from trm_jax.ops.conv import causal_conv
 
 @pytest.fixture(params=[1, 4, 9])
 def args(request):
-    """x longer (5, for a window of 9 shorter) than the window, kernel, bias."""
+    """x, kernel, bias; x is longer than the window, but of length 5 for window 9."""
     rng = np.random.default_rng(request.param)
     length, window, channels = (5 if request.param == 9 else 11), request.param, 3
     shapes = (2, length, channels), (window, channels), (channels,)
@@ -35,7 +35,7 @@ def test_the_convolution_is_its_definition(args):
 
 
 def test_gradients_are_those_of_the_loops(args):
-    # The function is linear in each argument: a difference quotient is exact.
+    # The function is linear in each argument, so a difference quotient is exact.
     rng = np.random.default_rng(5)
     cotangent = rng.normal(size=args[0].shape)
     grads = jax.vjp(causal_conv, *args)[1](jnp.asarray(cotangent, jnp.float32))
@@ -77,4 +77,4 @@ def test_bfloat16_is_rounded_once_at_the_end(args):
     unit = np.abs(exact) * 2.0**-8
     error = np.abs(np.asarray(found, np.float64) - exact)
     assert (error <= unit + 1e-6).all()
-    assert (found == once).mean() > 0.98  # but for ties moved by float32 rounding
+    assert (found == once).mean() > 0.98  # except for ties that float32 moved

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernels take of an H200, told by its compiler without one."""
+"""The memory that the kernels take on an H200, found by its compiler without one."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TEMPORARY = {
     (916, "forward"): 0.0,
     (916, "backward"): 5.7,
 }
-# The last state has a kernel of its own, dropped where nobody reads it.
+# The last state has its own kernel, which is dropped if the state is not read.
 KERNELS = {"forward": 2, "y_alone": 1, "backward": 3}
 
 
@@ -33,7 +33,7 @@ def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
     settings = {
         "JAX_PLATFORMS": "cpu",
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # it would leave no dump
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # a cache hit leaves no dump
         "XLA_FLAGS": f"--xla_dump_to={tmp_path}",
     }
     result = subprocess.run(
@@ -49,5 +49,5 @@ def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
     assert len(found["shared"]) == KERNELS[which]
     assert max(found["shared"]) <= SHARED_MEMORY
     assert found["temporary"] <= 1.1 * TEMPORARY[length, which] * GIB
-    # The gradients of B and C alone would take more if they were kept per head.
+    # If kept per head, the gradients of B and C would already take more than this.
     assert found["temporary"] < 2 * 768 * length * 16 * 128 * 4

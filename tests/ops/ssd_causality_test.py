@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sees whom, told by exact zeros of the gradients."""
+"""Which output depends on which input, found from exact zeros in the gradients."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ LENGTH = 37  # two chunks and a part of one
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def seen(request):
-    """Per argument: does output t move with its value at time s? `t s`."""
+    """For each argument: whether output t depends on its value at time s, `t s`."""
     inputs = draw(0, b=1, l=LENGTH, h=1, p=2, n=4)
     keys = ("x", "dt", "B", "C")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which program each platform gets, and how it is spread over devices.
+"""The program that each platform gets, and its distribution over devices.
 
-No GPU is needed to write a program for one, so this runs anywhere.
+Lowering for a GPU does not need one, so these tests run anywhere.
 """
 
 import re
@@ -44,7 +44,7 @@ def grad(implementation):
 
 
 def looped(implementation):
-    """The gradient through scan, checkpoint and vmap, as a model may have it."""
+    """The gradient through scan, checkpoint and vmap, as a model may use them."""
 
     def fn(x, dt, A, B, C):
         def step(x, _):
@@ -70,7 +70,7 @@ def test_on_cuda_the_scan_is_kernels_and_nothing_else(implementation, length, dt
     args = shapes(length, dtype)
     forward = lowered(partial(loss, implementation), args, "cuda")
     backward = lowered(grad(implementation), args, "cuda")
-    # y and the last state; and states, their cotangents and the chunks for gradients.
+    # Kernels for y and the last state; for gradients also states, cotangents, chunks.
     assert [len(KERNEL.findall(text)) for text in (forward, backward)] == [2, 5]
     for text in (forward, backward):
         assert "stablehlo.dot_general" not in text
@@ -130,7 +130,7 @@ ROWS = draw(0, b=4, l=20, h=4, g=2)
 
 
 def all_of_it(implementation, inputs):
-    """Values, and gradients of a sum that needs all of them."""
+    """Values, and the gradients of a sum that depends on all of them."""
 
     def fn(inputs):
         y, last = ssd(**inputs, chunk_size=16, implementation=implementation)
@@ -141,7 +141,7 @@ def all_of_it(implementation, inputs):
 
 
 def compiled(fn, mesh):
-    """(compiled program, its arguments): rows of the batch over the mesh."""
+    """The compiled program and its arguments, with the batch spread over the mesh."""
     specs = {k: P() if k == "A" else P("data") for k in ROWS}
     args = {
         k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in ROWS.items()

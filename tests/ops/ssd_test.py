@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One judge for every form of the SSD operator."""
+"""The same tests for every form of the SSD operator."""
 
 import re
 from functools import partial
@@ -21,12 +21,12 @@ from tests.ops.cases import (
 )
 from trm_jax.ops.ssd.ssd import ssd
 
-FLOAT32 = 1e-5  # of the largest value
+FLOAT32 = 1e-5  # relative to the largest value
 FLOAT64 = 1e-12
-# exp(s_q - s_s) with running sums s of some thousands, that float32 keeps to 1e-4.
+# exp(s_q - s_s) uses running sums s of some thousands, which float32 keeps to 1e-4.
 STRONG_DECAY = 2e-3
-# bfloat16 has 8 bits: one rounding is up to 4e-3 of a value. States and the gradients
-# of dt and A are float32, but made from rounded products.
+# bfloat16 has 8 significant bits: one rounding changes a value by up to 4e-3 of it.
+# States and the gradients of dt and A are float32, but come from rounded products.
 BFLOAT16 = {"y": 8e-3, "dx": 8e-3, "dB": 8e-3, "dC": 8e-3, "last": 4e-3}
 BFLOAT16 |= {"dinitial_state": 4e-3, "ddt": 5e-3, "dA": 1e-3}
 
@@ -44,7 +44,7 @@ SHAPES = {
 
 
 def by_loops(x, dt, A, B, C, initial_state):
-    """(y, last state) in numpy, float64, one number of the state after the other."""
+    """y and the last state in numpy and float64, one token of one head at a time."""
     x, dt, A, B, C, state = (np.array(v, "f8") for v in (x, dt, A, B, C, initial_state))
     y, per_group = np.zeros_like(x), x.shape[2] // B.shape[2]
     for i, t, j in np.ndindex(*x.shape[:3]):
@@ -56,7 +56,7 @@ def by_loops(x, dt, A, B, C, initial_state):
 
 
 def golden(name):
-    """(inputs, cotangents, expected) of a golden file, as `run` takes and gives."""
+    """(inputs, cotangents, expected) of a golden file, as `run` takes and returns."""
     file = np.load(GOLDEN / f"{name}.npz")
     inputs = {k: jnp.asarray(file[k]) for k in ARGUMENTS if k in file}
     expected = {f"d{k}": file[f"d{k}"] for k in inputs}
@@ -81,7 +81,7 @@ class SsdCase:
         assert_close(self.run(inputs, cots, chunk_size=8), expected, FLOAT32)
 
     def test_three_tokens_worked_by_hand_come_out(self):
-        # Half-lives: exp(dt A) = 1/2, 1/4, 1/2. The state goes (4, 8) -> (3, 4)
+        # A is -ln 2, so exp(dt A) = 1/2, 1/4, 1/2. The state goes (4, 8) -> (3, 4)
         # -> (6.75, 7) -> (3.375, 7.5).
         inputs = {
             "x": jnp.array([1.0, 3.0, 2.0]).reshape(1, 3, 1, 1),
@@ -91,9 +91,9 @@ class SsdCase:
             "C": jnp.array([[1.0, 1], [2, 1], [1, 1]]).reshape(1, 3, 1, 2),
             "initial_state": jnp.array([4.0, 8.0]).reshape(1, 1, 1, 2),
         }
-        # The gradients are those of the last output alone.
-        # y_3 = (4 + 8) / 16 + 1 / 8 + 12 / 2 + 4, which are the parts of the first
-        # state (4 units of dt old) and of the tokens (3, 1 and 0 units old).
+        # The gradients are taken of the last output only.
+        # y_3 = (4 + 8) / 16 + 1 / 8 + 12 / 2 + 4: these are the contributions of the
+        # initial state (4 units of dt old) and of the tokens (3, 1 and 0 units old).
         inputs = {k: v.astype(jnp.float32) for k, v in inputs.items()}
         last_output = jnp.array([0.0, 0, 1], jnp.float32).reshape(1, 3, 1, 1)
         cots = last_output, jnp.zeros((1, 1, 1, 2), jnp.float32)
@@ -106,7 +106,7 @@ class SsdCase:
             "dB": [[1 / 8, 1 / 8], [3, 3], [2, 2]],
             "dC": [[0, 0], [0, 0], [3.375, 7.5]],
             "dinitial_state": [1 / 16, 1 / 16],
-            # What enters with dt_t, and -ln 2 times all that has entered before.
+            # What dt_t scales, and -ln 2 times everything that entered earlier.
             "ddt": [
                 0.125 - 0.75 * np.log(2),
                 3 - 0.875 * np.log(2),
@@ -157,7 +157,7 @@ class SsdCase:
         newest = (inputs["B"] * inputs["C"]).sum(-1, keepdims=True).repeat(2, axis=2)
         y = inputs["dt"][..., None] * inputs["x"] * newest
         assert_close({"y": found["y"]}, {"y": y}, FLOAT32)
-        for name in ("last", "dx", "dB", "dC"):  # exp(0) of the newest is exactly 1
+        for name in ("last", "dx", "dB", "dC"):  # the newest has exp(0) = 1 exactly
             assert_close({name: found[name]}, {name: expected[name]}, FLOAT32)
         np.testing.assert_array_equal(found["dinitial_state"], 0.0)
         np.testing.assert_allclose(found["dA"], 0.0, atol=1e-3)
@@ -255,10 +255,10 @@ def test_automatic_is_chunked_on_a_cpu_to_the_bit(shape):
 
 
 class TestPallas(FastCase):
-    implementation = "pallas"  # interpreted, where there is no GPU
+    implementation = "pallas"  # interpreted if there is no GPU
 
     def test_float64_is_float64_throughout(self):
-        with jax.enable_x64(True):  # not for kernels
+        with jax.enable_x64(True):  # kernels refuse float64
             inputs = draw(0, l=5, dtype="float64")
             with pytest.raises(ValueError, match=r"pallas takes .* not .* float64"):
                 ssd(**inputs, implementation="pallas")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SSD operator inside what JAX wraps around it; and what it refuses."""
+"""The SSD operator under JAX's transformations, and the arguments that it refuses."""
 
 import inspect
 from functools import cache, partial
@@ -23,7 +23,7 @@ IN_A_BATCH = {"x": 0, "dt": 0, "A": None, "B": 0, "C": 0, "initial_state": None}
 
 
 def step_of(implementation):
-    """Applies the operator to x and gives the next x, for use in loops."""
+    """A function that applies the operator to x and returns the next x, for loops."""
 
     def step(inputs):
         y, last = ssd(**inputs, chunk_size=16, implementation=implementation)
@@ -32,7 +32,7 @@ def step_of(implementation):
     return step
 
 
-# None would be "chunked" on a CPU, to the bit (ssd_test.py).
+# None is left out: on a CPU it equals "chunked" to the bit (ssd_test.py).
 FORMS = [
     pytest.param(name, marks=[pytest.mark.slow] if name == "recurrent" else [])
     for name in IMPLEMENTATIONS
@@ -45,7 +45,7 @@ def step(request):
 
 
 def three_times(step):
-    """In a scan, as the recursion applies its network."""
+    """Apply the step in a scan, as the recursion applies its network."""
 
     def fn(inputs):
         def body(x, _):
@@ -66,7 +66,7 @@ def three_times_unrolled(step):
 
 
 def stacked(inputs):
-    """Two batches of those arguments that IN_A_BATCH has along a first axis."""
+    """The inputs, with two batches of each argument that IN_A_BATCH maps over."""
     other = draw(21, l=20, h=4, g=2)
     return {
         k: v if axis is None else jnp.stack([v, other[k]])
@@ -98,7 +98,7 @@ def value_and_grads(fn, inputs):
 
 INPUTS = draw(20, l=20, h=4, g=2)
 STACKED = stacked(INPUTS)
-PLAIN = step_of("recurrent")  # what all are compared with, written out by hand
+PLAIN = step_of("recurrent")  # all forms are compared with this one
 BY_HAND = {
     "once": (PLAIN, INPUTS),
     "three times": (three_times_unrolled(PLAIN), INPUTS),
@@ -153,7 +153,7 @@ def test_a_wrong_shape_is_named(name):
     unchecked = inspect.unwrap(ssd)  # users do not have the tests' type checker
     with pytest.raises(ValueError, match=r"\w+ has shape .*; expected .*") as error:
         unchecked(**wrong)
-    # What n is, only B and C can tell; of the two, B is believed.
+    # Only B and C have the axis n. The size in B counts, so C is blamed for a wrong B.
     assert str(error.value).startswith("C" if name == "B" else name)
 
 

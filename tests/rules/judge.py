@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every rule must do, whatever recurs: a tiny model, its steps, and its draws."""
+"""What the tests of any rule need: a tiny model, its steps, and its random draws."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -89,20 +89,20 @@ def recipe_of(config):
 
 
 class Begun(NamedTuple):
-    """A recipe with fresh weights, and a carry that has been worked on once."""
+    """A recipe with fresh weights, and a carry after one step."""
 
     recipe: Any
-    state: Any  # of training
+    state: Any  # the training state
     keys: Any
     carry: Any
 
 
 @cache
 def begun(rule):
-    """Rows in their second step, so that their state is not only a start."""
+    """A carry after one step, so that its state is not only the initial one."""
     recipe = recipe_of(tiny(rule))
     state = on_device(first_state(rule))
-    # Halting logits are 0 at first; so are the gradients behind them.
+    # The halting kernel starts at 0, and so do the gradients behind it.
     kernel = jax.random.normal(jax.random.key(1), state.params["halt_kernel"].shape)
     state.params["halt_kernel"] = 0.1 * kernel
     keys = row_keys(jax.random.key(2), jnp.arange(ROWS))
@@ -116,7 +116,7 @@ def begun(rule):
 
 
 def first_carry(world):
-    """The carry of rows that begin."""
+    """The carry before the first step of all rows."""
     recipe, weights = world.recipe, (world.state.params, world.state.constants)
     return refill(
         init_carry(recipe.rule, recipe.model, weights, ROWS), on_device(make_rows(0))
@@ -129,7 +129,7 @@ def vectors_of(world, carry=None):
 
 
 def one_step(world, carry, weights=None, keep=None):
-    """A training step of supervision: the next carry, and the rule's outputs."""
+    """One supervision step in training: the next carry, and the rule's outputs."""
     recipe, state = world.recipe, world.state
     params, vectors = weights or (state.params, vectors_of(world, carry))
     model = bind(recipe.rule, recipe.model, params, state.constants, vectors)
@@ -147,7 +147,7 @@ def one_step(world, carry, weights=None, keep=None):
 
 
 def total_loss(world, params, vectors, first):
-    """Of one step, as a function of all that could carry gradients."""
+    """The loss of one step, as a function of everything that could carry gradients."""
     carry = world.carry._replace(state=first)
     _, outputs = one_step(world, carry, (params, vectors))
     return world.recipe.rule.loss(outputs, carry.batch).total.sum()
@@ -165,12 +165,12 @@ def silent_outputs(grads):
 
 @cache
 def first_state(rule):
-    """Of training, on the host."""
+    """The initial training state, on the host."""
     return jax.device_get(build(tiny(rule), SIZES).init())
 
 
 def trained(config, batches):
-    """The states after each of these batches, from the weights of the seed."""
+    """The states after each of these batches, starting from the initial state."""
     built = build(config, SIZES)
     like = first_state(config["rule"]["name"])
     shardings = jax.tree.map(lambda leaf: leaf.sharding, built.state_like)
@@ -187,7 +187,7 @@ def eval_step_of(rule):
 
 
 def evaluated(rule, parts):
-    """All rows in the order of their numbers, from parts: (batch, numbers) each."""
+    """The outputs of all rows, sorted by number; each part is (batch, numbers)."""
     state = begun(rule).state
     weights = state.params, state.constants, state.puzzle_table
     batches = [(batch._asdict(), numbers) for batch, numbers in parts]
@@ -203,7 +203,7 @@ class DrawState(NamedTuple):
 
 
 class Draws:
-    """Mixed into a rule: rows draw as ever, compute nothing, and want to halt."""
+    """A mixin for rules: rows draw as usual, compute nothing, and want to halt."""
 
     metrics = ()
 
@@ -227,14 +227,14 @@ class Draws:
 
 
 def register_draws(rule, patch):
-    """The name under which the rule is registered with Draws mixed in."""
+    """Register the rule with Draws mixed in, and return its new name."""
     name = f"draws of {rule}"
     patch.setitem(RULES, name, type("Draws", (Draws, RULES[rule]), {}))
     return name
 
 
 def drawn_in_evaluation(config, seed=0):
-    """A function of parts: the states after each of two steps, by row number."""
+    """A function from parts to the states after both of two steps, by row number."""
     recipe, mesh = recipe_of(config), make_mesh(config["mesh"]["data"])
 
     def states(weights, batch, numbers):
@@ -258,6 +258,6 @@ def drawn_in_evaluation(config, seed=0):
 
 
 def forget():
-    """Drop what was built with the rules registered so far."""
+    """Clear the caches of what was built with the rules registered so far."""
     for built in (begun, first_state, eval_step_of):
         built.cache_clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The judge of rules: all that are registered, and the two of the tests."""
+"""Tests of all registered rules, and of the two rules in tests/helpers."""
 
 import json
 import shutil
@@ -59,12 +59,12 @@ def test_losses_and_gradients_are_finite_and_reach_every_parameter(rule):
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, vectors)))
     assert judge.silent_outputs(grads) == judge.UNUSED.get(rule, set())
     assert (vectors != 0).any(-1)[world.carry.halted].all()
-    # The state that comes in is data: this step's loss does not train the last one.
+    # The incoming state is data: the loss of a step does not train the previous step.
     chex.assert_trees_all_equal(first, jax.tree.map(jnp.zeros_like, first))
 
 
 class Idle(Loop):
-    """Predicts from the state that comes in, and stops no gradient by itself."""
+    """A rule that predicts from the incoming state and stops no gradient itself."""
 
     def step(self, model, rows, state, keys, clock, keep=None):
         logits, q = model.predict(state.h)
@@ -185,7 +185,7 @@ def test_a_row_draws_the_same_on_two_devices_and_in_parts(rule, monkeypatch):
 
 
 def split_rows():
-    """The same rows: at once, in another order, in two parts with padding."""
+    """The same rows at once, in another order, and in two parts."""
     batch, numbers = make_rows(3), np.arange(ROWS, dtype=np.int32)
     order = np.random.default_rng(0).permutation(ROWS)
     parts = [np.arange(0, 4), np.arange(4, 8)]

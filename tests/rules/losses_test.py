@@ -82,7 +82,7 @@ def test_an_unknown_loss_is_refused():
 
 
 def make_rows(mask):
-    """Random logits and q_halt of such rows, and the rows."""
+    """Random (logits, q_halt), and rows with this label mask."""
     rng = np.random.default_rng(0)
     b, m = mask.shape
     logits = jnp.asarray(rng.normal(size=(b, m, 5)).astype(np.float32))

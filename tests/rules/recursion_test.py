@@ -24,7 +24,7 @@ each_grad_times = pytest.mark.parametrize("grad_times", [0, 1, 2, TIMES])
 
 
 def weigh(weights, state, i):
-    """An iteration with a weight of its own."""
+    """An iteration; each one has its own weight."""
     return jnp.tanh(weights[i] * state)
 
 
@@ -49,7 +49,7 @@ def test_only_the_last_iterations_carry_gradients(grad_times):
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(grads[0], wanted, rtol=1e-6)
     assert ((grads[0] != 0) == (np.arange(TIMES) >= TIMES - grad_times)).all()
-    np.testing.assert_array_equal(grads[1], 0)  # none crosses the start
+    np.testing.assert_array_equal(grads[1], 0)  # none reaches the start
 
 
 @each_grad_times
@@ -108,7 +108,7 @@ class Toy(BoundModel):
 
 
 def deep_recursion(net, params, x, y, z, **settings):
-    """One supervision step of TRM with such a network: y, z."""
+    """y and z after one supervision step of TRM with this network."""
     rows = Batch(x, None, None, None, None)
     model, clock = Toy(params, None, None, net), Clock(None, 1, None)
     args = model, rows, TRMState(y, z), jax.random.split(jax.random.key(0), 2), clock
@@ -138,7 +138,7 @@ def test_states_follow_the_papers_loops(toy):
 
 
 def counting_net(weights, h):
-    """Channel 1 counts calls and picks the weight: every call has one of its own."""
+    """Channel 1 counts the calls and picks the weight: each call has its own."""
     value, count = h[..., 0], h[..., 1]
     weight = weights[count.astype(jnp.int32)]
     return jnp.stack([jnp.tanh(weight * value), count + 1], axis=-1)
@@ -221,7 +221,7 @@ def test_remat_changes_no_gradient(toy, remat):
 
 @cache
 def compiled_gradient(mixer, h_cycles, remat, dtype, unroll=1):
-    """(lines of the jaxpr, bytes of temporaries) of the gradient of one step."""
+    """The lines of the jaxpr and bytes of temporaries for the gradient of one step."""
     network = {"layers": (mixer, "swiglu"), "d_model": 32, "dtype": dtype}
     sizes = {"attention": {"num_heads": 2}, "token_mlp": {"width": 24}}
     cycles = {"h_cycles": h_cycles, "l_cycles": 3, "remat": remat, "unroll": unroll}

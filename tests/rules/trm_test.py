@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is TRM's own among the rules; tests/training/parity_test.py has its numbers."""
+"""What only TRM does; tests/training/parity_test.py compares its numbers."""
 
 import math
 

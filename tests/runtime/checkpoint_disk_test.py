@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saves on a disk that is full or read-only, and when a save is said to be done."""
+"""Saves on a full or read-only disk, and when a save is reported as done."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ from trm_jax.runtime.background_save import BackgroundSave
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.processes import ProcessError
 
-# Orbax leaves tasks of a failed write behind; they complain when they are collected.
+# Orbax leaves tasks of failed writes behind, which warn when garbage-collected.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -47,7 +47,7 @@ def base():
 
 @pytest.fixture
 def state(base):
-    """States by step, about 1 MB each, too random to be compressed."""
+    """A function from steps to states of about 1 MB, too random to be compressed."""
 
     def make(step):
         key = jax.random.key(step)
@@ -72,7 +72,7 @@ def disk(tmp_path):
 
 
 def fill(disk, leave):
-    """Another program's file takes all of the disk but `leave` bytes."""
+    """Fill the disk with a file of another program, except for `leave` bytes."""
     found = os.statvfs(disk)
     with open(disk / "filler", "ab", buffering=0) as file:
         file.write(bytes(max(0, found.f_bavail * found.f_frsize - leave)))
@@ -91,7 +91,7 @@ def writable(disk):
 
 
 def no_large_files(_):
-    """As a quota does it: a limit that statvfs does not know."""
+    """Limit the size of files: like a quota, this does not show in statvfs."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 
@@ -108,7 +108,7 @@ MOMENT = {
 
 
 def after(monkeypatch, moment, act):
-    """The next call of the function is followed by `act`."""
+    """Call `act` after the next call of the function of this moment."""
     owner, name = MOMENT[moment]
     whole = getattr(owner, name)
 
@@ -181,7 +181,7 @@ def test_a_save_that_fails_on_its_way_is_told_and_costs_nothing_else(
         assert str(disk / "checkpoints") in str(told.value)
         assert "saved step 3" not in caplog.text
         assert checkpoints.steps() == [1, 2]
-        checkpoints.poll()  # told once
+        checkpoints.poll()  # it raises only once
         assert_restores(checkpoints, state(2))
     finally:
         end(disk)
@@ -301,7 +301,7 @@ def test_what_must_come_before_a_save_does(tmp_path, state, monkeypatch):
         checkpoints.save(state(7), before=fail)
     checkpoints.save(state(7), before=lambda: order.append("before"))
     checkpoints.wait()
-    checkpoints.save(state(7), before=fail)  # is there already
+    checkpoints.save(state(7), before=fail)  # it exists already
     assert order == ["before", "before", "make"]
     assert checkpoints.steps() == [7]
 

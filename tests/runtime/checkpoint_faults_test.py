@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of damage to every file and folder of a checkpoint, one test for each.
 
-Damaged is step 2 of two. Survived means: the state restored is that of step 2 or of
-step 1 to the bit, and where it is that of step 1, step 2 was set aside.
+Two steps are saved, and step 2 is damaged. A run survives if it restores the state of
+step 2 or of step 1 to the bit. If it restores step 1, it must have set step 2 aside.
 """
 
 import gc
@@ -19,7 +19,7 @@ from tests.runtime.checkpoint_test import flip_bit
 from trm_jax.errors import CheckpointError
 from trm_jax.runtime.checkpoint import Checkpoints
 
-# Orbax leaves tasks of a failed read behind; they complain when they are collected.
+# Orbax leaves tasks of failed reads behind, which warn when garbage-collected.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -49,7 +49,7 @@ def whole(states, tmp_path_factory):
 
 @pytest.fixture
 def copies(whole, tmp_path):
-    """Fresh copies of the workdir."""
+    """A function that makes a fresh copy of the workdir."""
 
     def copy():
         number = len(list(tmp_path.iterdir()))
@@ -104,7 +104,8 @@ FILE_DAMAGE = {
     "grow": grow,
     "folder": to_folder,
 }
-# The number of data files varies: the last index of a folder stands for all others.
+# The number of data files varies: the last index of a folder stands for all further
+# files.
 FILES = {
     "manifest/metadata": None,
     "state/_METADATA": None,
@@ -125,8 +126,9 @@ FOLDERS = (
 )
 
 
-# Without these there is no step. Of the others orbax can do without some, and a data
-# file may hold what nothing points at: then the digests say that no value is wrong.
+# A step cannot be restored without these. Orbax does not need all of the others, and
+# a data file may hold bytes that nothing refers to: then the digests show that every
+# value is correct.
 NEEDED = (
     ("manifest/metadata", None),
     ("state/_METADATA", None),
@@ -155,7 +157,7 @@ def slots():
 
 
 def named(slot, folder):
-    """The files of a slot, data files by falling size."""
+    """The files of a slot; data files are sorted by decreasing size."""
     name, index = slot
     if index is None:
         return [folder / name]
@@ -165,10 +167,10 @@ def named(slot, folder):
 
 
 def assert_survived(workdir, states):
-    """Returns the step that was restored."""
+    """Check that a run survives the damage; return the step that it restored."""
     like_newest = like(states[NEWEST])
     damaged = sorted(workdir.rglob("*"))
-    try:  # evaluation: the right values or an error, and nothing is touched
+    try:  # an evaluation gets correct values or an error, and changes nothing
         found = Checkpoints(workdir).restore_step(like_newest, NEWEST)
     except CheckpointError as error:
         found, reason = None, str(error)
@@ -269,7 +271,7 @@ def test_all_steps(workdir, states, damage):
     rng = np.random.default_rng(0)
     for step in states:
         FILE_DAMAGE[damage](step_folder(workdir, step) / "manifest" / "metadata", rng)
-    for _ in range(2):  # never a silent fresh start, the second time neither
+    for _ in range(2):  # no silent fresh start, not even the second time
         with pytest.raises(CheckpointError, match="no intact checkpoint is left"):
             Checkpoints(workdir, keep=9).restore_newest(like(states[NEWEST]))
     aside = sorted(p.name for p in (workdir / "checkpoints").iterdir())
@@ -308,7 +310,7 @@ def test_what_has_the_name_of_a_step_and_is_none_is_set_aside(workdir, states, k
 
 @pytest.fixture
 def nobody(tmp_path):
-    """From here on without the rights of root."""
+    """Run the rest of the test without the rights of root."""
     if os.geteuid():
         yield
         return

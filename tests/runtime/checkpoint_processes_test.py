@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong on one of two processes ends, or is mended, on both."""
+"""A failure on one of two processes ends both, or both recover from it."""
 
 import re
 import sys
@@ -113,7 +113,7 @@ def test_trouble_of_one_process_is_trouble_of_both(tmp_path):
     assert "stopped: CheckpointError another process failed" in first
     for text in (first, second):
         assert "DAMAGED CHECKPOINT, step 3" in text
-    # What two processes wrote is what one reads, on another mesh.
+    # One process, on another mesh, reads what two processes wrote.
     spec = like(make_state(0, devices=2))
     found = Checkpoints(tmp_path / "run").restore_step(spec, 2)
     assert f"digest {state_digest(found)}" in first

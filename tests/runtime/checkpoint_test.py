@@ -17,7 +17,7 @@ from trm_jax.runtime import manifest
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.digest import leaf_digests, state_digest
 
-# Orbax leaves tasks of a failed read behind; they complain when they are collected.
+# Orbax leaves tasks of failed reads behind, which warn when garbage-collected.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -44,7 +44,7 @@ def restore(folder):
 
 
 def files(folder, step):
-    """Every file of a step that holds anything."""
+    """All files of a step that are not empty."""
     root = folder / "checkpoints" / str(step)
     return sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size)
 
@@ -101,7 +101,7 @@ def test_what_a_kill_left_of_a_save_is_removed_by_the_next_run_alone(tmp_path):
     cut = tmp_path / "checkpoints" / "2.tmp-1"
     cut.mkdir()
     Checkpoints(tmp_path).close()
-    assert cut.exists()  # reading touches nothing: a run may be saving just now
+    assert cut.exists()  # readers change nothing: a run may be saving now
     Checkpoints(tmp_path, keep=9).close()
     assert not cut.exists()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint of any mesh restores on any other, to the bit.
 
-Some take eight virtual devices: eight_devices_test.py starts this file with so many.
+Some tests need eight virtual devices: eight_devices_test.py runs this file on them.
 """
 
 from functools import cache, partial
@@ -59,7 +59,7 @@ def noise(spec, step):
 
 
 def as_bytes(tree):
-    """NaNs are equal where their bits are."""
+    """The bytes of all leaves: NaNs are equal if their bits are equal."""
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""train.py in 2 and 4 processes: the same batches, bits per layout, and its ends.
+"""train.py in 2 and 4 processes: batches, exact repeats, signals and kills.
 
-Slow tests take 4 processes, and kill each of them.
+Slow tests start 4 processes, and kill each of them in turn.
 """
 
 import json
@@ -42,7 +42,7 @@ def assert_same_run(folder, other):
 
 
 def stop_one(folder, num, which, **kwargs):
-    """SIGTERM to one process; the step at which all of them were saved."""
+    """Send SIGTERM to one process; return the step at which all of them saved."""
     with start(folder, num, **kwargs) as group:
         group.await_text(0, "\nstep ", LIMIT_S)
         group.send(which, signal.SIGTERM)
@@ -52,7 +52,7 @@ def stop_one(folder, num, which, **kwargs):
 
 
 def lose_one(folder, num, which, wait_s, **kwargs):
-    """Kill -9 one process `wait_s` after the first line; how long the others lived."""
+    """Kill -9 one process `wait_s` after the first line; time how long others live."""
     with start(folder, num, **kwargs) as group:
         group.await_text(0, "\nstep ", LIMIT_S)
         time.sleep(wait_s)
@@ -63,7 +63,7 @@ def lose_one(folder, num, which, wait_s, **kwargs):
         codes = group.codes(60, but=[which])
         took_s = time.monotonic() - killed
     others = [codes[i] for i in range(num) if i != which]
-    assert set(others) <= {75, -signal.SIGABRT}, group.outputs()  # to be resumed
+    assert set(others) <= {75, -signal.SIGABRT}, group.outputs()  # both mean: resume
     return took_s
 
 
@@ -172,7 +172,7 @@ def test_a_signal_to_any_process_saves_on_all_and_resumes_exactly(tmp_path, num)
 @pytest.mark.slow
 @pytest.mark.parametrize("writers", [1, 2])
 def test_a_step_from_one_checkpoint_is_the_same_in_all_layouts(tmp_path, writers):
-    # Written by one process, or by two; taken up by 1, 2 and 4.
+    # One or two processes write the checkpoint; 1, 2 and 4 processes resume from it.
     written = run(tmp_path / "written", writers, steps=8)
     before = metric_lines(written)
     losses = []

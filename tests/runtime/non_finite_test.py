@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step that is not finite leaves behind, in one process and in two."""
+"""What a non-finite step leaves behind, in one process and in two."""
 
 import json
 import re
@@ -93,7 +93,7 @@ def test_two_processes_go_around_a_fault_as_one(tmp_path, policy):
     line = [sys.executable, "-c", FAULTY, f"--workdir={tmp_path / 'run'}", *flags]
     with ProcessGroup(line, 2, tmp_path / "logs") as group:
         codes = group.codes(240)
-    if policy == "halt":  # all find it; the first that ends may end the other
+    if policy == "halt":  # both find it; the first to end may end the other
         assert codes[0] == 1, group.outputs()
         assert codes[1] in (1, -6), group.outputs()
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes join, agree and end together; see group_member.py for what they do."""
+"""Processes join, agree and end together; group_member.py is what they run."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ def group(command, folder, num=2, **kwargs):
 
 
 def may_resume(code):
-    """What scripts requeue on: our own code, or an abort of JAX's (128 + 6)."""
+    """Whether a script requeues on this code: 75, or an abort by JAX (128 + 6)."""
     return code == 75 or code == -signal.SIGABRT or code > 127
 
 
@@ -96,7 +96,8 @@ def test_processes_add_agree_and_part(tmp_path):
     with group(MEMBER, tmp_path, devices=2) as members:
         assert members.codes(60) == [0, 0], members.outputs()
     for i in range(2):
-        # Two devices each: 4 ones, 5 times one thousandth of their sum more.
+        # Two devices each make 4 ones. In each of 5 steps, every one of them grows by a
+        # thousandth of their sum.
         assert "sum 4.081 True False\n" in members.output(i)
         assert "error" not in members.output(i)
         assert "terminate" not in members.output(i)

@@ -89,7 +89,8 @@ def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
     folder = tmp_path / "halves"
     for steps in (STEPS // 2, STEPS):
         assert train.train(short_config(variant, steps=steps), str(folder)) == 0
-    # A run's last step is always logged and evaluated; for the whole, 8 is one of many.
+    # A run always logs and evaluates its last step: the first half does so at step 8,
+    # which is an ordinary step of the whole run.
     assert digest(folder) == digest(unbroken)
     assert [r for r in metric_lines(folder) if r["step"] > 9] == [
         r for r in metric_lines(unbroken) if r["step"] > 9
@@ -102,7 +103,7 @@ def test_two_halves_equal_the_whole(variant, tmp_path, unbroken):
 def test_a_stop_anywhere_resumes_exactly(
     variant, tmp_path, unbroken, stop_after, count
 ):
-    # The counts fall on fresh starts, between log lines, inside evaluations, on saves.
+    # The counts fall on a fresh start, between log lines, in evaluations and on saves.
     folder, config = tmp_path / "stopped", short_config(variant, steps=STEPS)
     stop_after(count)
     assert train.train(config, str(folder)) == EXIT_STOPPED
@@ -151,7 +152,7 @@ def test_each_logged_step_stands_once_in_order(unbroken):
 
 
 def kill_until_done(folder, flags, *, kills, lines, rng):
-    """Start the run again and again; -9 at random, within so many lines of steps."""
+    """Restart the run until it ends; kill -9 it at random within `lines` log lines."""
     done = 0
     while True:
         process = subprocess.Popen(
@@ -203,7 +204,7 @@ def assert_survives_kills(tmp_path, kills, steps):
     assert len(starts) == kills + 1
     assert starts == sorted(starts)
     if kills > 9:
-        assert len(set(starts)) > kills / 2  # most of them got somewhere
+        assert len(set(starts)) > kills / 2  # most runs made progress
 
 
 def test_kill_9_loses_nothing(tmp_path):

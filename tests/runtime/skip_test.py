@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A step that is not finite changes no weight, and the run goes on."""
+"""A non-finite step changes no weight, and the run goes on."""
 
 import json
 import re
@@ -84,10 +84,10 @@ def test_a_skipped_step_changes_no_weight(make_batch, devices, micro_batches, ho
     batches = [make_batch(k, step.config, ROWS) for k in range(4)]
     state, first = step(step.state, batches[0])
     state, before = step(state, batches[1])
-    # All rows are about to be replaced, by ones that are spoilt.
+    # The next step replaces all rows by spoilt ones.
     state = state._replace(carry=state.carry._replace(halted=state.carry.halted | True))
     state, after = step(state, spoilt(batches[2], how))
-    assert step.jitted._cache_size() <= 2  # the line above has its own shardings
+    assert step.jitted._cache_size() <= 2  # the new `halted` has its own sharding
     for name in ("params", "ema_params", "opt_state", "puzzle_table", "constants"):
         chex.assert_trees_all_equal(getattr(after, name), getattr(before, name))
     assert after.step == 3
@@ -105,7 +105,7 @@ def test_a_skipped_step_changes_no_weight(make_batch, devices, micro_batches, ho
     for name in ("params", "ema_params", "puzzle_table"):
         same = jax.tree.map(np.array_equal, getattr(last, name), getattr(after, name))
         assert not any(jax.tree.leaves(same))
-    assert last.metrics["skipped"] == (0, 1)  # counted anew after the log line
+    assert last.metrics["skipped"] == (0, 1)  # the count restarts after a log line
     assert last.opt_state[0].num_updates == 3
 
 
@@ -114,7 +114,7 @@ def test_a_step_that_may_skip_is_otherwise_the_same(make_batch):
     for skips in (False, True):
         step = Step(skips=skips)
         _, after = step(step.state, make_batch(0, step.config, ROWS))
-        # Adam would amplify the round-off in which two programs differ.
+        # The two programs differ by round-off, which Adam would amplify.
         found.append(after._replace(params=after.opt_state[0].m, ema_params=None))
     halting, skipping = found
     assert skipping.metrics["skipped"] == (0, 1)
@@ -175,7 +175,7 @@ def sums(skipped, count):
 def test_a_step_is_counted_once_however_often_it_is_looked_at(tmp_path, caplog):
     guard = Guard(tmp_path, seed=0)
     ids, told = jnp.zeros(ROWS, jnp.int32), []
-    # Sums start anew with each log line; a skip in a new window has the same sum.
+    # Sums restart after each log line, so a skip in a new window may have an old sum.
     window = [(1, 1), (2, 2), (2, 3), (1, 1), (1, 2), (2, 3)]
     for step, (skipped, count) in enumerate(window, start=1):
         for _ in range(2):

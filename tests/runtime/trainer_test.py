@@ -28,7 +28,7 @@ from trm_jax.runtime.metric_writer import MetricWriter
 from trm_jax.runtime.non_finite import NonFiniteError
 from trm_jax.training.build import build
 
-# Weights overflow after a few updates; until then there is something good to keep.
+# Weights overflow after a few updates, but the states before that can be kept.
 EXPLODES = {"optim.lr": 1e30, "optim.warmup_steps": 0, "optim.weight_decay": 0.0}
 
 
@@ -69,7 +69,7 @@ def test_the_command_names_step_and_metric_and_exits_1(tmp_path, monkeypatch):
 
 
 class Disk:
-    """Saves of some steps fail: before they start, or when they are committed."""
+    """A disk on which the saves of some steps fail, at the start or at the commit."""
 
     def __init__(self, monkeypatch, moment):
         self.bad, self.tried = set(), []
@@ -113,7 +113,7 @@ def test_a_failed_save_ends_the_run_by_the_next_log_line(
 ):
     poll = Checkpoints.poll
 
-    def late(checkpoints):  # steps are slower than saves
+    def late(checkpoints):  # as if steps were slower than saves
         if checkpoints._save:
             checkpoints._save.join()
         poll(checkpoints)
@@ -284,7 +284,7 @@ def test_tensorboard_events_end_where_they_cannot_be_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writer._events, "flush", full)
-    for step in range(30):  # more than wait in its queue
+    for step in range(30):  # more than its queue holds
         writer.write({"step": step, "train/loss": 0.5})
     writer.close()
     assert caplog.text.count("no more TensorBoard events") == 1

@@ -57,7 +57,7 @@ def test_the_second_is_refused_by_name(tmp_path, holder):
 def test_a_process_that_ends_or_is_killed_frees_it_at_once(tmp_path, holder):
     holder.kill()
     holder.wait()
-    assert (tmp_path / "lock.json").read_text()  # the note of the dead
+    assert (tmp_path / "lock.json").read_text()  # the note of the dead process
     take(tmp_path)
     assert (tmp_path / "lock.json").read_text() == ""
     take(tmp_path)

@@ -22,7 +22,7 @@ def test_a_run_refuses_others_lets_evaluations_in_and_ends_without_its_lock(
     path = folder / "lock.json"
     with ProcessGroup(line, 1, tmp_path / "logs") as group:
         group.await_text(0, "saved step")
-        # A second run is refused, after less than 5 seconds of the processor.
+        # A second run is refused, after less than 5 CPU seconds.
         before = seconds_of_children()
         result = call("train.py", f"--workdir={folder}", *flags)
         assert seconds_of_children() - before < 5
@@ -41,7 +41,7 @@ def test_a_run_refuses_others_lets_evaluations_in_and_ends_without_its_lock(
         # A run that has lost its workdir saves no more.
         path.unlink()
         with WorkdirLock(folder):
-            time.sleep(2)  # for a save that had begun
+            time.sleep(2)  # let a save that has begun finish
             saved = sorted((folder / "checkpoints").iterdir())
             assert group.codes(60) == [2]
             assert sorted((folder / "checkpoints").iterdir()) == saved
@@ -56,7 +56,7 @@ def test_a_second_run_of_two_processes_ends_with_the_reason(tmp_path):
     line = command("train.py", f"--workdir={held}", *flags)
     with WorkdirLock(held), ProcessGroup(line, 2, tmp_path / "logs") as group:
         codes = group.codes(60)
-    assert codes == [2, 2], group.outputs()  # no cluster starts it again and again
+    assert codes == [2, 2], group.outputs()  # a cluster does not restart it
     assert re.search(r"error: .*lock.json: process \d+ on", group.output(0))
     assert "another process failed; its message says why" in group.output(1)
     assert "Traceback" not in group.outputs()

@@ -81,7 +81,7 @@ def folder(tmp_path):
 
 
 def resume(folder):
-    """What train.py does with these files; the steps of the lines that are kept."""
+    """Use the files as train.py does; return the steps of the lines that it keeps."""
     workdirs.claim(folder, CONFIG, DATASET)
     workdirs.record_run(folder, 20)
     writer = MetricWriter(folder, step=20)
@@ -91,7 +91,7 @@ def resume(folder):
 
 
 def attempt(folder):
-    """The same, and what it is refused with."""
+    """The steps that `resume` keeps, and the message if it is refused."""
     try:
         return resume(folder), None
     except (ConfigError, CheckpointError) as error:
@@ -162,7 +162,7 @@ def test_the_commit_is_found_wherever_git_keeps_it(tmp_path):
 
 
 def flips(data, count):
-    """Copies of `data`, each with one bit flipped, at places that a seed chooses."""
+    """Copies of `data`, each with one bit flipped, at seeded random places."""
     rng = random.Random(0)
     for place in rng.sample(range(len(data)), min(count, len(data))):
         copied = bytearray(data)
@@ -185,8 +185,9 @@ def damaged(data, fault):
 @pytest.mark.parametrize("fault", ["truncate", "delete", "zero", "flip"])
 @pytest.mark.parametrize("name", FILES)
 def test_damage_is_told_or_does_no_harm(folder, name, fault, caplog):
-    """Harmless is a bit in what may change anyway (the given config replaces it), in
-    white space, in runs.jsonl, and in the number of a metric, which no one can tell.
+    """Damage is harmless in settings that may change (the given config replaces them),
+    in white space, in runs.jsonl, and in the number of a metric, where nothing can
+    detect it.
     """
     intact = {file: (folder / file).read_bytes() for file in FILES}
     told = harmless = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config that lacks something, or has what nothing reads, is refused in one line."""
+"""A config with a missing or unused setting is refused in one line."""
 
 import re
 

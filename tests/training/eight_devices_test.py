@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files whose tests take as many devices as there are, once more on eight."""
+"""Test files that adapt to the number of devices run once more on eight."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step on eight devices, in any layout, is the step of one device.
+"""One step on eight devices, in any layout, equals the step of one device.
 
-Most take eight virtual devices: eight_devices_test.py starts this file with them.
+Most tests need eight virtual devices: eight_devices_test.py runs this file on them.
 """
 
 import math
@@ -66,7 +66,7 @@ class Layout:
         self.step = built.train_step.lower(self.like, self.like.carry.batch).compile()
 
     def after(self, state, *batches):
-        """The state that follows from one on the host."""
+        """The state after these batches, from a state on the host."""
         state = jax.device_put(state, self.shardings)
         for batch in batches:
             state = self.step(state, put_batch(batch._asdict(), self.mesh))
@@ -196,7 +196,7 @@ COLLECTIVE = re.compile(
 
 
 def collectives(program):
-    """(name, shapes) of every exchange between devices; and whether loops hold any."""
+    """Yield (name, shapes, whether in a loop) of each exchange between devices."""
     for line in program.as_text().splitlines():
         if found := COLLECTIVE.search(line):
             shapes = re.findall(r"\w+\[([\d,]*)\]", found[1])

@@ -123,7 +123,7 @@ def test_decay_goes_by_the_operator_and_the_last_name():
 
 
 def test_the_optimiser_keeps_a_count_and_two_moments_per_weight(mamba2):
-    # Checkpoints are restored into this tree: a change here makes old ones unreadable.
+    # Checkpoints are restored into this tree: a change makes old ones unreadable.
     optimizer, params = mamba2
     state = optimizer.init(params)
     adam, decay, rate = state

@@ -20,9 +20,9 @@ from trm_jax.training.supervision import init_carry, refill, row_keys
 
 pytestmark = pytest.mark.optimized
 
-# The golden files are float32. Round-off grows with every step of the recursion, in
-# MLP-t most: steps that follow one another are computed in float64 here, so that the
-# distance is that of the file alone, on every processor.
+# The golden files are float32. Round-off grows with every step of the recursion, most
+# of all in MLP-t. Steps that follow one another are therefore computed in float64 here:
+# then only the round-off of the file counts, and every processor agrees.
 THREADED = {
     "trm_attn": 1e-4,
     "trm_learned_pos": 1e-4,
@@ -41,12 +41,12 @@ NAMES = {
 }
 
 
-# Of the networks that differ most; `make slow` compares all.
+# The networks that differ most; `make slow` compares all networks.
 COMPARED_HERE = {"trm_attn", "trm_mlp_t", "trm_mamba2_attn"}
 
 
 def some_slow(here):
-    """All networks, of which only those `here` are no slow ones."""
+    """All networks; the ones that are not in `here` are marked as slow."""
     slow = [pytest.mark.slow]
     return [pytest.param(n, marks=[] if n in here else slow) for n in THREADED]
 
@@ -85,7 +85,7 @@ def run_step(golden, carry, batch):
 
 
 def assert_step(golden, i, result, atol):
-    """The step's carry, halting, metrics, loss and (where stored) gradients."""
+    """Compare a step's carry, halting, metrics, loss and (where stored) gradients."""
     (grads, vector_grads), carry, metrics = result
     expected = {
         k.removeprefix(f"train{i}/"): golden.file[k]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The puzzle table at the size of ARC: sharded by rows, updated in place, never copied.
 
-Each test runs on one and two virtual devices; eight_devices_test.py starts this file
-with eight, for four and eight.
+Each test runs on one and two virtual devices. eight_devices_test.py runs this file
+with eight devices, where each test runs on four and eight.
 """
 
 import math
@@ -32,8 +32,8 @@ from trm_jax.training.sharding import (
 )
 from trm_jax.types import BATCH_AXES
 
-ROWS = 16  # of the batch
-ARC_1 = {"num_puzzles": 876_407, "puzzle_dim": 512, "prefix_len": 17}  # padded
+ROWS = 16  # in a batch
+ARC_1 = {"num_puzzles": 876_407, "puzzle_dim": 512, "prefix_len": 17}  # table padded
 SMALL = {"num_puzzles": TABLE_UNIT, "puzzle_dim": 64}
 COUNTS = (1, 2) if jax.device_count() < 8 else (4, 8)
 on_one_or_more = pytest.mark.parametrize("devices", COUNTS)
@@ -43,7 +43,7 @@ on_several = pytest.mark.parametrize("devices", [n for n in COUNTS if n > 1])
 def tiny(mesh, *, num_puzzles=5, puzzle_dim=0, prefix_len=2, micro_batches=1):
     """A run with one cycle of each kind, and no update of its weights.
 
-    Adam makes so much of round-off that weights would depend on the number of devices.
+    Adam amplifies round-off: updated weights would depend on the number of devices.
     """
     changes = {
         "model.layers": ("token_mlp", "swiglu"),
@@ -80,7 +80,7 @@ def compiled_eval(devices):
 
 
 def trained(make_batch, built, num_steps):
-    """(addresses of the table before, the state after)."""
+    """The addresses of the table before training, and the state after it."""
     state = built.init()
     before = addresses(state.puzzle_table)
     for batch in batches(make_batch, built, num_steps):
@@ -151,7 +151,7 @@ def test_training_moves_ids_and_puzzle_vectors_but_never_the_table(
     vectors = ROWS * 512
     assert {name for name, _ in found} <= {"all-gather", "all-reduce"}
     assert max(n for name, n in found if name == "all-gather") <= vectors
-    # Each weight's gradient is summed; activations are b x l x d.
+    # The gradient of each weight is summed over devices. Activations are b x l x d.
     assert max(n for _, n in found) <= max(vectors, largest_weight)
     assert max(vectors, largest_weight) < ROWS * built.recipe.model.config.seq_len * 32
 
@@ -175,7 +175,7 @@ def test_neither_training_nor_evaluation_copies_the_table(devices):
     train = compiled_train(devices).memory_analysis()
     assert train.temp_size_in_bytes < share / 20
     assert share <= train.alias_size_in_bytes <= train.argument_size_in_bytes
-    assert train.argument_size_in_bytes < 1.1 * share  # one table in all of the state
+    assert train.argument_size_in_bytes < 1.1 * share  # the state has only one table
     evaluation = compiled_eval(devices).memory_analysis()
     assert evaluation.temp_size_in_bytes < share / 20
 
@@ -187,7 +187,7 @@ def test_steps_write_into_the_table_where_it_lies(devices, make_batch):
 
 
 def by_hand(table, ids, grads, lr, decay):
-    """The rule, row by row; sums in the order of the batch."""
+    """The update rule, row by row; gradients are added in the order of the batch."""
     new = table.copy()
     for i in np.unique(ids):
         total = np.zeros(table.shape[1], np.float32)
@@ -206,7 +206,7 @@ def awkward_update(rows):
     grads = rng.standard_normal((ROWS, 4)).astype(np.float32)
     grads[ids == 0] = np.array([1, -2, 3, -2], np.float32)[:, None]
     grads[ids == 9] = 0
-    # One after the other 1; first the halves of the batch, then their sum: 0.
+    # Added one after the other, these give 1; added by halves of the batch, 0.
     grads[ids == 7] = np.array([1e8, 0, -1e8, 1], np.float32)[:, None]
     return table, ids, grads
 

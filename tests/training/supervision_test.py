@@ -136,7 +136,7 @@ seen = []
 
 
 class Draws(TRM):
-    """A rule that keeps the keys it is given, and nothing else."""
+    """A rule that records its keys and does nothing else."""
 
     def start(self, model, rows, keys, *, training):
         seen.extend(jax.random.key_data(keys))
@@ -185,7 +185,7 @@ def test_weights_training_and_evaluation_have_keys_of_their_own():
 
 
 class Wider(TRM):
-    """In evaluation its state has one number more than in training."""
+    """A rule whose state has one number more in evaluation than in training."""
 
     def start(self, model, rows, keys, *, training):
         return jnp.zeros((len(rows.weight), 3 if training else 4))

@@ -80,15 +80,15 @@ def test_one_step_in_parts_has_the_same_loss_and_gradients(network, make_batch, 
     whole, parts = run(network, make_batch), run(network | how, make_batch)
     chex.assert_trees_all_close(parts.metrics, whole.metrics, atol=1e-5, rtol=1e-5)
     chex.assert_trees_all_equal(parts.carry.batch, whole.carry.batch)
-    # Adam-atan2's first update is lr * pi / 4 * sign(gradient) almost everywhere: where
-    # the gradient is round-off, so is the sign. Gradients are compared through m.
+    # The first update of Adam-atan2 is lr * pi / 4 * sign(gradient) almost everywhere,
+    # and round-off could flip a sign. Gradients are therefore compared through m.
     m, expected = parts.opt_state[0].m, whole.opt_state[0].m
     chex.assert_trees_all_close(m, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("mixer", "how"), CASES)
 def test_one_step_in_parts_is_exact_in_float64(mixer, network, make_batch, how):
-    # Without float32 round-off, which the recursion amplifies, nothing is left.
+    # No difference is left without float32 round-off, which the recursion amplifies.
     with jax.enable_x64(True):
         whole, parts = run(network, make_batch), run(network | how, make_batch)
         assert whole.carry.state.y.dtype == jnp.float64
@@ -118,7 +118,7 @@ def test_no_activation_is_gathered_across_devices(network):
     program = built.train_step.lower(like, like.carry.batch).compile()
     lines = program.as_text().splitlines()
     gathered = [line for line in lines if " all-gather(" in line]
-    # Puzzle ids and puzzle-vector gradients: b and b x d. Activations are b x l x d.
+    # Puzzle ids are b, puzzle-vector gradients b x d. Activations are b x l x d.
     sizes = [jnp.prod(jnp.array(_shape(line))) for line in gathered]
     assert all(size <= like.puzzle_table.shape[1] * ROWS for size in sizes), gathered
     assert any(" all-reduce" in line for line in lines)
@@ -134,7 +134,7 @@ def test_loss_falls_on_one_repeated_batch(network, make_batch):
     state, losses = built.init(), []
     for step in range(1, 121):
         state = built.train_step(state, batch_on(built, make_batch, 0))
-        if step % 2 == 0:  # every second step is logged: the sums are of two
+        if step % 2 == 0:  # log_every is 2: sums of two steps
             total, count = state.metrics["loss"]
             losses.append(float(total / count))
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
@@ -196,7 +196,7 @@ def test_seed_and_step_alone_make_the_exploration(make_batch):
     def steps_and_halts(seed, first_batch=0):
         built = tiny_built(explore | {"seed": seed})
         state = built.init()
-        state.params["halt_bias"] = jnp.full(2, 50.0)  # sure: only exploring rows stay
+        state.params["halt_bias"] = jnp.full(2, 50.0)  # all but exploring rows halt
         history = []
         for k in range(first_batch, first_batch + 12):
             state = built.train_step(state, batch_on(built, make_batch, k))
@@ -206,7 +206,7 @@ def test_seed_and_step_alone_make_the_exploration(make_batch):
     first = steps_and_halts(0)
     np.testing.assert_array_equal(steps_and_halts(0, first_batch=50), first)
     assert (steps_and_halts(1) != first).any()
-    # A row that drew the same at each step would always stay for as many.
+    # A row that drew the same number each time would always stay equally long.
     stays = [set(np.diff(np.flatnonzero(row))) for row in first.T]
     assert max(map(len, stays)) > 1
 

@@ -28,7 +28,7 @@ NAMES = {
 
 
 def wide_attention(q, k, v):
-    """Attention whose softmax is float64, unlike that of jax.nn."""
+    """Attention whose softmax is float64, unlike in jax.nn."""
     scores = jnp.einsum("blhk,bmhk->bhlm", q, k) / np.sqrt(q.shape[-1])
     return jnp.einsum("bhlm,bmhk->blhk", jax.nn.softmax(scores), v)
 
@@ -79,7 +79,7 @@ def test_24_updates_are_the_published_ones(name, monkeypatch):
     with jax.enable_x64(True):
         file, c, built, state = begin(name)
         monkeypatch.setattr(jax.nn, "dot_product_attention", wide_attention)
-        if "rope/cos" in file:  # the published tables, which are rounded otherwise
+        if "rope/cos" in file:  # published tables are rounded differently
             tables = [jnp.asarray(file[f"rope/{k}"])[:, None] for k in ("cos", "sin")]
             tables = [table.astype(jnp.float64) for table in tables]
             monkeypatch.setattr(attention, "rotary_tables", lambda *_: tables)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flag --config=FILE[:variant] and its overrides --config.a.b=VALUE.
 
-A name without .py is that of a shipped config. Whatever is wrong with the flags is one
-ConfigError of one line.
+A name without .py refers to a shipped config. Every mistake in the flags raises a
+ConfigError with a message of one line.
 """
 
 import os
@@ -21,7 +21,7 @@ from trm_jax.commands import shell
 from trm_jax.errors import ConfigError
 from trm_jax.settings import flatten, unknown_key
 
-# Where the keys of format 1 are now.
+# The current names of the keys of config format 1.
 MOVED = {
     **{f"model.{k}": f"rule.trm.{k}" for k in ("h_cycles", "l_cycles", "remat")},
     **{f"model.{k}": f"model.attention.{k}" for k in ("num_heads", "rope_theta")},
@@ -50,7 +50,7 @@ _CONFIG = re.compile(r"--?config=(.*)")
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Define --config among `values`; `argv` says which overrides it has."""
+    """Define --config among `values`; `argv` determines its overrides."""
     config_flags.DEFINE_config_file(
         "config",
         None,
@@ -63,15 +63,15 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 def read(
     values: flags.FlagValues, argv: Sequence[str], like: Mapping[str, Any]
 ) -> ConfigDict:
-    """Parse all flags; the config with its overrides, locked.
+    """Parse all flags, and return the config with its overrides, locked.
 
-    Raises ConfigError, also where its keys are not those of `like`.
+    Raises ConfigError, also if the keys of the config differ from those of `like`.
     """
     _check_overrides(argv, like)
-    # ml_collections would mix the file with the one that it loaded before.
+    # ml_collections would mix this file with the one that it loaded before.
     sys.modules.pop("config_config", None)
     if name := _shipped(argv):
-        # Its imports are relative: ml_collections can only load a file by itself.
+        # Its imports are relative, but ml_collections loads a file outside its package.
         argv = [a for a in _joined(argv) if not _CONFIG.fullmatch(a)]
         delattr(values, "config")
         config_flags.DEFINE_config_dict(
@@ -87,7 +87,7 @@ def read(
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """The arguments, with `--config FILE` as one."""
+    """The arguments, with `--config FILE` joined into one."""
     return re.sub(r"(^|\0)(--?config)\0", r"\1\2=", "\0".join(argv)).split("\0")
 
 
@@ -147,7 +147,7 @@ def _checked(config: Any, like: Mapping[str, Any]) -> ConfigDict:
 
 
 def _config_problem(error: Exception) -> str:
-    """The message with the place in the config file."""
+    """The message of the error, with its place in the config file."""
     if isinstance(error, SyntaxError):
         return f"--config: {error.filename} line {error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -163,7 +163,7 @@ def _config_problem(error: Exception) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """The message of an error; that of a KeyError is in quotation marks."""
+    """The message of an error in one line, without the quotation marks of KeyError."""
     quoted = re.fullmatch(r"(['\"])(.*)\1", str(error), re.DOTALL)
     text = quoted[2] if quoted else str(error)
     return " ".join(text.replace("\\n", " ").replace("\\'", "'").split())

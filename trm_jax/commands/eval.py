@@ -6,11 +6,12 @@ python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--pool=N,N,...] [--devices=N]
                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
-Without flags, this evaluates the averaged weights of the newest checkpoint on the test
-set of the run. Each flag that changes this is part of the names of the files. With
---votes=V each puzzle is solved in V forms (0: in all it has), whose answers are turned
-back and voted over. An evaluation that was cut short goes on where it stopped. Exit
-codes: 0 done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
+By default, this evaluates the averaged weights of the newest checkpoint on the test set
+of the run. The names of the files contain --weights, --supervision_steps, --puzzle_ids
+and --data if they differ from their defaults. With --votes=V each puzzle is solved in V
+forms (0: in all that it has); the answers are turned back and counted as votes. An
+evaluation that was cut short continues where it stopped. Exit codes: 0 done, 2 wrong
+input or config, 75 another process was lost, 1 otherwise.
 """
 
 import json
@@ -36,12 +37,12 @@ log = logging.getLogger(__name__)
 
 
 def run() -> NoReturn:
-    """Be eval.py."""
+    """Run eval.py as this process."""
     shell.run(main)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate as the arguments after argv[0] say; the exit code."""
+    """Evaluate as the arguments after argv[0] say, and return the exit code."""
     values = flags.FlagValues()
     _define_flags(values)
     user_errors = (api.pipeline("errors").DataError, OSError)
@@ -119,7 +120,7 @@ def _steps_to_pool(values: flags.FlagValues) -> Sequence[int | None]:
 
 
 def _name(values: flags.FlagValues, steps: Sequence[int] = ()) -> str:
-    """The steps, and each flag by which this differs from the run's evaluations."""
+    """The steps, and each of these flags that differs from its default."""
     flags_given = {
         "weights": values.weights if values.weights != "ema" else "",
         "steps": values.supervision_steps or "",
@@ -133,7 +134,7 @@ def _name(values: flags.FlagValues, steps: Sequence[int] = ()) -> str:
 def _result(
     run: EvaluatedRun, steps: list[int], outputs: list["EvalOutput"]
 ) -> dict[str, Any]:
-    """Scores of the last output's single pass, and of the votes of all of them."""
+    """Scores of the single pass in the last output, and of the votes in all outputs."""
     from trm_jax.evaluation import report
 
     judge, questions, flags_given = run.judge, run.questions, run.values

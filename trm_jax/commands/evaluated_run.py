@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from trm_jax.evaluation.evaluate import EvalOutput
     from trm_jax.evaluation.judge import Questions
 
-PARTS_FORMAT = 3  # of eval/parts: rows of another format are not taken up
+PARTS_FORMAT = 3  # of eval/parts; rows in another format are not reused
 log = logging.getLogger(__name__)
 
 
 class EvaluatedRun:
-    """A run, its test set, and what the flags ask of each checkpoint."""
+    """A run, its test set, and the evaluation that the flags request."""
 
     def __init__(self, values: flags.FlagValues) -> None:
         from trm_jax.evaluation.evaluate import make_eval_step
@@ -38,7 +38,7 @@ class EvaluatedRun:
         test = _test_set(values, config, identity)
         self.questions: Questions = test.questions(votes=votes)
         self.judge = Judge(self.questions, votes=votes)
-        # Its own mesh: the devices that the run was trained on need not be here.
+        # It has its own mesh: the devices of the training need not be available.
         mesh = {"data": values.devices, "fsdp": 1}
         settings = config["train"] | {"micro_batches": 1}
         try:
@@ -57,7 +57,7 @@ class EvaluatedRun:
         )
 
     def about(self) -> dict[str, Any]:
-        """What the rows depend on, apart from the weights."""
+        """What the rows depend on besides the weights, as the report records it."""
         return {
             "weights": self.values.weights,
             "puzzle_ids": self.values.puzzle_ids,
@@ -72,7 +72,7 @@ class EvaluatedRun:
         }
 
     def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float | None]:
-        """All rows of one checkpoint: its step, the rows, and how many per second."""
+        """Evaluate a checkpoint: its step, all its rows, and the rows per second."""
         from trm_jax.evaluation.evaluate import evaluate
         from trm_jax.evaluation.parts import EvalParts
         from trm_jax.trained import read_weights
@@ -116,7 +116,7 @@ class EvaluatedRun:
 def _test_set(
     values: flags.FlagValues, config: dict[str, Any], identity: dict[str, Any]
 ) -> Any:
-    """The EvalSet of --data, or that of the run, which must not have changed."""
+    """The EvalSet of --data, or the run's, which must not have changed since."""
     data, folder = config["data"], values.workdir
     tasks, error = api.pipeline("tasks"), api.pipeline("errors").DataError
     if values.data:

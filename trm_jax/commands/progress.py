@@ -13,7 +13,7 @@ from trm_jax.training.metrics import clock_time
 WIDTH = 30
 REDRAW_S = 0.2
 LINE_S = 5.0  # seconds between progress lines where there is no terminal
-SILENCE_S = 10.0  # after so long without a line one says how far the run is
+SILENCE_S = 10.0  # after so long without a log line, one shows the progress
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +33,7 @@ class ProgressBar:
         self._unit = ""
 
     def update(self, done: int, total: int, unit: str) -> None:
-        """Show `done` of `total`; the rate counts from the first call in a unit."""
+        """Show `done` of `total`; the rate counts from the first call with a unit."""
         now = time.monotonic()
         if self._start is None or done < self._start[1] or unit != self._unit:
             self._start, self._unit = (now, done), unit
@@ -65,7 +65,7 @@ class ProgressBar:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:  # the terminal has gone; the run need not
+        except OSError:  # the terminal is gone, but the run goes on
             self.live = False
 
     def handler(self) -> logging.Handler:
@@ -89,7 +89,7 @@ class RowProgress:
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int) -> None:
-        """Show it."""
+        """Show the progress."""
         if self._bar.live:
             self._bar.update(done, self._total, "rows")
             return
@@ -101,6 +101,6 @@ class RowProgress:
             log.info("%d/%d rows  %.1f/s  ETA %s", done, self._total, rate, left)
 
     def rate(self, done: int) -> float | None:
-        """Rows per second of this process; None where nothing was left to do."""
+        """Rows per second of this process; None if nothing was left to do."""
         passed = max(time.monotonic() - self._started, 1e-9)
         return (done - self._start) / passed if done > self._start else None

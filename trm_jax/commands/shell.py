@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every command has around it: flags, exit codes, log lines."""
+"""What all commands share: flags, exit codes, log lines."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("trm_jax").setLevel(logging.INFO)
     logging.raiseExceptions = False  # a closed pipe is no reason to stop a run
-    # Our lines go to stdout at once, also into a pipe.
+    # Log lines reach stdout at once, even if it is a pipe.
     cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     logging.getLogger("trm_jax").addHandler(BAR.handler())
     logging.getLogger("trm_jax").propagate = False
@@ -44,7 +44,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     code = main(sys.argv)
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads the pipe that is stdout: Python would exit with 120
+    except OSError:  # the pipe of stdout is closed: Python would exit with 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     processes.leave(code)
 
@@ -57,9 +57,9 @@ def call(
     doc: str | None,
     user_errors: tuple[type[Exception], ...] = (),
 ) -> int:
-    """The exit code of `act`, or of `--help`, which prints `doc` and the flags.
+    """Call `act`, or print `doc` and the flags for `--help`; return the exit code.
 
-    An error that the user can mend becomes one message and code 2, without a traceback.
+    An error that the user can fix becomes one message and code 2, without a traceback.
     """
     if _HELP & set(argv[1:]):
         help_text = values.get_help(include_special_flags=False)
@@ -83,7 +83,7 @@ def call(
         BAR.clear()
         if processes.name() is None:
             raise
-        processes.crash()  # with a traceback; the others end as well
+        processes.crash()  # prints a traceback; the other processes end as well
 
 
 def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 def define_process_flags(values: flags.FlagValues) -> None:
-    """Define the flags by which several processes become one run."""
+    """Define the flags that join several processes into one run."""
     flags.DEFINE_string(
         "coordinator",
         None,
@@ -122,7 +122,7 @@ def define_process_flags(values: flags.FlagValues) -> None:
 
 
 def join_processes(values: flags.FlagValues) -> None:
-    """Join the other processes if the flags say so; before any use of a JAX device.
+    """Join the other processes if the flags say so. Call it before JAX uses a device.
 
     Process 0 logs everything; the others show warnings and errors, with their name.
     """
@@ -134,7 +134,7 @@ def join_processes(values: flags.FlagValues) -> None:
         raise ConfigError("--distributed finds --" + ", --".join(names) + " by itself")
     check_process_flags(*given)
     processes.initialize(*given)
-    # All flags but those above; the value of --config holds its overrides.
+    # All other flags; the value of --config includes its overrides.
     shared = [n for n in values if n not in (*names, "distributed") and "." not in n]
     text = "\n".join(f"--{name}={values[name].value}" for name in shared)
     processes.check_same(text, "command line")
@@ -148,7 +148,7 @@ def join_processes(values: flags.FlagValues) -> None:
 
 
 def check_process_flags(*given: str | int | None) -> None:
-    """Raise ConfigError if the three flags do not fit, unless all are None."""
+    """Raise ConfigError if the three flags are incomplete or wrong; all may be None."""
     if given == (None, None, None):
         return
     coordinator, num_processes, process_id = given
@@ -168,9 +168,9 @@ def check_process_flags(*given: str | int | None) -> None:
 
 
 def set_precision(dtype: str) -> None:
-    """Let JAX have 64-bit numbers if the model computes with them, and only then.
+    """Enable 64-bit numbers in JAX if and only if the model computes with them.
 
-    The environment has no say in it: the config decides a run.
+    The environment cannot change this: only the config determines a run.
     """
     import jax
 
@@ -178,13 +178,13 @@ def set_precision(dtype: str) -> None:
 
 
 def _share_compilations() -> None:
-    """Let JAX keep what it compiles: a restarted run need not compile again."""
+    """Let JAX cache compiled programs, so that a restarted run need not compile."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not os.path.isabs(cache):  # there is no home
+    if not os.path.isabs(cache):  # there is no home folder
         return
     cache = os.path.join(cache, "trm_jax")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
-    if "jax" in sys.modules:  # it has read the environment already
+    if "jax" in sys.modules:  # JAX has already read the environment
         import jax
 
         if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
@@ -192,10 +192,10 @@ def _share_compilations() -> None:
 
 
 def _quieten_failed_reads() -> None:
-    """Drop what tensorstore's threads print when the read of a damaged file fails.
+    """Hide what tensorstore's threads print when reading a damaged file fails.
 
-    Orbax raises the first error, which we report; the reads still under way then find
-    their event loop closed, hundreds of times.
+    Orbax raises the first error, which the command reports. The reads that are still
+    running then find their event loop closed and would print hundreds of errors.
     """
     shown = sys.unraisablehook
 
@@ -210,7 +210,7 @@ def _quieten_failed_reads() -> None:
 
 
 def _failed(code: int, message: str) -> int:
-    """Report an error; the exit code."""
+    """Report an error, and return the exit code."""
     BAR.clear()
     prefix = f"{processes.name()}: " if processes.name() else ""
     with contextlib.suppress(OSError):  # a closed pipe

@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def run() -> NoReturn:
-    """Be solve.py."""
+    """Run solve.py as this process."""
     shell.run(main)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Solve the puzzle that the arguments after argv[0] name; the exit code."""
+    """Solve the puzzle that the arguments after argv[0] name; return the exit code."""
     values = flags.FlagValues()
     text, number = (
         partial(define, flag_values=values)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
-    """Restore, solve step by step, judge."""
+    """Restore the model, solve the puzzle step by step, and check the answer."""
     shell.parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
@@ -84,7 +84,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
 def _chosen_puzzle(
     values: flags.FlagValues, data: dict[str, Any], shape: Any
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Question, answer if known, and what to call the puzzle."""
+    """The question, its answer if known, and a name for the puzzle."""
     if values.puzzle:
         parse = api.pipeline("sudoku.text").parse_puzzle
         return parse(values.puzzle, shape), None, "the puzzle"
@@ -133,7 +133,7 @@ def _show(
     answer: np.ndarray,
     before: np.ndarray,
 ) -> None:
-    """Log a grid: givens, then cells by whether they are correct, or new if unknown."""
+    """Log a grid with marked givens and correct cells (if unknown: changed cells)."""
 
     def style(cell: int) -> str:
         if question[cell] > 1 and answer[cell] == question[cell]:

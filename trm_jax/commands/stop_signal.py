@@ -13,10 +13,10 @@ SAME_SIGNAL_S = 0.3  # `timeout` and terminals may deliver one signal twice
 
 
 class StopSignal:
-    """True once SIGTERM or SIGINT came; a second one ends the process at once.
+    """True once SIGTERM or SIGINT came; a second signal ends the process at once.
 
-    Handlers run between bytecodes only, never during a long compilation or a blocked
-    step, so a thread reads the signals from the wake-up pipe.
+    Python runs signal handlers only between bytecodes, never during a long compilation
+    or a blocked step. So a thread reads the signals from the wake-up pipe.
     """
 
     def __init__(self) -> None:

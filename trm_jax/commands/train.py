@@ -5,8 +5,8 @@ python train.py --config=configs/X.py[:variant] --workdir=D [--config.a.b=v] [--
                 [--deterministic]
                 [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
-The same workdir and config resume by themselves. Exit codes: 0 done, 2 wrong input or
-config, 75 stopped and resumable, 1 otherwise.
+A second start with the same workdir and config resumes the run. Exit codes: 0 done, 2
+wrong input or config, 75 stopped and resumable, 1 otherwise.
 """
 
 import json
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 
 def run() -> NoReturn:
-    """Be train.py."""
+    """Run train.py as this process."""
     shell.run(main)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train as the arguments after argv[0] say; the exit code."""
+    """Train as the arguments after argv[0] say, and return the exit code."""
     values = flags.FlagValues()
     config_flag.define(values, argv)
     _define_flags(values)
@@ -62,7 +62,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     config = config_flag.read(values, argv, like=api.get_config().to_dict())
-    if values.deterministic:  # JAX reads it when it first uses a device
+    if values.deterministic:  # JAX reads the flag when it first uses a device
         deterministic = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
     shell.set_precision(config.model.dtype)
@@ -74,7 +74,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
 
 
 def _dry_run(config: dict[str, Any]) -> int:
-    """Print what the run would cost; writes no file."""
+    """Print what the run would cost; no file is written."""
     from trm_jax.training.build import build
     from trm_jax.training.cost import dry_run_report
 
@@ -87,8 +87,8 @@ def _dry_run(config: dict[str, Any]) -> int:
 def train(
     config: ConfigDict, workdir: str | Path, values: flags.FlagValues | None = None
 ) -> int:
-    """Train until the last step or a signal, joined with others if `values` say so."""
-    stop = stop_signal.StopSignal()  # first: joining and compiling take their time
+    """Train until the last step or a signal; join other processes as `values` say."""
+    stop = stop_signal.StopSignal()  # first, since joining and compiling take long
     if values:
         shell.join_processes(values)
     try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test puzzles posed, answers scored, votes counted."""
+"""Evaluation: pose the test puzzles, score the answers, count the votes."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How votes spread over candidates, and the report that `eval.py` writes of them.
+"""How votes spread over candidates, and the report that `eval.py` writes about it.
 
-n counts questions (test inputs), c candidates; see voting.py.
+In shapes, n counts questions (test inputs) and c counts candidates; see voting.py.
 """
 
 import math
@@ -13,26 +13,26 @@ from jaxtyping import Bool, Float64, Int, Int64
 
 from trm_jax.evaluation.voting import KS, Ballots, pass_at_k, right_ranks, with_interval
 
-HARD_BELOW = 0.15  # share of right votes that parts hard test inputs from easy ones
-_DIGITS = 6  # of the values per test input in a report
+HARD_BELOW = 0.15  # a test input is hard if a smaller share of its votes is correct
+_DIGITS = 6  # decimals of the values per test input in a report
 
 
 class Coverage(NamedTuple):
     """One value per question; a question without votes has zeros and right_rank -1."""
 
-    unique: Int64[np.ndarray, " n"]  # candidates
+    unique: Int64[np.ndarray, " n"]  # number of candidates
     votes: Int64[np.ndarray, " n"]
-    entropy_nats: Float64[np.ndarray, " n"]  # of the shares of the votes
+    entropy_nats: Float64[np.ndarray, " n"]  # entropy of the candidates' vote shares
     top1_share: Float64[np.ndarray, " n"]
     top1_margin: Float64[np.ndarray, " n"]  # (first - second) / votes
     right_share: Float64[np.ndarray, " n"]
-    right_rank: Int64[np.ndarray, " n"]  # of the best right candidate, or -1
+    right_rank: Int64[np.ndarray, " n"]  # rank of the best correct candidate, or -1
 
 
 def coverage(
     ballots: Ballots, is_right: Bool[np.ndarray, " c"], question_count: int
 ) -> Coverage:
-    """The statistics of every question."""
+    """Compute the statistics of every question."""
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(ballots.question, values, minlength=question_count)
@@ -52,10 +52,10 @@ def coverage(
 
 
 def coverage_table(cover: Coverage, label: str) -> dict[str, Any]:
-    """Means over all questions, the hard and the easy ones, under a label.
+    """Mean statistics of all, of the hard and of the easy questions, with a label.
 
-    Hard are those with a share of right votes below HARD_BELOW. A part without
-    questions has None for its means.
+    A question is hard if the share of its correct votes is below HARD_BELOW. A part
+    without questions has None for its means.
     """
     hard = cover.right_share < HARD_BELOW
     parts = {"overall": np.full(len(hard), True), "hard": hard, "easy": ~hard}
@@ -90,14 +90,14 @@ def vote_report(
     pooled_steps: Sequence[int],
     ks: Sequence[int] = KS,
 ) -> dict[str, Any]:
-    """What eval/step_N.json holds of a vote, and what `vote_plots` reads.
+    """Return what eval/step_N.json holds about a vote; `vote_plots` reads it.
 
     step: N, the last of pooled_steps.    weights: "ema" or "raw".
     tasks, test_inputs: counts.    votes: forms per test input, 0 for all.
-    pooled_steps: checkpoints whose votes are counted together; one where not pooled.
+    pooled_steps: checkpoints whose votes are counted together; one if not pooled.
     pass_at: K as text -> {"value", "ci95": [low, high]}, a Wilson interval over tasks.
-    coverage: "overall", "hard", "easy" -> count and means; and a "label".
-    per_input: the fields of Coverage but `votes` -> list, rounded to 6 decimals.
+    coverage: "overall", "hard", "easy" -> count and means; also a "label".
+    per_input: the fields of Coverage except `votes` -> list, rounded to 6 decimals.
     """
     cover = coverage(ballots, is_right, len(task_of_question))
     tasks = len(np.unique(task_of_question))
@@ -135,7 +135,7 @@ def as_text(report: dict[str, Any]) -> str:
     for k, share in report["pass_at"].items():
         low, high = (100 * end for end in share["ci95"])
         lines.append(f"{k:<8}{100 * share['value']:>8.2f}   {low:.2f} to {high:.2f}")
-    columns = (  # of means: title, key, factor
+    columns = (  # title, key and factor of each mean
         ("unique", "unique", 1),
         ("nats", "entropy_nats", 1),
         ("bits", "entropy_bits", 1),

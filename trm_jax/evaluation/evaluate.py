@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation: the supervision step, scanned to a fixed count without early halts."""
+"""Evaluation: a fixed number of supervision steps, scanned without early halting."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,12 +36,12 @@ Numbered = tuple[Mapping[str, np.ndarray], np.ndarray]  # a batch and its row nu
 
 
 class EvalOutput(NamedTuple):
-    """Row results; `s` counts supervision steps."""
+    """The results of each row; axis `s` counts supervision steps."""
 
     predictions: Int[Array, "b m"]  # after the last step
     q_halt: Float[Array, "s b"]
     wants_halt: Bool[Array, "s b"]
-    cells_right: Float[Array, "s b"]  # share of the labelled cells
+    cells_right: Float[Array, "s b"]  # correct share of the labelled cells
     all_right: Bool[Array, "s b"]
     cell_loss: Float[Array, "s b"]
     has_labels: Bool[Array, " b"]
@@ -54,10 +54,10 @@ EvalStep = Callable[[Weights, Batch, Array], EvalOutput]
 def make_eval_step(
     recipe: Recipe, mesh: Mesh, *, num_steps: int, seed: int = 0
 ) -> EvalStep:
-    """Compiled (weights, batch, row numbers `b`) -> EvalOutput, on the mesh.
+    """Return the jitted (weights, batch, row numbers `b`) -> EvalOutput, on the mesh.
 
-    The number of a row is its place in the whole evaluation: what a rule draws for it
-    follows from (seed, number, step) and from nothing else.
+    The number of a row is its position in the whole evaluation. The random draws of a
+    rule for a row depend only on (seed, number, step).
     """
     everywhere = NamedSharding(mesh, P())
 
@@ -81,7 +81,7 @@ def make_eval_step(
         by_step = dict(zip(PER_STEP, scores, strict=True))
         return EvalOutput(predictions, **by_step, has_labels=batch.label_mask.any(-1))
 
-    # Each process gets the rows of all.
+    # Every process receives the rows of all processes.
     return jax.jit(in_mesh(eval_step, mesh), out_shardings=everywhere)
 
 
@@ -94,7 +94,7 @@ def stepper(
     seed: int,
     keep: Keep | None = None,
 ) -> tuple[Carry, Callable[[Carry], tuple[Carry, Any]]]:
-    """The carry that an evaluation of these rows starts from, and its step."""
+    """Return the first carry of an evaluation of these rows, and its step function."""
     params, constants, table = weights
     rule, num_rows = recipe.rule, batch.weight.shape[0]
     vectors = puzzle_vectors(table, batch.puzzle_id)
@@ -104,7 +104,7 @@ def stepper(
     )
     never = jnp.full(num_rows, num_steps, jnp.int32)
     fold_in = jax.vmap(jax.random.fold_in)
-    # The second number is that of the restart: there is one.
+    # Fold in the number of the restart, always 0: an evaluation starts a row once.
     keys = fold_in(
         row_keys(seed_key(seed, EVAL), numbers), jnp.zeros(num_rows, jnp.int32)
     )
@@ -131,9 +131,9 @@ def evaluate(
     batches: Iterable[Numbered],
     mesh: Mesh,
 ) -> Iterator[EvalOutput]:
-    """The rows of each batch, on every host, without padding.
+    """Yield the results for the rows of each batch, on every host, without padding.
 
-    `batches` hold the fields of Batch, and the number of each row.
+    `batches` holds the fields of Batch and the number of each row.
     """
     for rows, numbers in batches:
         own = own_rows(mesh, len(rows["weight"]))
@@ -168,7 +168,7 @@ def take_rows(output: EvalOutput, rows: np.ndarray) -> EvalOutput:
 def answers_by_step(
     recipe: Recipe, weights: Weights, batch: Batch, *, num_steps: int, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """After each supervision step: predictions `b m` and q_halt `b`, on the host."""
+    """Yield predictions `b m` and q_halt `b` after each step, on the host."""
     numbers = jnp.arange(batch.weight.shape[0])
 
     @jax.jit

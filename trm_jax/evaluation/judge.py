@@ -15,7 +15,7 @@ from trm_jax.evaluation.evaluate import EvalOutput, joined, take_rows
 class Questions(Protocol):
     """The rows that an evaluation shows. The data pipeline makes them.
 
-    `r` rows in all: every one of `n` examples in one or more forms, form 0 first.
+    There are `r` rows: each of `n` examples in one or more forms, form 0 first.
     """
 
     @property
@@ -36,7 +36,7 @@ class Questions(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """The answers to them, uint8 `n m`."""
+        """The answers to form 0 of every example, uint8 `n m`."""
 
     @property
     def has_solutions(self) -> bool:
@@ -56,7 +56,7 @@ class Questions(Protocol):
 
     @property
     def attributes(self) -> Mapping[str, np.ndarray]:
-        """Facts about every example to report by, `n` each."""
+        """Attributes of the examples by which scores are reported, `n` each."""
 
     def batches(
         self,
@@ -104,7 +104,7 @@ class Judge:
         return single, scores
 
     def count(self, outputs: Sequence[EvalOutput]) -> Count:
-        """The votes of one pass over all rows, or those of several passes pooled."""
+        """Count the votes of one pass over all rows, or of several passes pooled."""
         questions = self.questions
         answers = np.concatenate(
             [questions.turned_back(np.asarray(o.predictions)) for o in outputs]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of an evaluation on disk: one that was cut short goes on where it stopped."""
+"""Rows of an evaluation on disk, so that one that was cut short can continue."""
 
 import hashlib
 import io
@@ -17,17 +17,17 @@ from trm_jax.errors import CheckpointError
 from trm_jax.evaluation.evaluate import EvalOutput, joined
 from trm_jax.files import write_whole
 
-# What numpy and zipfile raise on it.
+# What numpy and zipfile raise for a damaged file.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
-FLUSH_S = 20.0  # a kill costs the work of so many seconds, and of one batch
+FLUSH_S = 20.0  # a kill loses at most the work of so many seconds and one batch
 
 
 class EvalParts:
     """Files `rows_<first>.npz` in a folder that belongs to one evaluation only.
 
-    `about` identifies it: everything that the rows depend on. Another evaluation has
-    another folder, so that nothing is ever mixed or overwritten. All processes read;
-    only one of them `writes`.
+    `about` identifies the evaluation: it holds everything that the rows depend on.
+    Each evaluation has its own folder, so that rows are never mixed or overwritten.
+    All processes read the files, but only the process with `writes` writes them.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class EvalParts:
         self._num_written = self.num_rows
 
     def add(self, rows: EvalOutput) -> None:
-        """Keep the next rows; write them if the last time is FLUSH_S seconds ago."""
+        """Keep the next rows; write them if the last write is FLUSH_S seconds ago."""
         self._waiting.append(rows)
         self.num_rows += len(rows.predictions)
         if time.monotonic() - self._flushed_at > FLUSH_S:
             self._flush()
 
     def finish(self) -> EvalOutput:
-        """Write what is left; all rows, in order."""
+        """Write the remaining rows, and return all rows in order."""
         self._flush()
         return joined(self._parts)
 

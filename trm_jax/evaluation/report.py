@@ -10,7 +10,7 @@ from trm_jax.evaluation.voting import wilson_interval
 
 
 def share(name: str, right: np.ndarray) -> dict[str, Any]:
-    """The share of a yes or no, and its 95 % interval as `<name>_95`."""
+    """The share of true values, and its 95 % interval as `<name>_95`."""
     value = float(right.mean())
     return {name: value, f"{name}_95": wilson_interval(value, len(right))}
 
@@ -46,9 +46,9 @@ def by_step(output: EvalOutput) -> list[dict[str, Any]]:
 def by_attribute(
     output: EvalOutput, values: np.ndarray, *, max_rows: int = 12
 ) -> list[dict[str, Any]]:
-    """Accuracies by a fact about the puzzle, `from` <= value <= `to` per row.
+    """Accuracies by an attribute of the puzzle, `from` <= value <= `to` per row.
 
-    Every value is its own row where there are few, else ranges of about equal counts.
+    Few values have one row each; many are grouped into ranges of about equal counts.
     """
     rows = output.has_labels
     values = values[rows]

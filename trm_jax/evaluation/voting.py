@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to the forms of a question -> its candidates, ranked by votes; pass@K.
+"""Rank the answers to the forms of a question by votes, and compute pass@K.
 
-Axes: r answers (one per form), m cells, c candidates, n questions. Answers come in one
-canonical writing: equal answers have equal rows. Solutions are written the same way.
+Axes: r answers (one per form), m cells, c candidates, n questions. Answers are encoded
+canonically, so that equal answers have equal rows. Solutions use the same encoding.
 """
 
 import math
@@ -21,7 +21,7 @@ class Ballots(NamedTuple):
     """The candidates of all questions, sorted by (question, rank)."""
 
     question: Int64[np.ndarray, " c"]
-    row: Int64[np.ndarray, " c"]  # of the answers, where it appeared first
+    row: Int64[np.ndarray, " c"]  # its first row among the answers
     votes: Int64[np.ndarray, " c"]
     mean_q: Float[np.ndarray, " c"]  # mean sigmoid(q_halt) of its votes
     rank: Int64[np.ndarray, " c"]  # 0 is the majority
@@ -34,8 +34,8 @@ def count_votes(
 ) -> Ballots:
     """Rank the answers of each question by (votes, mean q), both descending.
 
-    Ties go to the first appearance. The rows may come in any order. To pool the votes
-    of several evaluations, concatenate their rows.
+    Ties are broken by first appearance. The rows may be in any order. To pool the
+    votes of several evaluations, concatenate their rows.
     """
     keys = _row_keys(answers)
     # The sorts are stable: equal answers stay in order of appearance.
@@ -43,12 +43,12 @@ def count_votes(
     starts = _run_starts(question[order], keys[order, 0], keys[order, 1])
     votes = np.diff(starts, append=len(order))
     candidate = np.repeat(np.arange(len(starts)), votes)
-    logits = np.maximum(q_halt[order].astype(np.float64), -700)  # exp is finite there
+    logits = np.maximum(q_halt[order].astype(np.float64), -700)  # keeps exp finite
     q = 1 / (1 + np.exp(-logits))
     mean_q = np.bincount(candidate, weights=q, minlength=len(starts)) / votes
     asked, first = question[order[starts]].astype(np.int64), order[starts]
 
-    # Equal means may differ in their last bits, by the order of their sums.
+    # Equal means may differ in their last bits, since their sums differ in order.
     best = np.lexsort((first, -np.round(mean_q, 12), -votes, asked))
     asked = asked[best]
     starts = _run_starts(asked)
@@ -73,7 +73,7 @@ def right_candidates(
 def right_ranks(
     ballots: Ballots, is_right: Bool[np.ndarray, " c"], question_count: int
 ) -> Int64[np.ndarray, " n"]:
-    """Rank of the best right candidate of each question, -1 where there is none."""
+    """Rank of the best correct candidate of each question, -1 if there is none."""
     ranks = np.full(question_count, -1)
     worst_first = np.flatnonzero(is_right)[::-1]  # the best is written last
     ranks[ballots.question[worst_first]] = ballots.rank[worst_first]
@@ -86,10 +86,10 @@ def pass_at_k(
     task_of_question: Int[np.ndarray, " n"],
     ks: Sequence[int] = KS,
 ) -> dict[int, float]:
-    """Share of right answers among the first k candidates, for each k.
+    """Share of questions with a correct answer among the first k candidates.
 
-    Averaged over the questions of a task, then over tasks. A question without
-    candidates counts as wrong.
+    The share is averaged over the questions of a task, then over tasks. A question
+    without candidates counts as wrong.
     """
     ranks = right_ranks(ballots, is_right, len(task_of_question))
     _, task, sizes = np.unique(
@@ -102,7 +102,7 @@ def pass_at_k(
 def top_answers(
     ballots: Ballots, question_count: int, k: int = 2
 ) -> Int64[np.ndarray, "n k"]:
-    """Rows of the first k candidates of each question, -1 where there are fewer."""
+    """Rows of the first k candidates of each question, -1 if there are fewer."""
     rows = np.full((question_count, k), -1)
     top = ballots.rank < k
     rows[ballots.question[top], ballots.rank[top]] = ballots.row[top]
@@ -114,10 +114,11 @@ def vote_gain(
     is_right: Bool[np.ndarray, " c"],
     single_is_right: Bool[np.ndarray, " n"],
 ) -> dict[str, Any]:
-    """What voting adds to the answer to form 0 alone, which `single_is_right` judges.
+    """Compare the majority with the single pass, which answers only form 0.
 
-    Shares of the questions with their 95 % intervals; `gained` and `lost` count the
-    questions that only the majority, or only the single pass, answers rightly.
+    `single_is_right` says where the single pass is correct. The shares are of all
+    questions, with 95 % intervals. `gained` counts the questions that only the majority
+    answers correctly, and `lost` those that only the single pass answers correctly.
     """
     count = len(single_is_right)
     majority = right_ranks(ballots, is_right, count) == 0
@@ -144,9 +145,9 @@ def wilson_interval(share: float, trials: int) -> list[float]:
 
 
 def _row_keys(answers: UInt8[np.ndarray, "r m"]) -> UInt64[np.ndarray, "r 2"]:
-    """128 bits of BLAKE2b per row, which stand for the row from here on.
+    """A BLAKE2b hash of 128 bits per row, which is compared instead of the row.
 
-    The chance that any two of a million different rows share them is below 1e-26, so
+    The chance that any two of a million different rows share a hash is below 1e-26, so
     the answers themselves need never be sorted or copied.
     """
     keys = bytearray()
@@ -156,6 +157,6 @@ def _row_keys(answers: UInt8[np.ndarray, "r m"]) -> UInt64[np.ndarray, "r 2"]:
 
 
 def _run_starts(*columns: Integer[np.ndarray, " r"]) -> Int64[np.ndarray, " s"]:
-    """Rows that differ from the row before them; the first row among them."""
+    """Indices of the rows that differ from the previous row, and of the first row."""
     changed = np.any([column[1:] != column[:-1] for column in columns], axis=0)
     return np.flatnonzero(np.append(True, changed)[: len(columns[0])])

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of runs; nothing below imports this folder."""
+"""Figures of runs; no other folder imports this one."""

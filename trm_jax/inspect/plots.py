@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves: `python -m trm_jax.inspect.plots OUT.png WORKDIR... [--givens=SHARE]`.
+"""Draw curves: `python -m trm_jax.inspect.plots OUT.png WORKDIR... [--givens=SHARE]`.
 
-Reads the metrics.jsonl of each workdir.
+The curves are read from the metrics.jsonl of each workdir.
 """
 
 import argparse
@@ -23,8 +23,8 @@ PANELS = (
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """The records of one run, in order of steps.
 
-    A line that the run is still writing is left out. Raises ConfigError where there is
-    no file of metrics.
+    A line that the run is still writing is left out. Raises ConfigError if the file
+    cannot be read.
     """
     path = Path(workdir) / "metrics.jsonl"
     try:
@@ -39,7 +39,7 @@ def plot_curves(
 ) -> None:
     """One panel per metric, one colour per run; evaluations have markers.
 
-    `givens` draws the cell accuracy of copying the question, where it is known.
+    `givens` adds a line at the cell accuracy of copying the question.
     """
     import matplotlib.pyplot as plt
 
@@ -81,7 +81,7 @@ def figure_parser(module: str) -> argparse.ArgumentParser:
 
 
 def draw(figure: Callable[..., None], parser: argparse.ArgumentParser) -> None:
-    """Draw what the command line asks for; a ConfigError ends in one line, code 2."""
+    """Draw as the command line says. A ConfigError exits with one line and code 2."""
     args = vars(parser.parse_args())
     try:
         figure(args.pop("workdir"), args.pop("out"), **args)

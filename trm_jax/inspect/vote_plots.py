@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of votes: `python -m trm_jax.inspect.vote_plots OUT.png WORKDIR...`.
 
-Reads WORKDIR/eval/step_*.json as `coverage.vote_report` describes them (not those of
-ablations, whose names say more), and the pass@K of WORKDIR/metrics.jsonl, which a run
-with config.eval.votes logs. One column per run:
-pass@K over training steps, and selection against coverage at the last step; the last
-column compares the runs.
+The inputs are WORKDIR/eval/step_*.json, as `coverage.vote_report` describes them, and
+the pass@K in WORKDIR/metrics.jsonl, which a run with config.eval.votes logs. Files of
+ablations, which have a `-` in their names, are not read. Each run has a column with
+pass@K over training steps, and with selection against coverage at the last step. The
+last column compares the runs.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from trm_jax.errors import ConfigError
 from trm_jax.inspect.plots import draw, figure_parser, read_metrics
 from trm_jax.runtime.workdir import read_json
 
-OUTCOMES = (  # of a test input, by the rank of its right answer
+OUTCOMES = (  # of a test input, by the rank of its correct answer
     ("right answer first", "#2a9d8f", lambda rank: rank == 0),
     ("found, not first", "#e9b44c", lambda rank: rank > 0),
     ("not found", "#b0b0b0", lambda rank: rank < 0),
@@ -34,19 +34,19 @@ def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
         raise ConfigError(
             f"{folder} holds no step_*.json with votes; run eval.py first"
         )
-    # A pooled report comes before that of its last step, which stays the last.
+    # A pooled report is sorted before the report of only its last step.
     return sorted(reports, key=lambda r: (r["step"], -len(r["pooled_steps"])))
 
 
 def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
-    """Records of the evaluations during training that were voted: step, eval/pass@K."""
+    """Records of the evaluations with votes during training: step, eval/pass@K."""
     if not (Path(workdir) / "metrics.jsonl").exists():
         return []
     return [record for record in read_metrics(workdir) if "eval/pass@1" in record]
 
 
 def plot_votes(workdirs: Sequence[str | Path], out: str | Path) -> None:
-    """Write the figure; ConfigError where a run has no evaluation with votes."""
+    """Write the figure. Raises ConfigError if a run has no evaluation with votes."""
     import matplotlib.pyplot as plt
 
     runs = [(Path(workdir).name, read_reports(workdir)) for workdir in workdirs]
@@ -79,8 +79,8 @@ def _draw_curves(
 ) -> None:
     """All pass@K of a run over its steps, the largest K on top.
 
-    Lines run through the evaluations during training, or through the others if there
-    are none; dots are those others.
+    Lines connect the evaluations during training, or those of eval.py if there are no
+    others. Dots mark the evaluations of eval.py.
     """
     import matplotlib.pyplot as plt
 
@@ -113,7 +113,7 @@ def _draw_curves(
 
 
 def _draw_over_k(axis: Any, name: str, report: dict[str, Any], color: str) -> None:
-    """pass@K over K with its interval."""
+    """pass@K over K, with its 95 % interval."""
     ks = sorted(report["pass_at"], key=int)
     shares = [report["pass_at"][k] for k in ks]
     places = [int(k) for k in ks]
@@ -131,14 +131,14 @@ def _draw_over_k(axis: Any, name: str, report: dict[str, Any], color: str) -> No
 
 
 def _draw_selection(axis: Any, report: dict[str, Any]) -> None:
-    """Each test input: the share of its first candidate against the number of all."""
+    """Vote share of the first candidate against the number of candidates, per input."""
     values = {name: np.array(rows) for name, rows in report["per_input"].items()}
-    # Equal inputs would hide each other: each is moved a little, always the same way.
+    # Equal points would hide each other, so each has a small fixed offset.
     move = (np.arange(len(values["unique"])) * [[0.618], [0.755]]) % 1 - 0.5
     for label, color, belongs in reversed(OUTCOMES):
         here = belongs(values["right_rank"])
         axis.scatter(
-            # Without votes: at (1, 0), where no other input can be.
+            # An input without votes is drawn at (1, 0), where no other can be.
             np.maximum(values["unique"], 1)[here] * (1 + 0.08 * move[0, here]),
             values["top1_share"][here] + 0.03 * move[1, here],
             s=14,
@@ -161,7 +161,7 @@ def _draw_selection(axis: Any, report: dict[str, Any]) -> None:
 
 
 def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """One bar per run: test inputs by where their right answer ranks."""
+    """One bar per run: test inputs by the rank of their correct answer."""
     for place, (name, report) in enumerate(reports):
         axis.text(0.5, place - 0.25, name)
         ranks = np.array(report["per_input"]["right_rank"])
@@ -171,7 +171,7 @@ def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> 
             bar = axis.barh(place, share, left=start, color=color, height=0.4)
             if place == 0:
                 bar.set_label(label)
-            if share >= 6:  # narrower ones have no room for the number
+            if share >= 6:  # narrower parts have no room for the number
                 axis.bar_label(bar, [f"{share:.1f}"], label_type="center")
             start += share
     axis.set_yticks([])

@@ -39,14 +39,14 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Settings, those of the operators in use by section, and the sizes of the data."""
+    """Settings of the network and of the operators it uses, and sizes of the data."""
 
     settings: ModelSettings
     operators: tuple[tuple[str, Any], ...]  # section -> its settings
     vocab_size: int
     grid_shape: tuple[int, int]  # rows, columns
     num_puzzles: int
-    blank: int  # token of an unknown cell; -1 where the task has none
+    blank: int  # token of an unknown cell; -1 if the task has none
     halt_position: int = 0
 
     @classmethod
@@ -57,7 +57,7 @@ class ModelConfig:
         *,
         halt_position: int = 0,
     ) -> "ModelConfig":
-        """From config.model and the sizes of the data. Raises ConfigError."""
+        """Build it from config.model and the sizes of the data. Raises ConfigError."""
         settings = read(ModelSettings, own_values(section), "model")
         used = dict.fromkeys(operator(name).section for name in settings.layers)
         kinds = {op.section: op.Settings for op in SUBLAYERS.values()}
@@ -95,7 +95,7 @@ class ModelConfig:
             settings.check(self.d_model, self.compute_dtype)
 
     def in_form(self, form: str) -> "ModelConfig":
-        """The same network; its operators as they say for `plain` or `forward_mode`."""
+        """The same network with its operators' `plain` or `forward_mode` settings."""
         changes = {op.section: getattr(op, form) for op in SUBLAYERS.values()}
         operators = tuple(
             (name, dataclasses.replace(settings, **changes[name]))

@@ -20,19 +20,19 @@ lecun_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
 def truncated_normal(std: float) -> nn.initializers.Initializer:
-    """Normal cut at two sigma whose std is `std` after the cut."""
+    """Normal initialiser truncated at two sigma; its std after truncation is `std`."""
     return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
 
 
 def rms_norm(h: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
-    """The vector h / rms(h) over one axis, no weight, computed in float32 or wider."""
+    """Return h / rms(h) over one axis, without a weight; in float32 or wider."""
     wide = h.astype(jnp.promote_types(h.dtype, jnp.float32))
     mean_square = jnp.mean(wide * wide, axis, keepdims=True)
     return (wide * lax.rsqrt(mean_square + RMS_EPS)).astype(h.dtype)
 
 
 def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"]:
-    """Product a @ b for matrices of one dtype; in bfloat16 without forward mode."""
+    """Product a @ b in one dtype; bfloat16 products have no forward-mode derivative."""
     if a.dtype == jnp.bfloat16:
         return _narrow_matmul(a, b)
     return checkpoint_name(lax.dot(a, b), MATMUL)
@@ -42,14 +42,14 @@ def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"
 def _narrow_matmul(a: Array, b: Array) -> Array:
     """The product of bfloat16 matrices.
 
-    XLA's CPU backend multiplies them twice as fast when asked for a float32 result, in
-    the backward pass too, which only a custom VJP can ask for.
+    XLA's CPU backend computes it twice as fast if the result is float32. This holds in
+    the backward pass too, where only a custom VJP can set the dtype of the results.
     """
     return _product(a, b, 1, 0)
 
 
 def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-    """Sum over one axis of each; transposes are left to the product itself."""
+    """Contract an axis of `a` with an axis of `b`, without explicit transposes."""
     dims = (((a_axis,), (b_axis,)), ((), ()))
     return lax.platform_dependent(
         a,
@@ -99,7 +99,7 @@ def rotary_tables(
 def rotate(
     h: Float[Array, "b l h k"], cos: Float[Array, "l 1 k"], sin: Float[Array, "l 1 k"]
 ) -> Float[Array, "b l h k"]:
-    """Turn each head's vector by the angle of its position; computed in float32."""
+    """Rotate each head's vector by the angles of its position, in float32 or wider."""
     wide = h.astype(jnp.promote_types(h.dtype, cos.dtype))
     low, high = jnp.split(wide, 2, axis=-1)
     turned = jnp.concatenate([-high, low], axis=-1)
@@ -107,6 +107,6 @@ def rotate(
 
 
 def swiglu(gate_up: Any, axis: int = -1) -> Array:
-    """silu(gate) * up of the two halves along `axis`."""
+    """silu(gate) * up, where gate and up are the two halves along `axis`."""
     gate, up = jnp.split(gate_up, 2, axis)
     return nn.silu(gate) * up

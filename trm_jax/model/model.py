@@ -22,8 +22,8 @@ HALT_BIAS = -5.0  # rows hardly ever halt before the head has learned to judge
 class ReasoningModel(nn.Module):
     """Embedding, networks and heads of a recursive reasoner (arXiv 2510.04871).
 
-    A rule applies the networks again and again; `__call__` runs everything once and
-    serves `init` only.
+    A rule applies the networks repeatedly. `__call__` runs every part once and is used
+    only by `init`.
     """
 
     config: ModelConfig
@@ -43,7 +43,7 @@ class ReasoningModel(nn.Module):
             )
         self.stacks = {name: Network(c, name=name) for name in self.networks}
         self.head = Linear(c.vocab_size)
-        # Two outputs as published; TRM does not use the second, "continue".
+        # As published, there are two outputs; TRM ignores the second, "continue".
         self.halt_kernel = self.param(
             "halt_kernel", nn.initializers.zeros, (c.d_model, 2)
         )
@@ -54,7 +54,7 @@ class ReasoningModel(nn.Module):
     def __call__(
         self, inputs: Int[Array, "b m"], puzzle_vector: Float[Array, "b e"]
     ) -> tuple[Array, Array]:
-        """Touch every parameter once, for `init`."""
+        """Use every parameter once, so that `init` creates it."""
         hidden = self.embed(inputs, puzzle_vector)
         for name in self.networks:
             hidden = self.refine(hidden, name)
@@ -63,7 +63,7 @@ class ReasoningModel(nn.Module):
     def embed(
         self, inputs: Int[Array, "b m"], puzzle_vector: Float[Array, "b e"]
     ) -> Float[Array, "b l d"]:
-        """The question x: puzzle vector as `prefix_len` tokens, then the cells."""
+        """The question x: the puzzle vector as `prefix_len` tokens, then the cells."""
         c, dtype = self.config, self.config.compute_dtype
         x = self.embed_tokens.astype(dtype)[inputs]
         if c.prefix_len:
@@ -95,10 +95,10 @@ class ReasoningModel(nn.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BoundModel:
-    """The model with its weights and the puzzle vectors of the rows at hand.
+    """The model with its weights and the puzzle vectors of the current rows.
 
-    This is what a rule computes with: `model.net(h)` applies the network called "net".
-    It is a pytree, so that `frozen(model)` and loops take it whole.
+    Rules compute with this object: `model.net(h)` applies the network called "net". It
+    is a pytree, so that `frozen(model)` and JAX loops accept it as one argument.
     """
 
     params: Any
@@ -136,7 +136,7 @@ class BoundModel:
         return self._apply("predict", y)
 
     def given(self, rows: Batch) -> Bool[Array, "b m"]:
-        """Which cells are clues; none where the task has no token for unknown cells."""
+        """Which cells are clues; none if the task has no token for unknown cells."""
         blank = self.config.blank
         return (rows.inputs != blank) & (blank >= 0)
 
@@ -147,7 +147,7 @@ class BoundModel:
 
 
 def init_params(module: ReasoningModel, rule_module: Any, key: Array) -> Params:
-    """Fresh parameters; those of the rule's own module under "rule"."""
+    """Fresh parameters; the key "rule" holds those of the rule's own module."""
     c = module.config
     key, rule_key = jax.random.split(key)
     inputs = jnp.zeros((1, c.num_cells), jnp.int32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tiny network: sublayers in a row, each applied as h = rms(h + f(h))."""
+"""The tiny network: a stack of sublayers, each applied as h = rms(h + f(h))."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -29,7 +29,10 @@ class Network(nn.Module):
 
 
 def free_of_decay(path: str) -> bool:
-    """Whether an operator keeps the parameter at `.../0_mamba2/A_log` undecayed."""
+    """Whether an operator exempts the parameter at `path` from weight decay.
+
+    An example of a path is `params/net/0_mamba2/A_log`.
+    """
     *_, layer, name = path.split("/") if "/" in path else ("", path)
     _, _, operator_name = layer.partition("_")
     kind = SUBLAYERS.get(operator_name)

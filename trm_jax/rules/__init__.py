@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recurs: one file a rule. Read `recursion.py`, then `trm.py`.
+"""The recursion rules, one file each. Read `recursion.py`, then `trm.py`.
 
 A new rule is one file here, and one entry in `RULES`.
 """

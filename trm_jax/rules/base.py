@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recursion rule is: the one object that says what recurs.
+"""The recursion rule: the one object that defines what recurs.
 
-A rule is a frozen dataclass whose fields are its section of the config. Adding one is
-a file in this folder and an entry in `RULES` (`rules/__init__.py`).
+A rule is a frozen dataclass whose fields are its section of the config. A new rule is
+one file in this folder and one entry in `RULES` (`rules/__init__.py`).
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ Keep = Callable[[Any], Any]
 
 
 class Clock(NamedTuple):
-    """Where a row stands in its supervision, and training in its course."""
+    """The progress of each row in supervision steps, and of training in updates."""
 
     step: Int[Array, " b"]  # supervision steps done on the row
-    num_steps: int  # how many there will be at most
+    num_steps: int  # the most that a row can have
     update: Int[Array, ""]  # optimiser updates done; 0 in evaluation
 
 
@@ -31,18 +31,19 @@ class Clock(NamedTuple):
 class Rule(Protocol):
     """One recursion. `keys` holds one typed key per row, fresh in every step.
 
-    Every draw of a row comes from its own key, so that no draw depends on the mesh, on
-    micro-batches or on the rows beside it. `rows` is the batch being worked on.
+    All random draws of a row use its own key, so that no draw depends on the mesh, on
+    micro-batches or on the other rows of the batch. `rows` is the batch in the carry.
     """
 
-    networks: ClassVar[tuple[str, ...]]  # their names; each has weights of its own
-    metrics: ClassVar[tuple[str, ...]]  # names that `loss` adds to those of all rules
+    networks: ClassVar[tuple[str, ...]]  # names; each network has its own weights
+    metrics: ClassVar[tuple[str, ...]]  # names that `loss` adds to the common ones
     no_decay: ClassVar[tuple[str, ...]]  # own parameters without weight decay
 
     def module(self, config: ModelConfig) -> nn.Module | None:
-        """Parameters of the rule's own, touched by a call without arguments.
+        """A module with the rule's own parameters, or None if it has none.
 
-        They are stored under params["rule"] and come back, bound, as `model.own`.
+        A call without arguments must use every parameter. They are stored under
+        params["rule"], and `model.own` is the module bound to them.
         """
 
     def constants(self, key: Array, config: ModelConfig) -> Params:
@@ -51,7 +52,7 @@ class Rule(Protocol):
     def start(
         self, model: BoundModel, rows: Batch, keys: Array, *, training: bool
     ) -> State:
-        """Where a row begins. It may read labels only when training."""
+        """The initial state of every row. It may read labels only in training."""
 
     def step(
         self,
@@ -62,9 +63,9 @@ class Rule(Protocol):
         clock: Clock,
         keep: Keep | None = None,
     ) -> tuple[State, Any]:
-        """One supervision step: the next state, and outputs of the rule's own kind.
+        """One supervision step: the next state, and outputs of the rule's own type.
 
-        `keep(state)` of every iteration is part of the outputs, stacked, as `kept`.
+        The field `kept` of the outputs stacks `keep(state)` of every iteration.
         """
 
     def infer(
@@ -76,7 +77,7 @@ class Rule(Protocol):
         clock: Clock,
         keep: Keep | None = None,
     ) -> tuple[State, Any]:
-        """The step of evaluation. Rules write `infer = step` where nothing differs."""
+        """The step in evaluation. A rule sets `infer = step` if it is the same."""
 
     def loss(self, outputs: Any, rows: Batch) -> RowLosses:
         """The losses and scores of each row."""

@@ -12,7 +12,7 @@ from trm_jax.settings import knob
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Halting:
-    """config.halting: how long a row is worked on, whatever the rule."""
+    """config.halting: the number of supervision steps per row, for every rule."""
 
     max_supervision_steps: int = knob(16, "Most steps on one puzzle (N_sup).", low=1)
     explore_rate: float = knob(
@@ -29,9 +29,9 @@ class Halting:
 def exploration_minimum(
     keys: Array, *, max_steps: int, explore_rate: float
 ) -> Int[Array, " b"]:
-    """Least number of steps per row: 0, or with `explore_rate` one of 2..max.
+    """Minimum number of steps per row: 0, or with probability `explore_rate` 2 to max.
 
-    It is drawn anew in every step. `keys` holds one key per row.
+    The minimum is drawn again in every step. `keys` holds one key per row.
     """
 
     def of_row(key: Array) -> Int[Array, ""]:

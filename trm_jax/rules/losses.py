@@ -28,8 +28,8 @@ class RowLosses(NamedTuple):
 def log_stablemax(logits: Float[Array, "... v"]) -> Float[Array, "... v"]:
     """log(s / sum s), s(v) = v + 1 for v >= 0 and 1 / (1 - v) below (arXiv 2501.04697).
 
-    log s(v) is log1p(v) or -log1p(-v), so this is a log-softmax of it. Each branch
-    sees only values of its own sign: the gradient is finite everywhere.
+    log s(v) is log1p(v) or -log1p(-v), so this is a log-softmax of log s. Each branch
+    sees only values of its own sign, so that the gradient is finite everywhere.
     """
     rising = jnp.where(logits >= 0, logits, 0)
     falling = jnp.where(logits < 0, -logits, 0)
@@ -45,7 +45,7 @@ def cross_entropy(
 ) -> Float[Array, "..."]:
     """Negative log-probability of the label, in float32 or wider.
 
-    `label_smoothing` is the share of the label that all tokens have in common.
+    `label_smoothing` is the share of the label that is spread evenly over all tokens.
     """
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     log_probs = log_stablemax(wide) if loss == "stablemax" else jax.nn.log_softmax(wide)
@@ -64,9 +64,9 @@ def row_losses(
     label_smoothing: float,
     halt_weight: float,
 ) -> RowLosses:
-    """Cell cross-entropy, and the loss of a halting logit that means "all is right".
+    """Cell cross-entropy, and the loss of a halting logit for "all cells are correct".
 
-    A row without labels has no cell loss and counts as right.
+    A row without labels has a cell loss of 0 and counts as correct.
     """
     mask = rows.label_mask
     num_labels = mask.sum(-1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How states recur: with and without gradients, and where these are stopped.
+"""How states recur, with and without gradients, and where gradients are stopped.
 
-Pure functions of a step: no Flax, tested with toy networks. The only calls of
-`stop_gradient` in the package stand here.
+These pure functions take a step as an argument; they need no Flax and are tested with
+toy networks. This is the only file of the package that calls `stop_gradient`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Keep = Callable[[State], Any]  # what is kept of the state after each iteration
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
     "none": None,
-    # The products inside attention; layers.matmul and the scan, by their names.
+    # It saves products inside attention and, by name, layers.matmul and the scan.
     "dots": _policies.save_from_both_policies(
         _policies.dots_saveable, _policies.save_only_these_names(MATMUL, SSD)
     ),
@@ -35,9 +35,9 @@ def frozen(tree: Inputs) -> Inputs:
 
 
 def rematerialised(fn: Callable[..., Any], remat: str) -> Callable[..., Any]:
-    """`fn`, whose backward pass computes again what the policy `remat` drops.
+    """`fn`, whose backward pass recomputes what the policy `remat` does not save.
 
-    "none" keeps all residuals, "dots" the results of products, "full" nothing.
+    "none" saves all residuals, "dots" the results of products, "full" nothing.
     """
     policy = REMAT_POLICIES[remat]
     return fn if policy is None else jax.checkpoint(fn, policy=policy)
@@ -51,7 +51,7 @@ def repeat(
     *,
     unroll: int = 1,
 ) -> tuple[State, Any]:
-    """`fn` applied `times` times: the last state, and `keep` of each one, stacked."""
+    """Apply `fn` `times` times: the last state, and `keep(state)` of each, stacked."""
 
     def body(state: State, _: None) -> tuple[State, Any]:
         state = fn(state)
@@ -72,12 +72,13 @@ def iterate(
 ) -> tuple[State, Any]:
     """`state = step(grad_inputs, state, i)` for i in 0 .. times - 1.
 
-    Only the last `grad_times` iterations carry gradients, and none of them crosses
-    into the state at the start. The inputs of the earlier ones are frozen too: that
-    changes no gradient, since the state is stopped at the boundary, but it keeps
-    their residuals out of the trace. `grad_step` computes the same as `step` in a form
-    that suits the backward pass better, such as an unrolled loop; the last `grad_times`
-    iterations take it. Returns the last state, and `keep` of each one, stacked.
+    Gradients flow only through the last `grad_times` iterations, and none reaches the
+    initial state. The inputs of the earlier iterations are frozen too: this changes no
+    gradient, since the state is stopped at the boundary, but it keeps the residuals of
+    these iterations out of the trace. `grad_step` computes the same as `step`
+    in a form that suits the backward pass better, such as an unrolled loop, and takes
+    its place in the last `grad_times` iterations. Returns the last state, and
+    `keep(state)` of every iteration, stacked.
     """
     kept: list[Any] = []
 
@@ -86,7 +87,7 @@ def iterate(
             state = step(inputs, state, i)
             return state, keep(state) if keep else None
 
-        # A single step stands by itself: a loop would stack its residuals.
+        # A single step runs outside of a loop, which would stack its residuals.
         if last - first == 1:
             state, one = body(state, jnp.int32(first))
             kept.append(jax.tree.map(lambda v: v[None], one))

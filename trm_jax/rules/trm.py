@@ -33,7 +33,7 @@ class TRMState(NamedTuple):
 
 
 class TRMOutputs(NamedTuple):
-    """What a supervision step predicts, and what was kept of its h-cycles."""
+    """Predictions of a supervision step, and what `keep` returned for its h-cycles."""
 
     logits: Float[Array, "b m v"]
     q: Float[Array, "b c"]
@@ -42,7 +42,7 @@ class TRMOutputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TRM:
-    """One network, y and z, and gradients through the last h-cycle."""
+    """One network updates y and z; gradients flow only through the last h-cycle."""
 
     h_cycles: int = knob(3, "Answer updates per supervision step (paper T).", low=1)
     l_cycles: int = knob(6, "Latent updates per answer update (paper n).", low=1)
@@ -69,10 +69,10 @@ class TRM:
     no_decay: ClassVar[tuple[str, ...]] = ()
 
     def module(self, config: ModelConfig) -> None:
-        """No parameters of its own."""
+        """None: TRM has no parameters of its own."""
 
     def constants(self, key: Array, config: ModelConfig) -> Params:
-        """The first y and z, `d` each, drawn once (std 1) and never trained."""
+        """The initial y and z, `d` each, drawn once (std 1) and never trained."""
         y_key, z_key = jax.random.split(key)
         draw = truncated_normal(1.0)
         return {
@@ -83,7 +83,7 @@ class TRM:
     def start(
         self, model: BoundModel, rows: Batch, keys: Array, *, training: bool
     ) -> TRMState:
-        """The same first y and z for every row and position."""
+        """The same initial y and z for every row and position."""
         shape = (len(rows.weight), model.config.seq_len, model.config.d_model)
         first = {
             name: jnp.broadcast_to(value, shape).astype(model.config.compute_dtype)
@@ -142,7 +142,7 @@ class TRM:
         return TRMState(y, z)
 
     def loss(self, outputs: TRMOutputs, rows: Batch) -> RowLosses:
-        """Cell cross-entropy, and a halting loss whose target is "all is right"."""
+        """Cell cross-entropy, and a halting loss whose target is "all correct"."""
         return row_losses(
             outputs.logits,
             outputs.q[:, 0],
@@ -153,6 +153,6 @@ class TRM:
         )
 
     def answer(self, outputs: TRMOutputs) -> StepOutput:
-        """Halt as soon as q says that the answer is right (ACT without continue)."""
+        """Halt as soon as q predicts a correct answer (ACT without a continue head)."""
         q_halt = outputs.q[:, 0]
         return StepOutput(outputs.logits, q_halt, q_halt > 0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One save in the background, and how all processes learn what became of it.
+"""One save in the background, whose outcome all processes learn.
 
-Arrays are written to a draft folder, which gets the name of its step by one rename once
-all of it is on the disk. So a folder with the name of a step is never half written.
+Arrays are written to a draft folder. Once all of it is on the disk, one rename gives it
+the name of its step. So a folder with the name of a step is never half written.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from trm_jax.types import TrainState
 log = logging.getLogger(__name__)
 
 STATE, MANIFEST = "state", "manifest/metadata"  # in the folder of a step
-DRAFT = ".tmp"  # in the name of a folder that is not yet a step, or no longer one
+DRAFT = ".tmp"  # marks the name of a folder that is not yet a step or no longer one
 _CHUNK = 2**24  # bytes: the chunks of a large array are compressed in parallel
 _GIB = 2**30
 
 
 class OrbaxPath(type(epath.Path())):  # type: ignore[misc]
-    """A path for orbax, which otherwise reads `[` in the name of a folder as glob."""
+    """A path for orbax, which otherwise reads `[` in a folder's name as a pattern."""
 
     def glob(self, pattern: str) -> Any:
         """Match the pattern inside the folder, whatever the folder is called."""
@@ -42,7 +42,7 @@ class OrbaxPath(type(epath.Path())):  # type: ignore[misc]
 
 
 class BackgroundSave(threading.Thread):
-    """Writes a state into a draft and commits it; `error` is final once it has ended.
+    """Write a state into a draft and commit it; `error` is final once the thread ends.
 
     Once the constructor returns, the state is on the host and may be donated.
     """
@@ -64,11 +64,11 @@ class BackgroundSave(threading.Thread):
         args = ocp.args.StandardSave(state, save_args=chunks)
         folder = OrbaxPath(self._draft / STATE)
         write = self._handler.async_save(folder, args=args)
-        with ThreadPoolExecutor(1) as pool:  # this thread's loop may be a notebook's
+        with ThreadPoolExecutor(1) as pool:  # in a notebook, this thread has a loop
             self._writes += pool.submit(asyncio.run, write).result() or []
 
     def run(self) -> None:
-        """Commit once all processes have written."""
+        """Commit the draft once all processes have written their parts."""
         try:
             error = self._start_error or error_of(self._end_writing)
             processes.agree(error, f"writing of step {self.step}")
@@ -79,7 +79,7 @@ class BackgroundSave(threading.Thread):
                 shutil.rmtree(self._draft, ignore_errors=True)
 
     def _end_writing(self) -> None:
-        while self._writes:  # each holds a copy of its arrays
+        while self._writes:  # each write holds a copy of its arrays
             self._writes.pop().result()
 
     def _commit(self) -> None:
@@ -88,7 +88,7 @@ class BackgroundSave(threading.Thread):
         path.parent.mkdir()
         write_whole(path, self._manifest(), CheckpointError)
         for part in (self._draft, *self._draft.rglob("*")):
-            sync(part)  # orbax leaves its small files in the system's memory
+            sync(part)  # orbax does not flush its small files to the disk
             if not part.is_dir() and not part.stat().st_size:
                 raise OSError(errno.EIO, "not all that was written is there", str(part))
         self._draft.rename(self._draft.with_name(str(self.step)))
@@ -98,13 +98,13 @@ class BackgroundSave(threading.Thread):
 
 
 def steps_in(root: Path) -> list[int]:
-    """The steps that were saved there, ascending; some may be damaged."""
+    """The steps saved in this folder, ascending; some may be damaged."""
     names = [path.name for path in root.iterdir()]
     return sorted(int(n) for n in names if n.isdecimal() and n == str(int(n)))
 
 
 def make_draft(draft: Path, size: int) -> None:
-    """Create the folder for a state of `size` bytes, if there is room for two."""
+    """Create the draft for a state of `size` bytes, if twice as many are free."""
     remove_drafts(draft.parent)
     free, needed = shutil.disk_usage(draft.parent).free, 2 * size
     if free < needed:
@@ -114,14 +114,14 @@ def make_draft(draft: Path, size: int) -> None:
 
 
 def remove_drafts(root: Path) -> None:
-    """Create the root; remove what failed saves and kills left there."""
+    """Create the root, and remove what failed or killed saves left in it."""
     root.mkdir(parents=True, exist_ok=True)
     for draft in root.glob(f"*{DRAFT}-*"):
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def remove_old(root: Path, keep: int) -> None:
-    """Remove all but the newest steps. A step that cannot be removed is reported."""
+    """Remove all but the newest `keep` steps; log a warning if that fails."""
     try:
         for step in steps_in(root)[:-keep]:
             doomed = root / f"{step}{DRAFT}-old"  # so that no step is half removed

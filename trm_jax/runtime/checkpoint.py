@@ -3,7 +3,7 @@
 
 Only orbax's reader and writer of arrays are used. Its CheckpointManager restores a
 flipped bit without complaint, counts folders with missing files as steps, and leaves
-all processes waiting where one of them fails to save. Here every step has a manifest
+all processes waiting if one of them fails to save. Here every step has a manifest
 of digests, and a damaged step is set aside (renamed, never deleted).
 """
 
@@ -27,7 +27,7 @@ from trm_jax.types import TrainState
 
 log = logging.getLogger(__name__)
 
-SAVE_LIMIT_S = 1800.0  # after so long the disk is taken for one that does not answer
+SAVE_LIMIT_S = 1800.0  # after this time the disk is assumed not to answer
 
 
 class Checkpoints:
@@ -37,9 +37,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, keep: int | None = None) -> None:
-        """Open for training, keeping `keep` steps; or only for reading (None).
+        """Open for training, keeping the newest `keep` steps, or only to read (None).
 
-        Raises CheckpointError where the folder is missing or cannot be created.
+        Raises CheckpointError if the folder is missing or cannot be created.
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._keep = keep
@@ -54,7 +54,7 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}: not found; nothing was saved yet")
 
     def steps(self) -> list[int]:
-        """The steps that were saved, ascending; some may be damaged since."""
+        """The steps that were saved, ascending; some may have been damaged since."""
         return saving.steps_in(self.folder)
 
     def save(
@@ -66,15 +66,15 @@ class Checkpoints:
         the checkpoint.
 
         Raises:
-          SaveError: it cannot start (too little space, a folder that is read-only, an
-            error of `before`), or the save before it failed.
+          SaveError: the save cannot start (too little space, a read-only folder, an
+            error in `before`), or the previous save failed.
         """
         self.wait()
         step, phase = int(state.step), f"start of save {int(state.step)}"
         exists = processes.is_first() and self._path(step).is_dir()
         if not processes.all_true(not exists, phase):
             return
-        # A number, since a save that failed may still be writing to its draft.
+        # Drafts are numbered, since a failed save may still be writing to its own.
         self._num_drafts += 1
         draft = self.folder / f"{step}{saving.DRAFT}-{self._num_drafts}"
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -90,16 +90,16 @@ class Checkpoints:
         self._save = BackgroundSave(draft, state, self._handler, self._keep)
 
     def poll(self) -> None:
-        """`wait`, but only if the save has ended on all processes."""
+        """Call `wait` if the save has ended on all processes."""
         if self._save:
             ended = not self._save.is_alive()
             if processes.all_true(ended, f"look at save {self._save.step}"):
                 self.wait()
 
     def wait(self) -> None:
-        """Return when the save under way has been committed, and log that.
+        """Wait until the current save has been committed, and log that.
 
-        Raises SaveError if it failed. The next one may succeed.
+        Raises SaveError if it failed. The next save may succeed.
         """
         save, self._save = self._save, None
         if not save:
@@ -119,7 +119,7 @@ class Checkpoints:
     def close(self) -> None:
         """Wait, then release orbax's threads.
 
-        A save that failed is only logged: a caller that skips `wait` has another error.
+        A failed save is only logged: a caller that skips `wait` is handling an error.
         """
         try:
             self.wait()
@@ -137,7 +137,7 @@ class Checkpoints:
         )
 
     def restore_newest(self, like: TrainState) -> TrainState | None:
-        """The newest intact state, or None where nothing was ever saved.
+        """Return the newest intact state, or None if nothing was ever saved.
 
         `like` gives shapes, dtypes and shardings. Damaged steps are renamed to
         `damaged-<step>` with a warning.
@@ -167,11 +167,11 @@ class Checkpoints:
         return None
 
     def restore_step(self, like: TrainState, step: int | None) -> TrainState:
-        """The state of one step (None: the newest); changes no file.
+        """Return the state of one step (None: the newest); no file is changed.
 
         Fields that are None in `like` are not read.
 
-        Raises CheckpointError where it is missing or damaged.
+        Raises CheckpointError if the step is missing or damaged.
         """
         steps = self._same_steps()
         asked = "any step" if step is None else f"step {step}"
@@ -201,7 +201,7 @@ class Checkpoints:
         self._path(step).rename(target)
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
-        """Raises DamagedError on all processes where one of them cannot read it."""
+        """Raise DamagedError on all processes if one of them cannot read the step."""
         read: list[Any] = []
         error = error_of(lambda: read.extend(self._read(step, like)))
         damaged = isinstance(error, DamagedError)
@@ -232,9 +232,9 @@ class Checkpoints:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether files are to blame, not rights or limits of this machine."""
+    """Whether damaged files caused it, not permissions or limits of this machine."""
     if isinstance(error, TimeoutError):
         return False
-    found = re.search(r"os_error_code='(\d+)'", str(error))  # of tensorstore
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # from tensorstore
     number = int(found[1]) if found else getattr(error, "errno", None)
     return number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)

@@ -18,9 +18,9 @@ from trm_jax.runtime import processes
 
 
 class WorkdirLock:
-    """The right to write in a workdir, for a `with` block.
+    """The exclusive right to write in a workdir, held during a `with` block.
 
-    Process 0 holds it for all processes of the run.
+    Process 0 holds the lock for all processes of the run.
     """
 
     def __init__(self, workdir: str | Path) -> None:
@@ -28,7 +28,7 @@ class WorkdirLock:
         self._file: io.FileIO | None = None
 
     def __enter__(self) -> "WorkdirLock":
-        """Take it, on all processes. Raises ConfigError as `acquire` does."""
+        """Take the lock for all processes. Raises ConfigError as `acquire` does."""
         processes.on_first(self.acquire, "lock of the workdir")
         return self
 
@@ -36,7 +36,7 @@ class WorkdirLock:
         self.release()
 
     def acquire(self) -> None:
-        """Lock the file, or raise ConfigError: another run has it, or it cannot be."""
+        """Lock the file; raise ConfigError if another run holds it or locking fails."""
         file = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,26 +58,26 @@ class WorkdirLock:
         self._file = file
 
     def look(self) -> None:
-        """Raise ConfigError if another run has it now; changes nothing."""
+        """Raise ConfigError if another run holds the lock now, without keeping it."""
         if self.path.exists():
             self.acquire()
             self.release()
 
     def release(self) -> None:
-        """Let another run have it."""
+        """Release the lock, and remove the holder's name from the file."""
         file, self._file = self._file, None
         if file is not None:
             with file, contextlib.suppress(OSError):
-                os.truncate(file.fileno(), 0)  # nobody holds it
+                os.truncate(file.fileno(), 0)  # no holder
 
     def check(self) -> None:
-        """Raise ConfigError if the file was removed or replaced.
+        """Raise ConfigError if the lock file was removed or replaced.
 
-        A run calls it before each save: another run may hold the new file.
+        A run calls this before each save, since another run may hold the new file.
         """
         if self._file is None:
             return
-        with contextlib.suppress(OSError):  # out of reach, as the save will be
+        with contextlib.suppress(OSError):  # unreachable: then the save fails too
             mine = os.fstat(self._file.fileno())
             if not self.path.exists() or not os.path.samestat(self.path.stat(), mine):
                 raise ConfigError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint says about itself: shape, dtype and digest of every array."""
+"""The manifest of a checkpoint: shape, dtype and digest of every array."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from trm_jax.errors import CheckpointError
 from trm_jax.training.digest import as_hex, describe, digest_words, leaf_digests
 from trm_jax.types import TrainState
 
-FORMAT = 2  # 1: the versions before rules
+FORMAT = 2  # format 1 was written before rules existed
 
 
 class DamagedError(Exception):
@@ -21,9 +21,9 @@ class DamagedError(Exception):
 
 
 def begin(state: TrainState) -> Callable[[], str]:
-    """Start the digests on the devices; the function returned gives the manifest.
+    """Start the digests on the devices, and return a function that gives the manifest.
 
-    The arrays may be donated in between: the function waits only for the digests.
+    The arrays may be donated before it is called: it waits only for the digests.
     """
     step, leaves = int(state.step), describe(state)
     sums = digest_words(jax.tree.leaves(state))
@@ -38,12 +38,12 @@ def begin(state: TrainState) -> Callable[[], str]:
 
 
 def read(path: Path, step: int) -> dict[str, Any]:
-    """Path -> shape, dtype and digest of each array, as the manifest file has them.
+    """Read the manifest file: path -> shape, dtype and digest of each array.
 
     Raises:
-      DamagedError: it is not a manifest, or that of another step.
-      CheckpointError: it is of another format.
-      ValueError, OSError: it cannot be read.
+      DamagedError: the file is not a manifest, or belongs to another step.
+      CheckpointError: the manifest has another format.
+      ValueError, OSError: the file cannot be read.
     """
     body = json.loads(path.read_bytes())
     if not isinstance(body, dict) or body.pop("checksum", "") != _checksum(body):
@@ -58,7 +58,7 @@ def read(path: Path, step: int) -> dict[str, Any]:
 
 
 def check_fits(folder: Path, found: dict[str, Any], like: TrainState) -> None:
-    """Raise CheckpointError where shapes or dtypes are not those of `like`.
+    """Raise CheckpointError if shapes or dtypes differ from those of `like`.
 
     Fields that are None in `like` may hold anything.
     """
@@ -75,7 +75,7 @@ def check_fits(folder: Path, found: dict[str, Any], like: TrainState) -> None:
 
 
 def check_digests(expected: dict[str, Any], state: TrainState) -> None:
-    """Raise DamagedError where an array is not the one that was saved."""
+    """Raise DamagedError if an array differs from the one that was saved."""
     found = leaf_digests(state)
     wrong = [p for p, digest in found.items() if digest != expected[p]["digest"]]
     if wrong:

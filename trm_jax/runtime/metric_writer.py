@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """workdir/metrics.jsonl: one JSON object per logged step, each step once.
 
-Beside it, TensorBoard events of the same numbers where tensorboardX is installed.
+If tensorboardX is installed, TensorBoard events hold the same numbers.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class MetricWriter:
-    """Appends records; after a restore at `step`, drops those of later steps.
+    """Append records; after a restore at `step`, drop the records of later steps.
 
-    A last line without its newline was cut by a kill and is dropped as well: its step
-    has not been saved, so the run writes it again. Only process 0 writes.
+    A last line without a newline was cut off by a kill and is dropped as well: its step
+    was not saved, so the run writes the line again. Only process 0 writes.
 
-    Raises CheckpointError where the file is damaged or cannot be written at the start;
-    SaveError where it cannot later, and the next call writes what is missing.
+    Raises CheckpointError if the file is damaged or cannot be written at the start, and
+    SaveError if it cannot be written later: the next call writes what is missing.
     """
 
     def __init__(self, workdir: str | Path, *, step: int) -> None:
@@ -53,7 +53,7 @@ class MetricWriter:
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; it has a `step` greater than all before."""
+        """Append one record, whose `step` is greater than all before."""
         self.last_step = record["step"]
         if processes.is_first():
             self._pending += json.dumps(record).encode() + b"\n"
@@ -61,7 +61,7 @@ class MetricWriter:
             self._add_events(record)
 
     def sync(self) -> None:
-        """Force the lines to disk: done before their step is saved."""
+        """Flush the lines to the disk; a run does so before it saves their step."""
         if processes.is_first():
             self._flush(force=True)
 
@@ -75,7 +75,7 @@ class MetricWriter:
 
     def _flush(self, *, force: bool = False) -> None:
         try:
-            while self._pending:  # a full disk may cut a line
+            while self._pending:  # a full disk may cut a write short
                 self._pending = self._pending[self._file.write(self._pending) :]
             if force:
                 os.fsync(self._file.fileno())

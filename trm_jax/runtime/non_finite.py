@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses and gradients that are not finite: found within a step, dumped for replay.
+"""Losses and gradients that are not finite: found within one step, dumped for replay.
 
-train.on_non_finite ends the run ("halt"), or the jitted step is left out ("skip").
+If train.on_non_finite is "halt" the run ends; if "skip" the step changes no weight.
 """
 
 import json
@@ -24,7 +24,7 @@ from trm_jax.types import Metrics, TrainState
 
 log = logging.getLogger(__name__)
 
-MAX_SKIPS = 10  # in a row, since the start of this process
+MAX_SKIPS = 10  # consecutive steps, since the start of this process
 
 
 class NonFiniteError(FloatingPointError):
@@ -32,7 +32,7 @@ class NonFiniteError(FloatingPointError):
 
 
 class Seen(NamedTuple):
-    """What the guard reads of one step: copies, since the next step takes the state."""
+    """Copies of what the guard reads, since the next step donates the state."""
 
     step: int
     metrics: Metrics
@@ -40,12 +40,12 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, step: int, state: TrainState) -> "Seen":
-        """Of the state after `step`."""
+        """Copy from the state after `step`."""
         return cls(step, *_copies(state.metrics, state.carry.batch.puzzle_id))
 
 
 class Guard:
-    """Checks every step once, in order."""
+    """Check every step once, in order."""
 
     def __init__(self, workdir: str | Path, *, seed: int) -> None:
         self._folder = Path(workdir) / "non_finite"
@@ -59,16 +59,16 @@ class Guard:
         self._in_a_row = 0
 
     def check(self, seen: Seen) -> None:
-        """Dump and report a step that is not finite. A second call does nothing.
+        """Dump and report a step that is not finite. A second call for it does nothing.
 
-        Raises NonFiniteError unless the step was skipped, and not too many in a row.
+        Raises NonFiniteError if the step was not skipped, or after too many skips.
         """
         if seen.step <= self._last:
             return
         self._last = seen.step
         metrics = jax.device_get(seen.metrics)
         skipped, num_steps = map(int, metrics["skipped"])
-        before = 0 if num_steps == 1 else self._skipped  # sums since a log line
+        before = 0 if num_steps == 1 else self._skipped  # a log line resets sums
         self._skipped = skipped
         was_skipped = skipped > before
         self._in_a_row = self._in_a_row + 1 if was_skipped else 0
@@ -85,7 +85,7 @@ class Guard:
         log.warning("%s: SKIPPED %s", what, replay)
 
     def _dump(self, seen: Seen, metrics: Mapping[str, Any]) -> Path:
-        """Write what replays the step; a full disk costs only the dump."""
+        """Write what a replay of the step needs; a full disk loses only this dump."""
         path = self._folder / f"step_{seen.step}.json"
         # Other processes may hold some of the rows.
         gathered = multihost_utils.process_allgather(seen.puzzle_ids, tiled=True)

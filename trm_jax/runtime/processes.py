@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes as one run: they join, wait for each other, agree, and end.
 
-With one process every function is trivial. Where a process dies or stops answering,
+With one process every function is trivial. If a process dies or stops answering,
 JAX's coordination service misses its heartbeats and aborts the others (code 134).
 JAX is imported late, so that wrong flags are reported at once.
 """
@@ -19,19 +19,19 @@ from typing import Any, NoReturn
 from trm_jax import errors
 from trm_jax.errors import CheckpointError, ConfigError, error_of, reason_of
 
-HEARTBEAT_S = 10  # JAX declares a process lost that is silent for so long
+HEARTBEAT_S = 10  # JAX declares a process lost after this much silence
 JOIN_S = 300.0  # hosts of a pod come up minutes apart
 MEET_S = 600.0  # compilation or a slow disk may delay a process that is alive
 OTHERS_FAILED = "another process failed; its message says why"
 
 
 class ProcessError(RuntimeError):
-    """The processes did not meet; the message names the phase. The run can resume."""
+    """A process missed a barrier; the message names the phase. The run can resume."""
 
 
 _client: Any = None  # of JAX's coordination service; None with one process
 _index, _num = 0, 1
-_calls: Counter[str] = Counter()  # by phase: every process makes the same calls
+_calls: Counter[str] = Counter()  # by phase; all processes must make the same calls
 
 
 def initialize(
@@ -41,9 +41,9 @@ def initialize(
     *,
     timeout_s: float = JOIN_S,
 ) -> None:
-    """Join the other processes, before any use of a device.
+    """Join the other processes; call this before any use of a device.
 
-    With all three None, JAX finds them (under Slurm, MPI, Kubernetes, on a TPU pod).
+    If all three are None, JAX finds them (under Slurm, MPI, Kubernetes, on a TPU pod).
 
     Raises:
       ConfigError: no coordinator answers within `timeout_s`, or JAX cannot join.
@@ -53,9 +53,9 @@ def initialize(
     if coordinator and process_id:
         _await_coordinator(coordinator, timeout_s)
     import jax
-    from jax._src import distributed  # Orbax, too, takes the client from there
+    from jax._src import distributed  # Orbax also takes the client from there
 
-    # The service would take SIGTERM for itself.
+    # This service would handle SIGTERM, which the run handles itself.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         limits: dict[str, Any] = {"initialization_timeout": int(timeout_s)}
@@ -89,7 +89,7 @@ def _await_coordinator(address: str, timeout_s: float) -> None:
 
 
 def finish() -> None:
-    """Wait for the others at the end of a run, and part from them."""
+    """Wait for the other processes at the end of a run, and disconnect."""
     global _client
     if _client is not None:
         barrier("end of the run")
@@ -100,22 +100,22 @@ def finish() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, without waiting for others that may never end.
+    """End this process without waiting for the others, which may never end.
 
-    Unless they end by themselves within seconds, JAX aborts them.
+    JAX aborts those that do not end by themselves within seconds.
     """
     if _client is None:
         sys.exit(code)
     if is_first():
-        time.sleep(1)  # with it ends the coordinator: others may have the same error
+        time.sleep(1)  # process 0 is the coordinator: let others report the same error
     os._exit(code)
 
 
 def crash() -> NoReturn:
     """Print the traceback of an unexpected error, and leave with EXIT_FAILED.
 
-    A lost process causes such an error too. Then JAX aborts this process while it waits
-    here, and the exit code says that the run may resume.
+    A lost process also causes such an error. In that case JAX aborts this process while
+    it waits here, and the exit code says that the run can resume.
     """
     traceback.print_exc()
     time.sleep(2 * HEARTBEAT_S)
@@ -123,7 +123,7 @@ def crash() -> NoReturn:
 
 
 def name() -> str | None:
-    """Such as "process 1 of 4", from 0 on; None if it is the only one."""
+    """A name such as "process 1 of 4", counted from 0; None for a single process."""
     return f"process {_index} of {_num}" if _num > 1 else None
 
 
@@ -133,10 +133,10 @@ def is_first() -> bool:
 
 
 def barrier(phase: str, timeout_s: float = MEET_S) -> None:
-    """Wait until all processes are here.
+    """Wait until all processes have reached this phase.
 
     Raises:
-      ProcessError: not all came within `timeout_s`, or one is lost.
+      ProcessError: not all processes came within `timeout_s`, or one is lost.
     """
     if _client is None:
         return
@@ -152,7 +152,7 @@ def barrier(phase: str, timeout_s: float = MEET_S) -> None:
 
 
 def all_true(ok: bool, phase: str) -> bool:
-    """Whether `ok` on every process: the same answer on each. Blocks like `barrier`."""
+    """Whether `ok` is true on all processes; all agree. Blocks like `barrier`."""
     if _client is None:
         return ok
     _calls[phase] += 1
@@ -163,12 +163,12 @@ def all_true(ok: bool, phase: str) -> bool:
 
 
 def on_first(act: Callable[[], Any], phase: str) -> None:
-    """Process 0 acts while the others wait. Raises on all of them where it fails."""
+    """Call `act` on process 0 while the others wait; if it fails, raise on all."""
     agree(error_of(act) if is_first() else None, phase)
 
 
 def agree(error: Exception | None, phase: str) -> None:
-    """Raise on every process if one has an error: its own, or that another has one."""
+    """If any process has an error, raise on all: its own error or OTHERS_FAILED."""
     if all_true(error is None, phase):
         return
     if error is None or isinstance(error, OSError):
@@ -198,11 +198,11 @@ def check_same(text: str, what: str) -> None:
 
 
 def agreed(flag: Callable[[], bool]) -> Callable[[], bool]:
-    """A flag that turns true at the same call on all processes, and stays so.
+    """Return a flag that turns true at the same call on all processes, and stays true.
 
     All must call it equally often, from the thread that launches the steps. Each call
-    launches a sum over the processes and reads that of the call before, so that no
-    device is kept waiting.
+    launches a sum over the processes and reads the sum that the previous call launched,
+    so that no device waits.
     """
     if _client is None:
         return flag

@@ -28,7 +28,7 @@ OnBatch = Callable[[int], None]
 
 @dataclasses.dataclass(kw_only=True)
 class Trainer:
-    """The loop over built objects; see `run`."""
+    """The training loop and the objects that it uses; see `run`."""
 
     train_step: Callable[[TrainState, Batch], TrainState]
     batches: Callable[[int, int], Iterator[Batch]]  # for steps first + 1 to last
@@ -40,21 +40,21 @@ class Trainer:
     schedule: optax.Schedule
     before_save: Callable[[], None] = lambda: None
     # All processes must call this equally often. The loop does: its calls depend only
-    # on the step and on earlier answers, and an evaluation calls it once a batch.
+    # on the step and on earlier answers, and an evaluation calls it once per batch.
     stop_requested: Callable[[], bool] = lambda: False
     on_step: Callable[[int], None] = lambda step: None
     _clock: tuple[float, int] = (0.0, 0)
 
     def run(self, state: TrainState) -> TrainState:
-        """Train to the last step; log, evaluate and save at the steps that call for it.
+        """Train to the last step; log, evaluate and save whenever they are due.
 
-        A resumed run first does what is still to do after the step it starts from, so
-        that it writes the line that a kill cut off, and no other line twice.
+        A resumed run first does what is still due after the step that it starts from.
+        So it writes the line that a kill cut off, and writes no line twice.
 
         Raises:
           Stopped: a stop was requested; the state has been saved.
-          NonFiniteError: a loss or gradient sum is not finite; nothing was saved.
-          SaveError: a save failed, and it was the last or on_save_error is "stop".
+          NonFiniteError: a loss or gradient sum is not finite; its step was not saved.
+          SaveError: a save failed, and it was the final one or on_save_error is "stop".
         """
         first, last = int(state.step), self.settings.steps
         self._restart_clock(first)
@@ -64,7 +64,7 @@ class Trainer:
             seen = Seen.of(first, state)
             for step, batch in enumerate(self.batches(first, last), start=first + 1):
                 state = self.train_step(state, batch)
-                self.guard.check(seen)  # a step late: the device is not kept waiting
+                self.guard.check(seen)  # one step late, so that no device waits
                 seen = Seen.of(step, state)
                 self.on_step(step)
                 if self._anything_due(step) or self.stop_requested():
@@ -74,7 +74,7 @@ class Trainer:
         return state
 
     def _due(self, step: int, every: int) -> bool:
-        """Whether something done every `every` steps (0: at the end) is due."""
+        """Whether something done every `every` steps (0: only at the end) is due."""
         return step == self.settings.steps or bool(every and step and step % every == 0)
 
     def _anything_due(self, step: int) -> bool:
@@ -83,7 +83,7 @@ class Trainer:
         return any(self._due(step, every) for every in each)
 
     def _after_step(self, step: int, state: TrainState) -> None:
-        """Log, evaluate and save as far as they are due; stop if asked to."""
+        """Log, evaluate and save if they are due; stop if a stop was requested."""
         self._tolerate(self.checkpoints.poll)
         if step > self.writer.last_step:
             record = self._record(step, state)
@@ -93,13 +93,13 @@ class Trainer:
         stop, last = self.stop_requested(), self.settings.steps
         if stop or self._due(step, self.settings.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
-        # The last step is always logged: no line means that its evaluation was cut.
+        # The last step is always logged: without a line, its evaluation was cut short.
         if stop and (step < last or self.writer.last_step < step):
             raise Stopped(f"stopped after step {step}; saved, run again to resume")
 
     def _save(self, step: int, state: TrainState, *, is_last: bool) -> None:
         self.before_save()
-        self._tolerate(self.checkpoints.wait)  # for the save before
+        self._tolerate(self.checkpoints.wait)  # for the previous save
         save = partial(self.checkpoints.save, state, before=self.writer.sync)
         if is_last:
             save()
@@ -108,7 +108,7 @@ class Trainer:
             self._tolerate(save)
 
     def _tolerate(self, act: Callable[[], None]) -> None:
-        """Go on where a save failed, if the config says so."""
+        """Call `act`, and continue after a failed save if the config says so."""
         try:
             act()
         except SaveError as error:
@@ -131,7 +131,7 @@ class Trainer:
     def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:
         means, last = mean_metrics(state.metrics), self.settings.steps
         start, first = self._clock
-        # Unknown where a resumed run only writes the line that was cut off.
+        # The rate is unknown if a resumed run only writes the line that was cut off.
         rate = (step - first) / max(time.monotonic() - start, 1e-9) or math.nan
         log.info("%s", log_line(step, last, means, rate))
         self._restart_clock(step)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a workdir belongs to: config.json, dataset.json, runs.jsonl."""
+"""The records of the run in a workdir: config.json, dataset.json, runs.jsonl."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from trm_jax.files import read_bytes, write_whole
 from trm_jax.settings import flatten
 from trm_jax.version import git_commit, versions
 
-# Keys that may differ when a run resumes. None of them changes what a step computes,
-# beyond rounding, except train.steps where the learning rate decays: whoever raises it
-# wants that. The content of the data files is compared by digest.
+# Keys that may differ when a run resumes. Except for rounding, they do not change what
+# a step computes; only train.steps does if the learning rate decays, and that change is
+# intended. The content of the data files is compared by digest.
 MAY_CHANGE = (
     *("train.steps", "train.micro_batches", "train.on_non_finite"),
     *("train.on_save_error", "train.log_every", "train.eval_every"),
@@ -30,14 +30,14 @@ _NEW_KEY = "rule.name"  # configs of format 1 lack it
 def claim(
     workdir: str | Path, config: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> None:
-    """Record config and data in a folder without any, or check that they are the same.
+    """Record config and data in a new workdir, or compare them with its records.
 
-    Raises ConfigError, with a diff, where another config, other data
-    or another version of this project were used, or where the record of them is lost.
+    Raises ConfigError if config or data differ (with a diff), if another version of
+    this project wrote the records, or if the records are lost.
     """
     folder = Path(workdir)
     records = {"config.json": (config, MAY_CHANGE), "dataset.json": (dataset, ())}
-    # A run leaves these only after it has recorded its config and data.
+    # A run writes these only after it has recorded its config and data.
     results = [
         *sorted(folder.glob("checkpoints/*[0-9]")),
         *folder.glob("metrics.jsonl"),
@@ -85,11 +85,11 @@ def _diff(
 
 
 def record_run(workdir: str | Path, step: int) -> None:
-    """Append this run to runs.jsonl: when, from which step, on what.
+    """Append this run to runs.jsonl: its time, first step, versions and devices.
 
-    Raises ConfigError if it cannot.
+    Raises ConfigError if the file cannot be read or written.
     """
-    import jax  # late, for callers that only read
+    import jax  # imported late, for callers that only read
 
     path = Path(workdir) / "runs.jsonl"
     record = {
@@ -123,7 +123,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """config.json and dataset.json. Raises ConfigError, also where they are too old."""
+    """config.json and dataset.json. Raises ConfigError, also if they are too old."""
     path = Path(workdir) / "config.json"
     config, dataset = read_json(path), read_json(path.with_name("dataset.json"))
     _check_version(path, config)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step: losses, optimisers, sharding, cost."""
+"""One training step: supervision, metrics, optimisers, sharding, cost."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config sections in; model, step and state out: what train and eval share."""
+"""Build model, training step and state of a config, for training and evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,10 +42,10 @@ def build(
     sizes: Mapping[str, Any],
     devices: Sequence[Any] | None = None,
 ) -> Built:
-    """Build from a config and the data's sizes; allocates nothing yet.
+    """Build from a config and the data's sizes, without allocating any array.
 
-    `devices` other than the visible ones may be those of a topology, to compile for.
-    Raises ConfigError for values that do not fit.
+    `devices` replaces the visible devices, for instance to compile for a topology that
+    is not present. Raises ConfigError for values that do not fit.
     """
     run = read_run(config)
     recipe = make_recipe(config, sizes, run)
@@ -58,7 +58,7 @@ def build(
     )
 
     def init() -> TrainState:
-        # What decides the draws is fixed here, not by JAX's settings.
+        # This fixes the random draws, whatever JAX's settings are.
         with jax.threefry_partitionable(True):
             key = seed_key(run.seed, INIT)
             return init_train_state(recipe, key, run.train.batch_size)
@@ -105,7 +105,7 @@ def make_recipe(
 
 
 def decayed(of_rule: tuple[str, ...]) -> Mask:
-    """Which parameters decay: all but those that operators and the rule keep free."""
+    """Which parameters decay: all that neither an operator nor the rule exempts."""
 
     def mask(params: Any) -> Any:
         def of(path: tuple[Any, ...], _: Any) -> bool:

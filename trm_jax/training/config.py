@@ -82,7 +82,7 @@ class MeshSettings:
 class Seed:
     """The one setting outside of all sections."""
 
-    # jax.random.key drops the upper bits of a larger one in silence.
+    # jax.random.key silently drops the upper bits of a larger seed.
     seed: int = knob(
         0,
         "Weights, exploration, order of the puzzles; 0 is a seed.",
@@ -102,7 +102,7 @@ class RunSettings(NamedTuple):
 
     @property
     def num_eval_steps(self) -> int:
-        """The supervision steps that an evaluation gives each puzzle."""
+        """The number of supervision steps per puzzle in an evaluation."""
         return self.eval.supervision_steps or self.halting.max_supervision_steps
 
 
@@ -111,7 +111,7 @@ PLAIN = {"halting": Halting, "train": Train, "eval": Eval, "mesh": MeshSettings}
 
 
 def default_config() -> dict[str, Any]:
-    """Every section but `data`, with the settings of the TRM paper."""
+    """Every section except `data`, with the settings of the TRM paper."""
     operators = {op.section: op.Settings for op in SUBLAYERS.values()}
     model = defaults(ModelSettings) | _sections(operators)
     rule = defaults(RuleSettings) | _sections(RULES)
@@ -152,7 +152,7 @@ def read_run(config: Mapping[str, Any]) -> RunSettings:
 
 
 def _check_is_there(place: str, values: Any, like: Any) -> None:
-    """Raise ConfigError if a section, or one in it, is missing or is no section."""
+    """Raise ConfigError if a section or subsection is missing or is not a mapping."""
     if isinstance(like, Mapping):
         if not isinstance(values, Mapping):
             raise ConfigError(f"{place} is missing or no section of the config")
@@ -162,7 +162,7 @@ def _check_is_there(place: str, values: Any, like: Any) -> None:
 
 
 def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a change in a section that the run does not read."""
+    """Raise ConfigError if a section that the run does not read has been changed."""
     layers = config["model"]["layers"]
     choose(RULES, config["rule"]["name"], "rule.name")
     choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
@@ -185,7 +185,7 @@ def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 
 def _rules_in_use(section: Mapping[str, Any]) -> set[str]:
-    """The rule of the run, and those that it wraps by a setting called `inner`."""
+    """The rule of the run, and the rules that it wraps by a setting called `inner`."""
     names: set[str] = set()
     name = section["name"]
     while isinstance(name, str) and name in section and name not in names:

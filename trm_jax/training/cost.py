@@ -17,7 +17,7 @@ from trm_jax.training.build import Built
 from trm_jax.training.step import Recipe, init_train_state, loss_and_grads
 from trm_jax.training.supervision import row_keys
 
-# One operation per element of the result, where they are counted at all.
+# Where these are counted, they count as one operation per element of the result.
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "max", "min", "neg", "exp", "exp2", "log", "log1p"),
     *("expm1", "tanh", "logistic", "sqrt", "rsqrt", "integer_pow", "pow", "square"),
@@ -27,10 +27,10 @@ _REDUCTIONS = {"reduce_sum", "reduce_max"}
 
 
 def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
-    """FLOPs of one run of a jaxpr, loops multiplied out.
+    """FLOPs of one run of a jaxpr; a loop body counts once per iteration.
 
-    Matrix products count everywhere; elementwise work counts within the scans of
-    operators (SCAN_SCOPE), where it is what they do, and nowhere else.
+    Matrix products count everywhere. Elementwise work counts only within the scans of
+    operators (SCAN_SCOPE), since a scan may consist of such work.
     """
     total = 0
     for eqn in jaxpr.eqns:
@@ -41,7 +41,7 @@ def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
             lhs = eqn.invars[0].aval.shape
             depth = math.prod(lhs[axis] for axis in lhs_contract)
             total += 2 * depth * eqn.outvars[0].aval.size
-        elif name == "cond":  # one of the branches runs
+        elif name == "cond":  # only one branch runs: the largest counts
             counts = [
                 count_flops(branch.jaxpr, elementwise=inside)
                 for branch in eqn.params["branches"]
@@ -58,17 +58,17 @@ def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
 
 
 def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs among an equation's parameters, closed ones opened."""
+    """The jaxprs among an equation's parameters; closed jaxprs are unwrapped."""
     for value in jax.tree.leaves(list(params.values())):
         if hasattr(value, "eqns"):
             yield getattr(value, "jaxpr", value)
 
 
 def step_flops(recipe: Recipe, batch_size: int) -> int:
-    """Model FLOPs of one training step: of its loss and gradients, as traced.
+    """Model FLOPs of the loss and gradients of one training step, from its trace.
 
-    Rematerialisation is off, since it is no model FLOP, and operators take their
-    plain forms, since kernels cannot be looked into.
+    Rematerialisation is off, since recomputation does not count as model FLOPs.
+    Operators take their plain forms, since FLOPs inside kernels cannot be counted.
     """
     recipe = plain(recipe)
 
@@ -107,9 +107,9 @@ def state_bytes(tree: Any) -> int:
 
 
 def dry_run_report(built: Built) -> dict[str, Any]:
-    """Counts and estimates; compiles the step for this backend, runs nothing.
+    """Counts and estimates. The step is compiled for this backend, but nothing runs.
 
-    Temporaries are what the compiler reserves, per device.
+    Temporaries are the bytes that the compiler reserves on each device.
     """
     like = built.state_like
     rows = like.carry.steps.shape[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of trees of arrays: equal bits, equal digest, on any mesh."""
+"""Digests of trees of arrays: equal bits give equal digests, on any mesh."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ from trm_jax.training.sharding import path_string
 def leaf_digests(tree: Any) -> dict[str, str]:
     """Path -> 16 hex digits that depend on every bit and its position.
 
-    Computed on the devices that hold the arrays, in integer arithmetic: the same for
-    every sharding, and a change of a single word is always seen.
+    The digests are computed in integer arithmetic on the devices that hold the arrays.
+    They do not depend on the sharding, and a change of a single word always shows.
     """
     sums = digest_words(jax.tree.leaves(tree))
     return dict(zip(describe(tree), as_hex(sums), strict=True))
 
 
 def state_digest(tree: Any) -> str:
-    """One SHA-256 over all leaf digests: equal trees, equal digest."""
+    """One SHA-256 over all leaf digests: equal trees give equal digests."""
     text = json.dumps([describe(tree), leaf_digests(tree)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -44,7 +44,8 @@ def digest_words(leaves: list[Array]) -> UInt32[Array, "n 2"]:
 def _digest(x: Array) -> UInt32[Array, " 2"]:
     """Two sums modulo 2**32 of words hashed together with their position.
 
-    The hash permutes the words of each position: one changed word changes both sums.
+    For each position the hash is a permutation of all words, so that a change of one
+    word changes both sums.
     """
     if x.dtype == jnp.bool_:
         words = x.astype(jnp.uint32)
@@ -54,7 +55,7 @@ def _digest(x: Array) -> UInt32[Array, " 2"]:
     index = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
     salts = (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
     hashed = tuple(_mix(words ^ _mix(index ^ salt)) for salt in salts)
-    # Both sums in one pass: two of them would each keep a copy of a large table.
+    # One pass computes both sums: two passes would each keep a copy of a large table.
     zeros, axes = (jnp.uint32(0),) * 2, tuple(range(words.ndim))
     sums = lax.reduce(hashed, zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes)
     return jnp.stack(sums)

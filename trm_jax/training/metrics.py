@@ -13,14 +13,14 @@ from trm_jax.rules.losses import RowLosses
 from trm_jax.types import Metrics, StepOutput
 
 OVER_ALL_ROWS = ("loss", "cell_loss", "halt_loss")
-OVER_STEPS = ("grad_norm", "skipped")  # the latter as a share
+OVER_STEPS = ("grad_norm", "skipped")  # "skipped": the share of the steps
 OVER_HALTED_ROWS = ("cell_accuracy", "exact_accuracy", "halt_accuracy", "num_steps")
 
 
 def zero_metrics(of_rule: tuple[str, ...]) -> Metrics:
-    """Nothing counted yet, of what all rules count and of a rule's own metrics."""
+    """Zero sums and counts of the common metrics and of the rule's own metrics."""
     names = (*OVER_ALL_ROWS, *of_rule, *OVER_HALTED_ROWS, *OVER_STEPS)
-    # A buffer each: a donated state may not hold one buffer twice.
+    # Each has its own buffer: a donated state may not hold one buffer twice.
     zeros = iter(jnp.zeros((2 * len(names), 1), jnp.float32))
     return {name: (next(zeros)[0], next(zeros)[0]) for name in names}
 
@@ -72,7 +72,7 @@ def all_finite(metrics: Metrics) -> Bool[Array, ""]:
 
 
 def unless_skipped(ok: Bool[Array, ""], metrics: Metrics) -> Metrics:
-    """The metrics of a step, or nothing but that it was skipped."""
+    """The metrics of a step; if not `ok`, only that it was skipped."""
     counted = jax.tree.map(lambda s: jnp.where(ok, s, 0), metrics)
     skipped = (~ok).astype(jnp.float32), jnp.ones((), jnp.float32)
     return counted | {"skipped": skipped}
@@ -81,12 +81,12 @@ def unless_skipped(ok: Bool[Array, ""], metrics: Metrics) -> Metrics:
 def log_line(
     step: int, last: int, means: Mapping[str, float | None], steps_per_s: float
 ) -> str:
-    """How far a run is, in at most 80 columns."""
+    """The progress of a run, in a line of at most 80 columns."""
     shown = {"loss": ("loss", "{:.4f}"), "cells": ("cell_accuracy", "{:.1%}")}
     shown |= {"exact": ("exact_accuracy", "{:.1%}")}
     parts = [f"step {step}/{last}"]
     for word, (name, form) in shown.items():
-        if (value := means[name]) is not None:  # nothing was counted
+        if (value := means[name]) is not None:  # None: nothing was counted
             parts.append(f"{word} {form.format(value)}")
     eta = clock_time((last - step) / steps_per_s)
     return "  ".join([*parts, f"{steps_per_s:.3g}/s", f"ETA {eta}"])

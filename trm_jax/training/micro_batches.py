@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A batch in parts whose gradients are added up, for less memory."""
+"""Gradients of a batch, accumulated over micro-batches to save memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ def micro_batched(
     weights: Any,
     *rows: Any,
 ) -> tuple[Any, Any]:
-    """`grad_fn(weights, *rows)`, in `micro_batches` parts of the rows, in turn.
+    """`grad_fn(weights, *rows)`, computed on `micro_batches` parts of the rows in turn.
 
-    `grad_fn` returns sums over rows, which are added up, and values by row. Part i
-    takes rows i, i + n, ...
+    `grad_fn` returns sums over rows, which are added up, and values by row. Of n parts,
+    part i takes rows i, i + n, ...
     """
 
     def split(a: Array) -> Array:

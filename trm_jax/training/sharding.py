@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where every array of the state lives on the device mesh: one rule table."""
+"""How every array of the state is sharded over the device mesh: a table of rules."""
 
 import functools
 import re
@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, Int
 from trm_jax.errors import ConfigError
 from trm_jax.types import BATCH_AXES, Batch, Params
 
-# First match on the path in TrainState wins; the last rule replicates the rest.
+# The first rule that matches the path in TrainState applies; the last one replicates.
 RULES: tuple[tuple[str, P], ...] = (
     (r"^carry/", P(BATCH_AXES)),
-    (r"^puzzle_table$", P(BATCH_AXES)),  # a small one is replicated: see table_rows
+    (r"^puzzle_table$", P(BATCH_AXES)),  # replicated if it is small: see table_rows
     (r"^(params|ema_params|opt_state)/", P("fsdp")),  # matrices: see _matrix_spec
     (r"", P()),
 )
@@ -35,9 +35,9 @@ def make_mesh(
 ) -> Mesh:
     """A mesh with the axes "data" and "fsdp" over the first devices, or over `devices`.
 
-    `data` = 0 takes as many as there are; `batch_sizes` are rows by config key. Raises
-    ConfigError where devices are missing, left idle in a run of several processes, or
-    do not divide a batch.
+    `data` = 0 uses as many devices as there are. `batch_sizes` maps config keys to
+    numbers of rows. Raises ConfigError if devices are missing, if a run of several
+    processes leaves devices idle, or if the devices do not divide a batch.
     """
     found = list(jax.devices() if devices is None else devices)
     data = data or max(1, len(found) // fsdp)
@@ -59,7 +59,7 @@ def make_mesh(
 
 
 def in_mesh(fn: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`fn` with the mesh in context, where operators that shard themselves look."""
+    """`fn` with the mesh in context, for operators that shard their own computation."""
 
     @functools.wraps(fn)
     def within(*args: Any) -> Any:
@@ -93,12 +93,12 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def table_rows(num_puzzles: int) -> int:
-    """Rows that the puzzle table is stored with.
+    """The number of rows of the stored puzzle table.
 
-    Fewer than TABLE_UNIT ids: as many, and every device holds them all. Else rounded up
-    to a multiple of TABLE_UNIT, and each device holds an equal share. So the shape does
-    not depend on the mesh: a checkpoint of one restores on another. No id names the
-    rows added; they stay zero.
+    A table of fewer than TABLE_UNIT ids has one row per id, and every device holds all
+    rows. A larger table is padded to a multiple of TABLE_UNIT rows, and each device
+    holds an equal share. The shape does not depend on the mesh, so that a checkpoint
+    can be restored on another mesh. No id refers to the added rows, which stay zero.
     """
     if num_puzzles < TABLE_UNIT:
         return num_puzzles
@@ -117,7 +117,7 @@ def _table_spec(spec: P, rows: int, mesh: Mesh) -> P:
 
 
 def _matrix_spec(shape: tuple[int, ...], ways: int) -> P:
-    """Shared out over "fsdp" along the first axis that allows it; vectors are not."""
+    """Shard a matrix over "fsdp" along the first axis it divides; replicate vectors."""
     axes = [i for i, n in enumerate(shape) if n % ways == 0]
     if len(shape) < 2 or not axes:
         return P()
@@ -125,10 +125,10 @@ def _matrix_spec(shape: tuple[int, ...], ways: int) -> P:
 
 
 def on_own_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn(params, *rows) -> (sums, rows)`, each device with only its own rows.
+    """`fn(params, *rows) -> (sums, rows)`, where each device computes its own rows.
 
-    Parameters are gathered before and sums added up after it, once: inside of the
-    loops of `fn` nothing travels. Without a mesh in context it is `fn` itself.
+    Parameters are gathered once before `fn`, and sums are added up once after it: the
+    loops of `fn` need no communication. Without a mesh in context this is `fn` itself.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return fn
@@ -148,37 +148,37 @@ def on_own_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def puzzle_vectors(table: Float[Array, "ids e"], ids: Int[Array, " b"]) -> Array:
-    """Rows of the puzzle table, `b e`; of a sharded one, only these travel.
+    """Rows of the puzzle table, `b e`; devices that share it exchange only these rows.
 
-    An id outside the table gives NaN, which stops a run; it is not clamped.
+    An id outside the table is not clamped: it gives NaN, which stops a run.
     """
     rows = table.at[ids]
     return rows.get(mode="fill", fill_value=np.nan, wrap_negative_indices=False)
 
 
 def on_every_device(x: Array) -> Array:
-    """`x`, gathered from the devices that share its rows if a mesh is in context."""
+    """`x` with all of its rows on every device, if a mesh is in context."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    # Spread first: left to itself, XLA gathers the larger array that `x` is a part of.
+    # `x` is sharded first: otherwise XLA gathers the larger array that contains it.
     shared = lax.with_sharding_constraint(x, P(BATCH_AXES))
     return lax.with_sharding_constraint(shared, P())
 
 
 def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """The rows of a batch that lie on devices of this process, ascending."""
+    """Indices of the rows of a batch that this process's devices hold, ascending."""
     sharding = NamedSharding(mesh, P(BATCH_AXES))
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique([np.arange(batch_size)[rows] for rows in slices])
 
 
 def put_batch(rows: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
-    """`own_rows` of a batch, by field of Batch -> arrays sharded over the mesh."""
+    """Shard a batch over the mesh; `rows` holds the `own_rows` of each field."""
     return Batch(**{name: put_rows(values, mesh) for name, values in rows.items()})
 
 
 def put_rows(values: np.ndarray, mesh: Mesh) -> Array:
-    """One value per row of `own_rows` -> an array sharded over the mesh."""
+    """Shard an array over the mesh; `values` holds one value per row of `own_rows`."""
     sharding = NamedSharding(mesh, P(BATCH_AXES))
     batch_size = len(values) * mesh.size // mesh.local_mesh.size
     shape = (batch_size, *values.shape[1:])

@@ -60,7 +60,7 @@ class Recipe(NamedTuple):
 
 
 def init_train_state(recipe: Recipe, key: Array, batch_size: int) -> TrainState:
-    """Step 0: fresh weights, an empty puzzle table, every carry row halted."""
+    """Step 0: fresh weights, a puzzle table of zeros, every row of the carry halted."""
     model, rule = recipe.model, recipe.rule
     config = model.config
     params_key, constants_key = jax.random.split(key)
@@ -128,7 +128,7 @@ def make_train_step(
 ) -> TrainStep:
     """The pure step (state, batch) -> state.
 
-    Every draw of a row follows from (seed, step, row). With `skips`, a step whose loss
+    Every random draw depends only on (seed, step, row). With `skips`, a step whose loss
     or gradient is not finite changes no weight.
     """
     halting = recipe.halting
@@ -153,10 +153,10 @@ def make_train_step(
         rows = vectors, carry, keys, min_steps
         (grads, metrics), (vector_grads, carry) = on_own_rows(grad_fn)(weights, *rows)
 
-        # Also shows a gradient that is not finite before its update is saved.
+        # The norm also shows a gradient that is not finite, before its update is saved.
         norm = optax.tree.norm(grads).astype(jnp.float32)
         metrics["grad_norm"] = norm, jnp.ones((), jnp.float32)
-        # Steps that never skip count it too: a resumed run may set another policy.
+        # It is counted without `skips` too, since a resumed run may change the policy.
         metrics["skipped"] = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
         if skips:
             ok = all_finite(metrics)
@@ -204,7 +204,7 @@ def _updated(
 def _unless_skipped(
     ok: Bool[Array, ""], before: TrainState, after: TrainState
 ) -> TrainState:
-    """`after`; but if not `ok`, weights as `before`, and every row to be replaced."""
+    """`after`; if not `ok`, with the weights of `before` and every row halted."""
     old, new = (
         (state.params, state.ema_params, state.opt_state) for state in (before, after)
     )
@@ -223,7 +223,7 @@ def _unless_skipped(
 def jit_train_step(
     train_step: TrainStep, state: TrainState, mesh: Mesh, *, micro_batches: int
 ) -> Any:
-    """Compile over the mesh: state donated and sharded by rule, batch by row."""
+    """Compile for the mesh; donate the state, shard it by rule and the batch by row."""
     rows = state.carry.steps.shape[0]
     if rows % (micro_batches * mesh.size):
         raise ConfigError(

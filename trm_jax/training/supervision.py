@@ -14,10 +14,10 @@ from trm_jax.rules.halting import halt
 from trm_jax.rules.recursion import frozen
 from trm_jax.types import Batch, Carry, Params
 
-# What the key of a seed is folded with: each use has draws of its own.
+# The key of a seed is folded with one of these, so that each use has its own draws.
 INIT, TRAIN, EVAL = 0, 1, 2
-# What a row's key is folded with, for the draws of `start` and of `step`. Exploration
-# splits the same key in two, which takes 0 and 1.
+# The key of a row is folded with these for the draws of `start` and `step`. Exploration
+# splits the same key in two, which uses 0 and 1.
 _START, _STEP = 2, 3
 
 
@@ -76,12 +76,12 @@ def empty_batch(config: ModelConfig, num_rows: int) -> Batch:
 
 
 def seed_key(seed: int, use: int) -> Array:
-    """The key of a seed for one use, by one generator whatever JAX's settings are."""
+    """The key of a seed for one use; JAX's settings do not change its generator."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), use)
 
 
 def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
-    """One key per row, which follows from `key` and the row's number only."""
+    """One key per row, which depends only on `key` and the row's number."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
@@ -93,8 +93,8 @@ def refill(carry: Carry, batch: Batch) -> Carry:
     """Row i of the batch replaces row i of the carry if that row has halted.
 
     Other rows of the batch are dropped unseen. From here on `carry.batch` is the
-    only source of inputs and labels. The rows stay marked as halted: the next
-    supervision step starts them anew.
+    only source of inputs and labels. The new rows stay marked as halted, so that the
+    next supervision step initialises their state.
     """
     return carry._replace(
         steps=jnp.where(carry.halted, 0, carry.steps),
@@ -124,11 +124,11 @@ def supervision_step(
     training: bool,
     keep: Keep | None = None,
 ) -> tuple[Carry, Any]:
-    """One step of the rule on a refilled carry, and which rows halt.
+    """One step of the rule on a refilled carry: the new carry, and the rule's outputs.
 
     `keys` holds a key per row. Training draws `min_steps` (halting.py); evaluation
-    sets it to `max_steps`, so that no row halts early. The new carry is data of the
-    next step: no gradient crosses it. Also returns the rule's outputs.
+    sets it to `max_steps`, so that no row halts early. The next step takes the new
+    carry as data, so that no gradient flows through it.
     """
     first = rule.start(
         frozen(model), carry.batch, _folded(keys, _START), training=training

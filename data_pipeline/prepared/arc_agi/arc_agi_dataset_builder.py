@@ -45,7 +45,7 @@ class Builder(ColumnsBuilder):
         num_augmentations: int = 1_000,
         seed: int = 0,
     ) -> Contents:
-        """The JSON files in the folder `source`, else as in config.data."""
+        """Read the JSON files in folder `source`. Other keys are as in config.data."""
         if num_augmentations < 0 or not 0 <= seed < 2**63:
             raise DataError(
                 f"{num_augmentations = }, {seed = }; expected 0 or more, "

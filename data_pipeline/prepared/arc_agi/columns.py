@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ARC tasks and the augmentations of their ids <-> columns of numbers."""
+"""ARC tasks with the augmentations of their ids as columns of numbers, and back."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from ..reading import Column
 COLUMNS = {
     "name": Column(np.uint8),  # bytes of UTF-8, task after task
     "name_length": Column(np.int64),  # of each task, in bytes
-    "is_test": Column(np.uint8),  # of each task: 0 trained on whole, 1 to be tested on
+    "is_test": Column(np.uint8),  # of each task: 0 trained on whole, 1 tested on
     "num_pairs": Column(np.int64, (2,)),  # of each task: demonstrations, tests
-    "sizes": Column(np.uint8, (4,)),  # of each pair: of input, output; 0 0 if unknown
+    "sizes": Column(np.uint8, (4,)),  # of input and output of each pair; 0 0 if unknown
     "cells": Column(np.uint8),  # colours, row by row, grid after grid
     "num_codes": Column(np.int64),  # of each task
     "codes": Column(np.uint32),  # the augmentation of each puzzle id
@@ -33,7 +33,7 @@ def pack(tasks: Tasks, ids: IdTable) -> list[dict[str, np.ndarray]]:
 def unpack(
     columns: dict[str, np.ndarray], warnings: list[str]
 ) -> tuple[Tasks, IdTable]:
-    """What `pack` was given, from the whole columns."""
+    """The tasks and ids that `pack` was given, from the whole columns."""
     sizes = columns["sizes"].reshape(-1, 2)
     cells = _parts(columns["cells"], sizes.prod(1, int))
     grids = [part.reshape(size) for part, size in zip(cells, sizes, strict=True)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the prepared data set arc_agi; opens it."""
+"""The names of the prepared data set arc_agi, and a function that opens it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def request(
     num_augmentations: int,
     seed: int,
 ) -> dict[str, Any]:
-    """What metadata.json records of config.data."""
+    """The settings of config.data that metadata.json records."""
     return {
         "train_subsets": list(train_subsets),
         "test_subset": test_subset,
@@ -46,11 +46,11 @@ def request(
 
 
 def open_prepared(data_dir: str | pathlib.Path, **asked: Any) -> tuple[Tasks, IdTable]:
-    """The tasks of both kinds and the ids, mapped into memory.
+    """The training and test tasks and the ids, mapped into memory.
 
-    `asked` is what `request` takes; the folder must have been prepared with it. A
-    folder that was prepared without leaks also serves where they are allowed. Raises
-    DataError.
+    `asked` holds the arguments of `request`. The folder must have been prepared with
+    the same values, but one prepared without leaks may be opened with leaks allowed.
+    Raises DataError.
     """
     wanted = request(**asked)
     prepared = prepared_set(wanted["train_subsets"], wanted["test_subset"])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepares mazes: `python -m data_pipeline.prepared.maze_hard.prepare --help`.
 
-Exit code 0: prepared and read back; facts on stdout, warnings on stderr. 2: not.
+Exit code 0 means that the data set was prepared and read back: facts go to stdout,
+warnings to stderr. Exit code 2 means that it was not.
 """
 
 import argparse

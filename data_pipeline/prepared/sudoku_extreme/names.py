@@ -15,7 +15,7 @@ DEFAULT_SHAPE = SHAPES["boxes_3x3"]
 
 
 def prepared_set(shape: SudokuShape = DEFAULT_SHAPE) -> PreparedSet:
-    """The data set of a shape. Raises DataError where it has none."""
+    """The data set of a shape. Raises DataError if the shape has none."""
     config = f"boxes_{shape.box_rows}x{shape.box_cols}"
     if config not in SHAPES:
         raise DataError(f"{shape} cannot be prepared; expected {', '.join(SHAPES)}")

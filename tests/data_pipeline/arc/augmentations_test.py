@@ -35,7 +35,7 @@ def grid(*rows):
 
 
 def digest(pairs):
-    """The published test of equal puzzles: SHA-256 of the sorted hashes of pairs."""
+    """SHA-256 of the sorted pairs: the published builder compares puzzles this way."""
     halves = [[] if half is None else half.tolist() for pair in pairs for half in pair]
     keys = sorted(map(repr, zip(halves[::2], halves[1::2], strict=True)))
     return hashlib.sha256("|".join(keys).encode()).digest()
@@ -48,9 +48,10 @@ def transformed(pairs, change):
 
 
 def orbit(pairs):
-    """All puzzles that turns and new names make of this one, by their digests.
+    """The digests of all puzzles that turns and renamed colours make of this one.
 
-    The oracle of sample_codes: it walks along four changes that generate all others.
+    This is the oracle of sample_codes. It repeats four changes, which generate all
+    others, until no new puzzle appears.
     """
     swap, cycle = np.arange(10), np.array([0, 2, 3, 4, 5, 6, 7, 8, 9, 1])
     swap[[1, 2]] = 2, 1
@@ -67,7 +68,7 @@ def orbit(pairs):
 
 
 def forms(pairs, codes):
-    """The puzzles of the codes, by their digests."""
+    """The digests of the puzzles that the codes stand for."""
     return [
         digest(transformed(pairs, lambda g, c=c: one_grid.apply(g, c)))
         for c in codes.tolist()
@@ -215,7 +216,8 @@ def test_turns_and_colours_are_drawn_uniformly():
 
 
 def test_none_is_preferred_where_most_forms_are_taken():
-    # 65 of 71 others: more than the draws give, so the rest comes from the full list.
+    # These are 65 of the 71 other forms. Random draws do not find so many, so the rest
+    # comes from the full list.
     pairs, _ = TASKS["one colour"]
     taken = [
         forms(pairs, sample_codes(pairs, 65, seed, "a"))[1:] for seed in range(300)
@@ -229,7 +231,7 @@ def test_none_is_preferred_where_most_forms_are_taken():
 def test_colours_that_do_not_occur_are_renamed_too():
     # They may occur in a hidden output.
     pairs, _ = TASKS["one colour"]
-    for count in (20, 71):  # drawn, and the last ones from the full list
+    for count in (20, 71):  # 20 are drawn; 71 need the full list
         _, colours = decode_augmentation(sample_codes(pairs, count, 0, "a")[1:])
         assert (np.sort(colours, axis=1) == np.arange(10)).all()
         others = colours[:, 2:].astype(int)
@@ -263,8 +265,8 @@ def read_pairs(subset):
     ],
 )
 def test_number_of_ids_of_the_published_sets(subsets, ids, published):
-    # The published builder draws 5,000 times and so misses one in about 6,000 forms of
-    # the tasks that have 576. Its draws with seeds 42, 0 and 1 miss 10 to 18 in all.
+    # The published builder draws 5,000 times. Of tasks with 576 forms it therefore
+    # misses about one form in 6,000: with seeds 42, 0 and 1, it misses 10 to 18 in all.
     tasks = [task for subset in subsets for task in read_pairs(subset)]
     start = time.process_time()
     codes = [sample_codes(pairs, 1000, 0, task) for task, pairs in tasks]

@@ -52,10 +52,10 @@ BYTES = st.lists(
 
 
 def edited(content, edits):
-    """JSON values put in, removed, doubled or renamed at random places."""
+    """The content with JSON values inserted, removed, doubled or renamed at random."""
     content = copy.deepcopy(content)
     for place, edit, drawn in edits:
-        value = json.loads(json.dumps(drawn))  # no list of it is in there twice
+        value = json.loads(json.dumps(drawn))  # so that no list occurs twice
         parent, key = None, None
         node = content
         for step in place:
@@ -80,7 +80,7 @@ def edited(content, edits):
 
 
 def damaged(content, edits):
-    """Bytes changed at random places."""
+    """The content with bytes changed at random places."""
     content = bytearray(content)
     for position, edit, byte in edits:
         position %= len(content) + 1
@@ -99,7 +99,7 @@ def damaged(content, edits):
 
 
 def is_grid(value):
-    """The rule, cell by cell."""
+    """Whether the value is a grid, checked cell by cell."""
     return (
         type(value) is list
         and 1 <= len(value) <= 30
@@ -110,7 +110,7 @@ def is_grid(value):
 
 
 def expected_tasks(tasks, solutions=None):
-    """What files that were taken must be read as."""
+    """The tasks that must be read from files that are accepted."""
     parts = ("input", "output")
     expected = {
         name: {
@@ -127,7 +127,7 @@ def expected_tasks(tasks, solutions=None):
 
 
 def check_folder(folder, read_expected):
-    """Refused in one line that names a file, or read as written, all of it right."""
+    """Check that a folder is read as written, or an error names a file in one line."""
     try:
         tasks = plain(read_subset(folder, "training"))
     except DataError as error:
@@ -144,7 +144,7 @@ def check_folder(folder, read_expected):
 
 
 def check_bundle(folder, part, content):
-    """A bundle of which one file has this content, in bytes."""
+    """Check a bundle in which one file consists of these bytes."""
     write_bundle(folder)
     paths = {p: folder / f"arc-agi_training_{p}.json" for p in PARTS}
     paths[part].write_bytes(content)

@@ -24,7 +24,7 @@ from tests.data_pipeline.arc.files import (
 )
 from tests.helpers.timing import least_seconds
 
-# tasks, train pairs, test inputs: the table of the README beside the files
+# Tasks, train pairs and test inputs, from the README beside the files.
 COUNTS = {
     "training": (400, 1302, 416),
     "evaluation": (400, 1363, 419),
@@ -32,7 +32,7 @@ COUNTS = {
     "evaluation2": (120, 358, 172),
     "concept": (160, 427, 480),
 }
-# What the manifest names in words.
+# Patterns for the words that the manifest uses.
 WORDS = {
     "file": "/arc-agi_training_challenges.json",
     "solutions file": "/arc-agi_training_solutions.json",
@@ -43,7 +43,7 @@ WORDS = {
     "2 test inputs, 1 solution": "2 test inputs, 1 solution$",
     "nested too deeply / not a task bundle": "nested too deeply",
 }
-# What was decided where the manifest leaves it open.
+# Cases that are accepted although the manifest leaves this open.
 TAKEN = {"arc_no_solutions_file", "arc_bom"}
 
 

@@ -56,7 +56,7 @@ def plain(tasks):
 
 
 def write_json(path, value):
-    """A JSON file, gzipped if its name says so."""
+    """Write a JSON file, gzipped if its name ends in .gz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(value).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
@@ -64,7 +64,7 @@ def write_json(path, value):
 
 
 def write_bundle(folder, challenges=None, solutions=None, subset="training", end=""):
-    """A bundle, of the content of arc_ok where nothing else is given."""
+    """Write a bundle, with the content of arc_ok for files that are not given."""
     name = f"arc-agi_{subset}_%s.json{end}"
     write_json(folder / (name % "challenges"), challenges or ok("challenges"))
     write_json(folder / (name % "solutions"), solutions or ok("solutions"))
@@ -72,14 +72,14 @@ def write_bundle(folder, challenges=None, solutions=None, subset="training", end
 
 
 def write_folder(folder, tasks):
-    """One file per task."""
+    """Write one file per task."""
     for name, task in tasks.items():
         write_json(folder / f"{name}.json", task)
     return folder
 
 
 def refusal(folder, subset="training", **options):
-    """The message of the DataError."""
+    """The message of the DataError that reading the folder raises."""
     with pytest.raises(DataError) as caught:
         read_subset(folder, subset, **options)
     assert "\n" not in str(caught.value)
@@ -87,7 +87,7 @@ def refusal(folder, subset="training", **options):
 
 
 def changed(*path, value):
-    """The challenges of arc_ok with one value put in at a path of keys."""
+    """The challenges of arc_ok with one value replaced, at a path of keys."""
     content = ok("challenges")
     parent = content
     for key in path[:-1]:

@@ -20,7 +20,7 @@ def golden():
 
 
 def drawn_tokens(grid, side, top=0, left=0):
-    """The oracle of encode: every cell by itself."""
+    """The oracle of encode, which draws each cell by itself."""
     rows, columns = grid.shape
     tokens = []
     for r in range(-top, side - top):
@@ -35,7 +35,7 @@ def drawn_tokens(grid, side, top=0, left=0):
 
 
 def largest_rectangle(tokens, side):
-    """The oracle of decode: all rectangles from the corner, fewest rows first."""
+    """The oracle of decode: try all rectangles from the corner, fewest rows first."""
     canvas = np.reshape(tokens, (side, side)).astype(int) - 2
     best = np.zeros((0, 0), int)
     for rows in range(1, side + 1):
@@ -105,7 +105,7 @@ def test_decoding_finds_the_largest_rectangle_of_colours(side, share, seed):
     ("picture", "shape"),
     [
         ("### ## #", (0, 0)),  # nothing in the corner
-        ("333 3## 3##", (1, 3)),  # 1x3 and 3x1: fewer rows
+        ("333 3## 3##", (1, 3)),  # 1x3 and 3x1 tie: fewer rows win
         ("33# 33# 3##", (2, 2)),
         ("333 333 333", (3, 3)),
         ("3## ### ###", (1, 1)),
@@ -146,6 +146,6 @@ def test_redrawing_an_empty_grid_leaves_pad():
     for offset in (0, 2):
         place = np.full((8, 2), offset)
         assert not redraw(tokens, (empty, empty), np.arange(8), same, place, 5).any()
-    for t in range(8):  # no cell to read from, before or behind
+    for t in range(8):  # the canvas has no other cell to read from
         one = tokens[:1, :1], (empty[:1], empty[:1]), np.array([t])
         assert redraw(*one, same[:1], np.zeros((1, 2), int), 1).tolist() == [[0]]

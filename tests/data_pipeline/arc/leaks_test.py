@@ -18,7 +18,7 @@ def grid(*rows):
 
 
 def pair(number, output=True):
-    """A pair that no other number gives."""
+    """A pair that differs from the pair of any other number."""
     shown = grid([number // 10, number % 10])
     return Pair(shown, grid([number // 10], [number % 10]) if output else None)
 

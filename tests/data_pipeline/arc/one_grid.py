@@ -14,7 +14,7 @@ def apply(grid, code):
 
 
 def invert(grid, code):
-    """What `apply` made this of."""
+    """The grid that `apply` changed into this one."""
     transform, colours = decode_augmentation(np.array(code))
     back = dihedral.turn(grid, int(dihedral.INVERSE[transform]))
     return np.argsort(colours).astype(np.uint8)[back]

@@ -19,7 +19,7 @@ NOTHING = {"attempt_1": [[0]], "attempt_2": [[0]]}
 
 
 def right():
-    """A submission without a fault, as a JSON value."""
+    """A valid submission, as a JSON value."""
     return {task.name: [dict(NOTHING) for _ in task.test] for task in TASKS}
 
 

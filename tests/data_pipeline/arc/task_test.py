@@ -23,7 +23,7 @@ ANSWERS = json.loads((OK / SOLUTIONS).read_text())
 
 
 def config(**changes):
-    """Changes of keys go to the section that has them."""
+    """A data config; each change goes to the section that has its key."""
     section = {"side": 12, "train_subsets": ("training",), "test_subset": "training"}
     common = {"task": "arc", "source": "json", "num_augmentations": 6}
     for key, value in changes.items():
@@ -36,7 +36,7 @@ def load(folder=OK, **changes):
 
 
 def as_other_subset(folder, subset, tasks):
-    """The named tasks of OK under another name, as a subset of their own."""
+    """Write these tasks of OK as another subset, with an x after their names."""
     folder.mkdir(exist_ok=True)
     for part, content in (("challenges", TASKS), ("solutions", ANSWERS)):
         text = json.dumps({f"{name}x": content[name] for name in tasks})
@@ -71,7 +71,7 @@ def test_other_subsets_are_trained_on_whole(tmp_path):
     path = tmp_path / "arc" / f"arc-agi_concept_{'challenges'}.json"
     tasks = json.loads(path.read_text())
     (task,) = tasks.values()
-    for pair in task["train"]:  # else it would leak the task it is made from
+    for pair in task["train"]:  # otherwise it would leak its original
         pair["input"] = pair["input"][::-1]
     task["test"][0]["input"] = task["test"][0]["input"][::-1]
     path.write_text(json.dumps(tasks))
@@ -96,8 +96,8 @@ def test_hidden_answers_change_neither_ids_nor_questions(tmp_path):
 
 
 def test_answers_to_test_inputs_play_no_part_in_the_augmentations(tmp_path):
-    # One task whose grids have one colour: every form is told apart by that colour.
-    # An answer of many colours would allow many more forms, and so betray itself.
+    # The known grids of this task have one colour, so that colour distinguishes its
+    # forms. An answer with many colours would allow many more forms, if it were used.
     grid = [[1, 0], [0, 0]]
     task = {"train": [{"input": grid, "output": grid}], "test": [{"input": grid}]}
     (tmp_path / CHALLENGES).write_text(json.dumps({"one": task}))

@@ -20,7 +20,7 @@ ARC = pathlib.Path(__file__).parents[4] / "shared" / "data" / "arc"
 
 
 class Rows:
-    """Random grids as rows of a set with random forms, and the oracle of each."""
+    """Rows of random grids in random forms, and the oracle of each form."""
 
     def __init__(self, side, seed, count=40, most=None):
         rng = np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def test_an_answer_without_a_grid_becomes_pad():
 
 
 def offsets(rows, slot, position):
-    """Where the oracle finds the grids of a visit, `b 2`; None if not at one place."""
+    """For each row, the common offset of its grids (else None) and the room for it."""
     found = rows.visit(slot, position)
     places = []
     for i, pair in enumerate(rows.grids):
@@ -208,7 +208,7 @@ def published():
     "least", [20_000, pytest.param(60_000, marks=pytest.mark.slow)]
 )
 def test_examples_per_second(published, least):
-    # CPU seconds, not wall clock; best of ten: other programs may share the machine.
+    # Other programs may share the machine: this takes the best of ten, in CPU seconds.
     inputs, labels, variants = published
     seconds, back = [], []
     for k in range(10):

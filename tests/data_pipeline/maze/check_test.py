@@ -21,7 +21,7 @@ SMALL = MazeShape(3)
 
 @pytest.fixture
 def write(tmp_path):
-    """(question, answer, rating) each -> the path of a file."""
+    """A function that writes rows (question, answer, rating) and returns the path."""
 
     def write(*rows):
         path = tmp_path / "mazes.csv"

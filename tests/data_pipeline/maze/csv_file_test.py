@@ -32,7 +32,7 @@ HEADER = "source,question,answer,rating\n"
 
 @pytest.fixture
 def write(tmp_path):
-    """Text or bytes -> the path of a file that holds them."""
+    """A function that writes text or bytes to a file and returns its path."""
 
     def write(content, name="mazes.csv"):
         path = tmp_path / name
@@ -43,7 +43,7 @@ def write(tmp_path):
 
 
 def row(question, answer, rating="4"):
-    """A CSV row of two drawn mazes."""
+    """The CSV row of a question and an answer that are drawn as text."""
     return f"hand,{''.join(rows_of(question))},{''.join(rows_of(answer))},{rating}\n"
 
 
@@ -94,7 +94,7 @@ def test_thousand_mazes_load_in_half_a_second():
         ("S.G ... ...", "SoG ... ...", None),
         ("SG. ... ...", "SG. ... ...", None),
         ("S#G ... ...", "S#G ooo ...", None),
-        ("S.G ... ...", "S.G ooo ...", None),  # longer than need be
+        ("S.G ... ...", "S.G ooo ...", None),  # longer than needed
         ("S.G ... ...", "SoG ... ..o", "grid row 3, column 3 lies apart"),
         (
             "S.G ... ...",

@@ -53,7 +53,7 @@ def mutate(content, edits):
 
 
 def check_damaged_file(folder, edits):
-    """Refused with a DataError that names the file, or every loaded row is right."""
+    """Check for a DataError that names the file, or for rows that are all correct."""
     path = folder / "damaged.csv"
     path.write_bytes(mutate(small_file(), edits))
     try:

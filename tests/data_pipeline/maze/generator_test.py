@@ -28,7 +28,7 @@ def shares(puzzles):
 
 
 def check_maze(tokens, label, rating, shape, min_moves):
-    """The label is the oracle's, as long as stated and asked for."""
+    """Check that the label is the oracle's, with `rating` moves and enough of them."""
     text = decode(tokens)
     assert text.count("S") == text.count("G") == 1
     assert set(text) <= set("# SG")
@@ -66,7 +66,7 @@ def test_large_mazes_are_solved_too(shape):
 
 
 def blind_draw(rng, side):
-    """Characters of walls, S on a free cell and G on any cell but S, walls too."""
+    """Random walls with S on a free cell, and the cell of G: any but S, even a wall."""
     walls = rng.random(side * side) < rng.uniform(0.2, 0.5)
     cells = np.where(walls, "#", " ")
     start = rng.choice(np.flatnonzero(~walls))
@@ -88,7 +88,7 @@ def test_distribution_is_that_of_blind_draws(small):
     places = (drawn == START).argmax(1), (drawn == GOAL).argmax(1)
     columns = rating, (drawn == WALL).mean(1), *places
     for blind, made in zip(zip(*found, strict=True), columns, strict=True):
-        # Largest gap of the distributions: 1.95 is exceeded once in 1,000 by chance.
+        # By chance, the scaled largest gap exceeds 1.95 once in 1,000.
         at = np.union1d(blind, made)
         counts = [
             np.searchsorted(np.sort(v), at, "right") / len(v) for v in (blind, made)
@@ -158,7 +158,7 @@ def test_seeds_give_different_mazes():
 
 
 def test_same_seed_gives_the_same_bytes_everywhere():
-    # If this moves, so does every generated set, and with it the recorded results.
+    # If this changes, every generated set changes, and so do results on them.
     sets = generate(SQUARE, (9, 7), **SMALL, seed=5)
     digests = "".join(array_digest(a) for p in sets for a in (p.inputs, p.labels))
     assert hashlib.sha256(digests.encode()).hexdigest() == (
@@ -189,7 +189,7 @@ def test_wrong_requests_are_refused(counts, changes, message, monkeypatch):
 
 
 def test_a_split_for_which_nothing_is_left_is_refused(monkeypatch):
-    # Without walls the longest way is from corner to corner: one maze, turned.
+    # Without walls, only opposite corners are 4 moves apart: one maze and its turns.
     monkeypatch.setattr(generator, "MAX_DRAWS", 1 << 16)
     message = (
         r"min_moves = 4: only 0 mazes with data.maze.side = 3, .* in 6[5-9],\d* dr"

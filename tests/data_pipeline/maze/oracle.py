@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slow ways to solve mazes, written without a look at data_pipeline/maze."""
+"""Slow maze solvers, written independently of data_pipeline/maze."""
 
 import collections
 import itertools
@@ -16,7 +16,7 @@ needs_shared = pytest.mark.skipif(
 
 
 def rows_of(text):
-    """A maze drawn as text: its rows, with `.` for a free cell."""
+    """The rows of a maze that is drawn as text, with `.` for a free cell."""
     return [line.strip().replace(".", " ") for line in text.split()]
 
 
@@ -29,7 +29,7 @@ def random_text(rng, side, share=0.35):
 
 
 def neighbours(cell, side):
-    """Down, left, right, up, as (row, column)."""
+    """The neighbours (row, column) of a cell: down, left, right, up."""
     row, column = cell
     around = [
         (row + 1, column),
@@ -41,7 +41,7 @@ def neighbours(cell, side):
 
 
 def search(text, side):
-    """First-parent breadth-first search with a queue: parents and distances from S."""
+    """Parents and distances from S, by a first-parent breadth-first search."""
     grid = {(i // side, i % side): c for i, c in enumerate(text)}
     start = next(cell for cell, c in grid.items() if c == "S")
     parent, distance = {start: None}, {start: 0}
@@ -56,7 +56,7 @@ def search(text, side):
 
 
 def solution(text, side):
-    """The maze with the published path drawn in; None if there is none."""
+    """The maze with the published path drawn in; None if there is no path."""
     parent, _ = search(text, side)
     goal = divmod(text.index("G"), side)
     if goal not in parent:
@@ -69,7 +69,7 @@ def solution(text, side):
 
 
 def all_shortest(text, side):
-    """Every answer that draws a shortest path: all ways that only come nearer to G."""
+    """All answers that draw a shortest path, each step of which comes nearer to G."""
     _, distance = search(
         text.replace("S", "*").replace("G", "S").replace("*", "G"), side
     )
@@ -102,7 +102,7 @@ def drawings(text):
 
 
 def is_line(answer, side):
-    """Whether S, o and G are one line that does not touch itself: by walking it."""
+    """Whether S, o and G form one line that does not touch itself; found by a walk."""
     grid = {divmod(i, side): c for i, c in enumerate(answer) if c in "SGo"}
     cell = next(place for place, c in grid.items() if c == "S")
     visited = [cell]

@@ -26,7 +26,7 @@ from tests.data_pipeline.maze.oracle import (
 )
 from tests.helpers.timing import least_seconds
 
-SIDES = [2, 3, 5, 10, 29, 30, 31, 40, 62]  # 30 is the last that fits half words
+SIDES = [2, 3, 5, 10, 29, 30, 31, 40, 62]  # 30 is the largest that fits half words
 HAND_MADE = [
     ("S..  ...  ..G", "S..  o..  ooG"),  # down before right
     ("G..  ...  ..S", "G..  o..  ooS"),  # nothing is down; left comes before up
@@ -34,8 +34,8 @@ HAND_MADE = [
     ("..G  ...  S..", "..G  ..o  Soo"),
     ("S.G  ...  ...", "SoG  ...  ..."),
     ("S#G  ...  ...", "S#G  ooo  ..."),
-    ("...  S#G  ...", "...  S#G  ooo"),  # both ways around are as short: down
-    (".G.  .#.  .S.", "oG.  o#.  oS."),  # the same, upwards: left
+    ("...  S#G  ...", "...  S#G  ooo"),  # two shortest ways: down
+    (".G.  .#.  .S.", "oG.  o#.  oS."),  # again two, upwards: left
     ("SG.  ...  ...", "SG.  ...  ..."),
 ]
 
@@ -183,7 +183,7 @@ def test_any_tokens_are_judged():
         ("S#G######", "S#G######", False),  # no way at all
         ("SSG      ", "SSG      ", False),  # no maze
         ("S G     G", "SoG     G", False),
-        ("S G\0     ", "SoG\0     ", True),  # PAD in the maze is no way
+        ("S G\0     ", "SoG\0     ", True),  # PAD in the maze is blocked
         ("S\0G      ", "S\0Gooo   ", True),
         ("S\0G      ", "SoG      ", False),
     ],

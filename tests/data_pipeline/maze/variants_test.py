@@ -15,7 +15,7 @@ from tests.helpers.timing import least_seconds
 
 SIDE = 7
 SHAPE = MazeShape(SIDE)
-# Where cell (row, column) of a form comes from, written without NumPy's turns.
+# The source of cell (row, column) in each form, written without NumPy's turns.
 SOURCE = [
     lambda r, c, e: (r, c),
     lambda r, c, e: (c, e - r),
@@ -44,7 +44,7 @@ def texts():
 
 @pytest.fixture
 def puzzles(texts):
-    """Mazes whose stored labels are shortest paths, but not those of the rule."""
+    """Mazes whose stored labels are shortest paths, but not the published choice."""
     labels = [max(all_shortest(text, SIDE) - {solution(text, SIDE)}) for text in texts]
     return PuzzleSet.of_single_examples(
         np.stack([encode(text) for text in texts]),

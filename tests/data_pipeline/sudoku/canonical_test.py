@@ -17,7 +17,7 @@ CLUES = {FOUR: (4, 8), SIX: (8, 12), NINE: (0, 0)}
 
 
 def moves(shape):
-    """Every symmetry of the cells: `k m` source cells."""
+    """All symmetries of the cells, as source cells `k m`."""
 
     def lines(num_blocks, width):
         within = list(itertools.permutations(range(width)))
@@ -36,7 +36,7 @@ def moves(shape):
 
 
 def canonical(puzzle, solution, shape, moves):
-    """The least of all variants, with digits by first appearance in the solution."""
+    """The smallest variant, with digits named by first appearance in the solution."""
     solutions = solution[moves].astype(int)
     names = solutions[:, : shape.side].argsort(1)
     renamed = np.take_along_axis(names, solutions - 2, 1)
@@ -98,7 +98,8 @@ def test_hash_is_as_fine_as_the_canonical_form_of_every_small_puzzle():
     subsets = (np.arange(2**16)[:, None] >> np.arange(16)) & 1 == 1
     subsets = subsets[(subsets.sum(1) >= 4) & (subsets.sum(1) <= 6)]
     hashes, forms = [], []
-    for text in ("1234341221434321", "1234341223414123"):  # all grids are variants
+    # Every grid of side four is a variant of one of these two.
+    for text in ("1234341221434321", "1234341223414123"):
         solution = encode(text)
         inputs = np.where(subsets, solution, BLANK_TOKEN).astype(np.uint8)
         inputs = inputs[solve(masks_of(inputs, FOUR), FOUR, 2).num_solutions == 1]
@@ -127,7 +128,7 @@ def test_hash_is_as_fine_as_the_canonical_form_of_drawn_grids():
 
 @pytest.mark.slow
 def test_hash_of_all_grids_of_side_six_merges_three_rare_classes_of_forty_nine():
-    grids = np.arange(2, 8)[None]  # the first row; then cell by cell
+    grids = np.arange(2, 8)[None]  # the first row; the loop adds the other cells
     for cell in range(6, 36):
         units = [unit for unit in SIX.units().tolist() if cell in unit]
         before = sorted({other for unit in units for other in unit if other < cell})
@@ -135,7 +136,7 @@ def test_hash_of_all_grids_of_side_six_merges_three_rare_classes_of_forty_nine()
         digit = np.tile(np.arange(2, 8), len(grids))[:, None]
         fits = (longer[:, before] != digit).all(1)
         grids = np.concatenate([longer, digit], axis=1)[fits]
-    assert len(grids) * 720 == 28_200_960  # a known number of combinatorics
+    assert len(grids) * 720 == 28_200_960  # a known result of combinatorics
     hashes = grid_classes(grids, SIX)
     symmetries, merged, num_classes = moves(SIX), [], 0
     for value in np.unique(hashes):

@@ -26,7 +26,7 @@ SMALL_ANSWERS = {
 
 @pytest.fixture
 def write(tmp_path):
-    """Text or bytes -> the path of a file that holds them."""
+    """A function that writes text or bytes to a file and returns its path."""
 
     def write(content, name="puzzles.csv"):
         path = tmp_path / name
@@ -214,7 +214,7 @@ def mutate(content, edits):
 
 
 def check_damaged_file(folder, edits):
-    """Refused with a DataError that names the file, or every loaded row is right."""
+    """Check for a DataError that names the file, or for rows that are all correct."""
     path = folder / "damaged.csv"
     path.write_bytes(mutate((BAD / "sudoku_ok.csv").read_bytes(), edits))
     try:

@@ -32,7 +32,7 @@ def made(request):
 
 
 def second_solution(tokens, shape, solution=None):
-    """A solution other than the given one, or None: slow, and not the solver's way."""
+    """A solution other than the given one, or None, by a slow search of its own."""
     tokens = tokens.tolist()
     peers = [
         sorted({o for unit in shape.units().tolist() if c in unit for o in unit} - {c})
@@ -125,7 +125,7 @@ def test_no_variant_of_a_training_puzzle_is_held_out(made):
     shape, _, _, (train, test) = made
 
     def classes(inputs, labels):
-        """What is held out: puzzles of 2x2 boxes, else solution grids."""
+        """The classes that are held out: puzzles for 2x2 boxes, else solution grids."""
         if shape == FOUR:
             return set(puzzle_classes(inputs, labels, shape).tolist())
         return set(grid_classes(labels, shape).tolist())
@@ -160,7 +160,7 @@ def test_no_variant_of_a_training_puzzle_is_held_out(made):
     ],
 )
 def test_same_seed_gives_the_same_bytes_everywhere(shape, clues, expected):
-    # If this moves, so does every generated set, and with it the recorded results.
+    # If this changes, every generated set changes, and so do results on them.
     assert digest(generate(shape, (9, 7), clues=clues, seed=5)) == expected
 
 
@@ -182,7 +182,7 @@ def test_few_classes_of_grids_are_shared_out_between_the_sets(counts):
 
 
 def test_all_classes_of_minimal_puzzles_of_side_four_are_found():
-    # 13 of 4 clues, 22 of 5 and 1 of 6 are known.
+    # It is known that 13 classes have 4 clues, 22 have 5 and 1 has 6.
     with pytest.raises(DataError, match="only 36 different puzzles with .*clues"):
         generate(FOUR, (30, 30), clues=MINIMAL, seed=0)
     sets = generate(FOUR, (18, 18), clues=MINIMAL, seed=0)

@@ -23,13 +23,13 @@ def blank(shape):
 
 
 def rating_in_plain_python(tokens, shape):
-    """The guesses of the search that `sudoku_solver` describes, cell by cell."""
+    """The number of guesses of the search that sudoku/solver.py describes."""
     units = shape.units().tolist()
     digits = range(shape.side)
     guesses = 0
 
     def propagate(cells):
-        """Naked and hidden singles until nothing changes; False: contradiction."""
+        """Fill in all naked and hidden singles; return False on a contradiction."""
         before = None
         while before != cells:
             before = [set(cell) for cell in cells]
@@ -70,7 +70,7 @@ def rating_in_plain_python(tokens, shape):
 
 
 def test_solver_counts_all_grids_of_side_four():
-    # 288 is a known number of combinatorics.
+    # That there are 288 is a known result of combinatorics.
     assert count_solutions(blank(FOUR), FOUR, limit=1000) == 288
 
 
@@ -139,8 +139,8 @@ def test_rating_is_the_number_of_guesses_of_the_plain_search(shape):
     "text",
     [
         MONSTER,
-        # An empty cell, and two equal singles in a unit, end guesses of these two;
-        # without those checks they would take more.
+        # In these two, an empty cell or two equal singles in a unit end a guess.
+        # Without those checks they would take more guesses.
         "......9...3..1........93..66.75..2.......17.5...2.8....5.8..6.7..2...3...9....81.",
         ".....45.8...37....7......3496.4....73..7....9.2...............36.4..59..8.164....",
     ],

@@ -14,7 +14,7 @@ over_shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def solved_grid(shape):
-    """The shifted pattern: a valid answer, uint8 tokens `1 m`."""
+    """A valid answer whose rows are shifted copies: uint8 tokens `1 m`."""
     row, column = np.divmod(np.arange(shape.num_cells), shape.side)
     band, line = np.divmod(row, shape.box_rows)
     return ((line * shape.box_cols + band + column) % shape.side + 2)[None].astype("u1")
@@ -28,7 +28,7 @@ def draw(shape, count, seed=0, puzzle=0):
 
 
 def lines(shape, symmetry):
-    """Source of each row and of each column, `b side` each, and who is turned."""
+    """The sources of rows and of columns, `b side` each, and which grids are turned."""
     source = symmetry.cell_source.reshape(-1, shape.side, shape.side)
     down, across = np.divmod(source, shape.side)
     turned = down[:, 0, 0] != down[:, 0, 1]
@@ -110,7 +110,7 @@ def test_digits_alone_are_renamed_each_to_each_equally(shape):
 
 
 def test_all_symmetries_are_equally_likely():
-    # 2x2 boxes: 8 orders of rows x 8 of columns x turned or not x 24 of digits.
+    # 2x2 boxes have 8 orders of rows x 8 of columns x 2 (turned or not) x 24 of digits.
     symmetry = draw(FOUR, 100_000)
     rows, cols, turned = lines(FOUR, symmetry)
     parts = np.concatenate([rows, cols, turned[:, None], symmetry.token_map], axis=1)

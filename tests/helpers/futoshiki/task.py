@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Futoshiki 4x4: a Latin square with signs between neighbours, on a grid of 7x7.
 
-Digits are at even rows and columns; between two of them is a sign: `<` where the left
-or upper one is smaller. Tokens: 0 PAD (where no sign can be), 1 blank, 2 to 5 the
-digits, 6 a sign that is not shown, 7 `<`, 8 `>`.
+Digits are at even rows and columns. The sign between two neighbouring digits is `<` if
+the left or upper one is smaller. Tokens: 0 PAD (where no sign can be), 1 blank, 2 to 5
+the digits, 6 a sign that is not shown, 7 `<`, 8 `>`.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ class Task(PuzzleTask):
         return super().eval_set(puzzles)._replace(is_valid=is_valid)
 
     def _draw(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """One puzzle and its solution: digits are hidden while it has no other."""
+        """One puzzle and its solution; digits are hidden while this stays unique."""
         seed, squares = self.common.seed, all_solved()
         solved = squares[random_below(len(squares), seed, k, 0)]
         signs, digits = np.flatnonzero(IS_SIGN), np.flatnonzero(IS_DIGIT)
@@ -84,7 +84,7 @@ class Task(PuzzleTask):
 
 
 def is_valid(inputs: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Which answers `n m` solve their questions `n m`; signs in them do not count."""
+    """Which answers `n m` solve their questions `n m`; signs in answers are ignored."""
     pairs = zip(inputs, answers, strict=True)
     return np.array([_solves(question, answer) for question, answer in pairs])
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of one's own: the worked examples of CONTRIBUTING.md."""
+"""New rules: the worked examples of CONTRIBUTING.md."""

@@ -82,7 +82,7 @@ class Loop:
     infer = step
 
     def loss(self, outputs: LoopOutputs, rows: Batch) -> RowLosses:
-        """The mean loss of all turns; the scores are those of the last one."""
+        """The mean loss of all turns, with the scores of the last turn."""
         of_turn = partial(
             row_losses,
             rows=rows,
@@ -95,6 +95,6 @@ class Loop:
         return last._replace(total=turns.total.mean(0))
 
     def answer(self, outputs: LoopOutputs) -> StepOutput:
-        """Halt as soon as the last turn says that its answer is right."""
+        """Halt as soon as the last turn says that its answer is correct."""
         q_halt = outputs.q[-1, :, 0]
         return StepOutput(outputs.logits[-1], q_halt, q_halt > 0)

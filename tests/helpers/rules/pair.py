@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two networks, a gate of the rule's own, and a continue logit with a second pass.
+"""Two networks, a gate, and a continue logit whose target a second pass computes.
 
 The order of the updates, the one-step gradient and the target of the second halting
-logit are those of HRM (arXiv 2506.21734); the gate and the random start are not.
+logit follow HRM (arXiv 2506.21734). The gate and the random start do not.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class Pair:
         clock: Clock,
         keep: Keep | None = None,
     ) -> tuple[PairState, PairOutputs]:
-        """The inference step, and the target that a second pass from its end gives."""
+        """The inference step; a second pass from its end gives the target."""
         state, outputs = self.infer(model, rows, state, keys, clock, keep)
         _, later = self.infer(frozen(model), rows, frozen(state), keys, clock)
         is_last = clock.step + 1 >= clock.num_steps
@@ -122,7 +122,7 @@ class Pair:
     def iteration(
         self, inputs: tuple[BoundModel, Array], state: PairState, i: Int[Array, ""]
     ) -> PairState:
-        """One update of `low`; at the end of a cycle one of `high` too."""
+        """One update of `low`, and at the end of a cycle one update of `high`."""
         model, x = inputs
         gate = model.own().astype(x.dtype)[None, None]
         high_net = rematerialised(model.high, self.remat)

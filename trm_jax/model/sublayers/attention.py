@@ -28,7 +28,7 @@ class AttentionSettings:
     rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)
 
     def check(self, d_model: int, dtype: Any) -> None:
-        """Raise ConfigError where heads do not fit, or nothing reads rope_theta."""
+        """Raise ConfigError if heads do not fit, or rope_theta is set but not used."""
         rope = self.positions == "rope"
         if d_model % (self.num_heads * (2 if rope else 1)):
             kind = "heads of even width" if rope else "heads"

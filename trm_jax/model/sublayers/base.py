@@ -8,20 +8,20 @@ from jaxtyping import Array, Float
 
 
 class Sublayer(nn.Module):
-    """An operator `b l d -> b l d`, with a section of config.model to itself.
+    """An operator `b l d -> b l d`, with its settings in a section of config.model.
 
     `Settings` is a frozen dataclass of knobs; its `check(d_model, dtype)` raises
-    ConfigError where values do not fit together.
+    ConfigError if values do not fit together.
     """
 
     settings: Any
     grid_shape: tuple[int, int]  # rows and columns of the cells
-    prefix_len: int  # positions before them
+    prefix_len: int  # positions before the cells
 
     section: ClassVar[str]  # of config.model
     Settings: ClassVar[type[Any]]
     no_decay: ClassVar[tuple[str, ...]] = ()  # its own parameters without weight decay
-    norm_axis: ClassVar[int] = -1  # of the norm after it
+    norm_axis: ClassVar[int] = -1  # of the norm that follows it
     plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
     forward_mode: ClassVar[dict[str, Any]] = {}  # settings under which jax.jvp works
 
@@ -31,5 +31,5 @@ class Sublayer(nn.Module):
 
 
 def inner_width(chosen: int, expansion: float, width: int) -> int:
-    """SwiGLU inner width: the chosen one, or the papers' rounding for 0."""
+    """Inner width of a SwiGLU: `chosen`, or if that is 0, the papers' rounded width."""
     return chosen or -(-round(expansion * width * 2 / 3) // 256) * 256

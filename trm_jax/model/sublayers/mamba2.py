@@ -40,7 +40,7 @@ class Mamba2Settings:
     )
 
     def check(self, d_model: int, dtype: Any) -> None:
-        """Raise ConfigError where heads or kernels do not fit the width."""
+        """Raise ConfigError if heads or the chosen kernels do not allow the sizes."""
         inner, group = self.expand * d_model, self.head_dim * self.num_groups
         if inner % group:
             raise ConfigError(
@@ -57,10 +57,7 @@ class Mamba2Settings:
 
 
 class Mamba2(Sublayer):
-    """Mamba-2, left to right.
-
-    "both" adds the outputs of the two directions, computed with the same weights.
-    """
+    """Mamba-2, left to right."""
 
     section: ClassVar[str] = "mamba2"
     Settings: ClassVar[type] = Mamba2Settings
@@ -118,7 +115,7 @@ class Mamba2(Sublayer):
         return kernel, self.param("conv_bias", uniform, (width,))
 
     def _head_params(self, heads: int) -> tuple[Params, Params, Params]:
-        """A in [-16, -1] and, with no input, dt in [1e-3, 1e-1], log-uniform."""
+        """A starts in [-16, -1]; dt at zero input is log-uniform in [1e-3, 1e-1]."""
 
         def log_rate(key: Array, shape: tuple[int, ...]) -> Array:
             return jnp.log(
@@ -144,7 +141,7 @@ class Mamba2Backward(Mamba2):
 
 
 class Mamba2Both(Mamba2):
-    """The sum of both directions."""
+    """The sum of the outputs of both directions, computed with the same weights."""
 
     direction: ClassVar[str] = "both"
 

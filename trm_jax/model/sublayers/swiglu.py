@@ -23,7 +23,7 @@ class SwiGluSettings:
     expansion: float = knob(4.0, "Used where width is 0.", low=0.1)
 
     def check(self, d_model: int, dtype: Any) -> None:
-        """Every width fits every model."""
+        """Do nothing: every width fits every model."""
 
 
 class SwiGlu(Sublayer):
@@ -43,8 +43,8 @@ class SwiGlu(Sublayer):
 class TokenMlp(Sublayer):
     """TRM's MLP-t: a SwiGLU over the positions, the same for every channel.
 
-    Its norm runs over the positions too. The product is written `f l @ l (b d)`:
-    moving whole rows of d costs far less than transposing `b l d` to `b d l`.
+    The norm after it also runs over the positions. The product is `f l @ l (b d)`,
+    since moving whole rows of d costs far less than transposing `b l d` to `b d l`.
     """
 
     section: ClassVar[str] = "token_mlp"

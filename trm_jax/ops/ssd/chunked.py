@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SSD by matrix products within chunks and an associative scan over their states.
 
-Listing 1 of arXiv 2405.21060, one head after the other: the `q s` matrices and the
-states of one head stay in a CPU's cache, and of no more than one in any memory.
-The gradient is in chunked_backward.py.
+This is Listing 1 of arXiv 2405.21060, computed head by head: the `q s` matrices and the
+states of one head stay in a CPU's cache, and no memory holds those of all heads at
+once. The gradient is in chunked_backward.py.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float
 
-UNROLL = 2  # heads whose products a CPU works on side by side
+UNROLL = 2  # heads per loop iteration: a CPU computes their products in parallel
 
 
 def ssd_chunked(
@@ -25,9 +25,9 @@ def ssd_chunked(
     *,
     chunk_size: int,
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
-    """Arguments as in `ops.ssd.ssd`, with dt and A in the dtype of the state.
+    """SSD with the arguments of `ops.ssd.ssd`; dt and A have the dtype of the state.
 
-    Products take operands of x's dtype and accumulate in the state's.
+    Products have operands in x's dtype and accumulate in the dtype of the state.
     """
     (b, l, h, p), (g, n) = x.shape, B.shape[2:]
     wide, q = initial_state.dtype, min(chunk_size, l)
@@ -52,7 +52,7 @@ def ssd_chunked(
                 jnp.concatenate([first[:, None], updates], axis=1),
             )
 
-            # 3. Outputs: what the chunk itself and its starting state add, in one.
+            # 3. Outputs: one product for what the chunk and its starting state add.
             sources = jnp.concatenate([X, states[:, :-1].astype(X.dtype)], axis=2)
             weights = jnp.concatenate(
                 [scores * decay, C * jnp.exp(s)[..., None]], axis=3
@@ -75,13 +75,13 @@ def ssd_chunked(
 
 
 def split(v: Float[Array, "b l i *rest"], q: int) -> Float[Array, "i b c q *rest"]:
-    """Head by head, in chunks; padding has dt = 0 and leaves the state."""
+    """Heads or groups first, time in chunks; padding has dt = 0 and keeps the state."""
     pad = [(0, 0), (0, -v.shape[1] % q)] + [(0, 0)] * (v.ndim - 2)
     return jnp.moveaxis(jnp.pad(v, pad).reshape(len(v), -1, q, *v.shape[2:]), 3, 0)
 
 
 def joined(v: Float[Array, "i b c q *rest"], l: int) -> Float[Array, "b l i *rest"]:
-    """What `split` was given."""
+    """The inverse of `split`, without the padding."""
     v = jnp.moveaxis(v, 0, 3)
     return v.reshape(len(v), -1, *v.shape[3:])[:, :l]
 
@@ -89,7 +89,7 @@ def joined(v: Float[Array, "i b c q *rest"], l: int) -> Float[Array, "b l i *res
 def narrow_product(
     narrow: DTypeLike, wide: DTypeLike, spec: str, *operands: Array
 ) -> Array:
-    """An einsum of operands in one dtype, accumulated in the other."""
+    """An einsum of operands cast to `narrow`, accumulated in `wide`."""
     operands = tuple(v.astype(narrow) for v in operands)
     return jnp.einsum(spec, *operands, preferred_element_type=wide)
 
@@ -97,13 +97,13 @@ def narrow_product(
 def decays(
     dt: Float[Array, "b c q"], A: Float[Array, ""]
 ) -> tuple[Float[Array, "b c q"], Float[Array, "b c q q"]]:
-    """s, the running sum of dt A in each chunk, and exp(s_q - s_s) below the diagonal.
+    """s, the running sum of dt A in each chunk, and exp(s_q - s_s) for s <= q, else 0.
 
-    The mask comes before exp, which overflows above the diagonal.
+    The mask is applied before exp, which would overflow above the diagonal.
     """
     causal = jnp.tril(jnp.ones((dt.shape[-1],) * 2, bool))
-    # A running sum by a product: XLA would fold the pieces of jnp.cumsum into the
-    # passes over the decays, which then are not vectorised.
+    # The running sum is a matrix product: XLA would fuse the parts of jnp.cumsum into
+    # the loops over the decays, which would then not be vectorised.
     s = jnp.einsum("bcs,qs->bcq", dt * A, causal.astype(dt.dtype), precision="highest")
     gaps = s[..., :, None] - s[..., None, :]
     return s, jnp.exp(jnp.where(causal, gaps, -jnp.inf))
@@ -115,7 +115,7 @@ def scan_states(
     *,
     reverse: bool = False,
 ) -> Float[Array, "b c n p"]:
-    """h_c = decay_c h_{c-1} + updates_c, all of them by doubling; or from the end."""
+    """h_c = decay_c h_{c-1} + updates_c for all c; `reverse` starts at the last c."""
 
     def join(
         left: tuple[Array, Array], right: tuple[Array, Array]

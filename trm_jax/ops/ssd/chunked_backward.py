@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gradient of ssd_chunked, from the inputs: y is not computed again.
+"""The gradient of ssd_chunked, computed from the inputs without computing y again.
 
-Per head as in the kernels (kernels.py): states S at the starts of chunks, their
-cotangents G at the ends, then each chunk by itself. Gradients of B and C through the
-scores are summed over heads before their products.
+As in kernels.py, each head first computes the states S at the chunk starts and their
+cotangents G at the chunk ends, and then treats each chunk separately. The gradient of
+the scores is summed over the heads before its products with B and C are computed.
 """
 
 from collections.abc import Callable
@@ -84,7 +84,11 @@ def ssd_chunked_backward(
 def _head(
     product: Callable[..., Array], shared: tuple[Array, ...], of: tuple[Array, ...]
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Of one head: what heads add up (of scores, B, C), its own (of x dt, dt A, h0)."""
+    """Cotangents of one head.
+
+    The first three (of the scores, B and C) are summed over heads. The last three (of
+    x dt, dt A and the initial state) belong to this head.
+    """
     scores, B, BT, C, CT = shared
     X, Y, dt, A, first, dlast = of
     s, decay = decays(dt, A)
@@ -92,7 +96,7 @@ def _head(
     to_end = jnp.exp(s[..., -1:] - s)[..., None]
     weighted = scores * decay
 
-    # The state at the start of each chunk; its cotangent at the end of each.
+    # The states at the chunk starts, and their cotangents at the chunk ends.
     X_end, Y_start = X * to_end, Y * jnp.exp(s)[..., None]
     updates = product("bcns,bcsp->bcnp", BT, X_end)[:, :-1]
     S = scan_states(
@@ -107,14 +111,14 @@ def _head(
     )
     dfirst = outputs[:, 0] + through[:, 0, :, None] * G[:, 0]
 
-    # Each chunk by itself.
+    # Each chunk separately.
     dweighted = product("bcqp,bcsp->bcqs", Y, X)
     dX = product("bcqs,bcqp->bcsp", weighted, Y)
     dX = dX + to_end * product("bcsn,bcnp->bcsp", B, G)
     dB = product("bcsp,bcnp->bcsn", X_end, G)
     dC = product("bcqp,bcnp->bcqn", Y_start, S)
 
-    # Through the decays: of pairs, from the start, to the end of the chunk.
+    # Through the decays: between two tokens, from the chunk's start, to its end.
     pairs = dweighted * weighted
     end = (dB * B).sum(-1)
     ds = pairs.sum(-1) - pairs.sum(-2) + (dC * C).sum(-1) - end

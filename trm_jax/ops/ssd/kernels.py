@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """SSD as Pallas kernels for CUDA (Triton), forward and backward.
 
-The forward pass is one kernel: a program per row and head walks the chunks and carries
-the state. The backward pass is three launches of two kernels: the states at the chunk
-starts, their cotangents at the chunk ends (the same recurrence, right to left), and
-with both at hand every chunk by itself, a program per row, chunk and group that goes
-through the group's heads. So the gradients of B and C are summed over the heads in
-registers: no per-head copies, no atomics, the same bits every time.
+The forward pass computes y with one kernel: a program per row and head goes through
+the chunks and carries the state. A second kernel computes the last state.
 
-Letters as in ops.ssd; q and s positions in a chunk, s_q the running sum of dt A.
+The backward pass launches two kernels three times. The first launch computes the
+states at the chunk starts. The second computes their cotangents at the chunk ends, by
+the same recurrence from right to left. The third uses both and treats every chunk
+separately: a program per row, group and chunk goes through the heads of the group. It
+sums the gradients of B and C over these heads in registers, which needs no per-head
+copies and no atomics, and gives the same bits every time.
+
+The letters are those of ops.ssd; q and s are positions in a chunk, and s_q is the
+running sum of dt A.
 """
 
 from functools import partial
@@ -48,8 +52,8 @@ def forward(
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
     """The outputs y and the last state; arguments as in `ops.ssd.ssd`.
 
-    The state has a kernel of its own, which the compiler drops where nobody reads it:
-    at short lengths it is as large as x and y together.
+    The last state has its own kernel, which the compiler removes if the state is not
+    used: at short lengths it is as large as x and y together.
     """
     size, of = rows_per_chunk(chunk_size, x), per_head(x, B)
 
@@ -97,7 +101,7 @@ def backward(
     chunk_size: int,
     interpret: bool = False,
 ) -> tuple[Any, ...]:
-    """Cotangents of x, dt (but for its part in dt A), dt A, B, C and initial_state."""
+    """Cotangents of x, dt (without its part in dt A), dt A, B, C and initial_state."""
     size = rows_per_chunk(chunk_size, x)
     walk = partial(_walk, dt, A, size=size, interpret=interpret)
     (starts,) = walk(x, B, initial_state, reverse=False, results=("states",))
@@ -115,7 +119,7 @@ def backward(
         num_warps=8,
         interpret=interpret,
     )
-    # A chunk's decay of its starting state is the product of all its tokens' decays.
+    # A chunk decays its starting state by the product of the decays of its tokens.
     da += jnp.repeat(kept, size, axis=1)[:, : x.shape[1]]
     return dx, ddt, da, dB, dC, dfirst[0] if dfirst else None
 
@@ -132,11 +136,11 @@ def _walk(
     size: int,
     interpret: bool,
 ) -> tuple[Array, ...]:
-    """From state to state along the chunks; None starts at zero.
+    """Carry the state through the chunks, from `first`, or from zero if it is None.
 
-    Results: "states" before each chunk in the order of the walk, `b c h p n` in x's
-    dtype, and "last", after all, `b h p n` in dt's. Left to right these are states;
-    right to left, of (dy, C), their cotangents.
+    The result "states" is the state before each chunk in the order of the walk, shape
+    `b c h p n`, in x's dtype. "last" is the state after all chunks, shape `b h p n`, in
+    dt's dtype. With (dy, C) as (x, B) and `reverse`, they are cotangents of the states.
     """
     (b, l, h, p), n = x.shape, B.shape[-1]
     num_chunks = pl.cdiv(l, size)
@@ -180,12 +184,12 @@ def _walk(
 def _chunk_backward(
     x, dt, A, B, C, dy, starts, ends, dx, ddt, da, dB, dC, kept, *, size
 ):
-    """One chunk of one row and group: all gradients, head by head.
+    """Compute all gradients of one chunk of one row and group, head by head.
 
-    Two passes over the heads: with the sums for dB and dC in one with the rest, the
-    registers would not do.
+    There are two loops over the heads: one loop that also held the sums for dB and dC
+    would need too many registers.
     """
-    # Of the loop's integer type: with 64-bit types on, two kinds of index do not mix.
+    # Cast to the loop's integer type: with 64-bit types on, index types must agree.
     rows = Rows(pl.program_id(2).astype(int), size, x.shape[0])
     b, c = rows.load(B), rows.load(C)
     scores, dtype = dot(c, b, 1, 1), b.dtype
@@ -205,7 +209,7 @@ def _chunk_backward(
         ds = (moved * step[None, :]).sum(1) - dstep * step
         dscores += dwithin * decay * step[None, :]
 
-        # Through the states: what the tokens read, and what they add.
+        # Through the states: what the tokens read from them, and add to them.
         read = (dY * jnp.exp(s)[:, None] * dot(c, starts[i], 1, 1)).sum(1)
         dadded = dot(b, ends[i], 1, 1) * jnp.exp(total - s)[:, None]
         added = (X * dadded).sum(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSD token by token: slow, and the oracle that the other forms are judged by."""
+"""SSD token by token: the slow reference that the other forms are tested against."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -16,7 +16,7 @@ def ssd_recurrent(
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
     """state_t = exp(dt_t A) state_{t-1} + dt_t x_t B_t^T; y_t = state_t C_t.
 
-    Arguments as in `ops.ssd.ssd`; computed in the dtype of the state.
+    The arguments are those of `ops.ssd.ssd`. The scan uses the dtype of the state.
     """
     wide = initial_state.dtype
     heads_per_group = A.shape[0] // B.shape[2]

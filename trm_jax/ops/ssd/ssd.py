@@ -2,7 +2,7 @@
 """State-space duality: the selective scan of Mamba-2 (arXiv 2405.21060).
 
 Axes: b batch, l time, h heads of p channels, g groups of heads that share B and C of
-n state dimensions; head i belongs to group i // (h / g).
+n state dimensions. Head i belongs to group i // (h / g).
 """
 
 import math
@@ -25,7 +25,7 @@ from trm_jax.ops.ssd.tiles import supports
 from trm_jax.types import BATCH_AXES
 
 IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
-SCAN_SCOPE = "state_space_scan"  # in the names of what a scan computes
+SCAN_SCOPE = "state_space_scan"  # in the name of every operation of a scan
 
 Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
@@ -51,20 +51,20 @@ def ssd(
       B: what enters the state.
       C: what is read from it.
       initial_state: zeros if None.
-      chunk_size: tokens per chunk; no result depends on it but by rounding.
-      implementation: "recurrent", token by token; "chunked", matrix products;
-        "pallas", GPU kernels (interpreted, slowly, elsewhere). None: pallas on CUDA
-        where it takes the shapes, else chunked. pallas wants p, n and chunk_size that
-        are powers of two, p n of at most 32 KiB, no float64, and a GPU with as much
-        shared memory as an A100 or H100.
+      chunk_size: tokens per chunk; it changes the results only by rounding.
+      implementation: "recurrent" (token by token), "chunked" (matrix products) or
+        "pallas" (GPU kernels; other devices interpret them, slowly). None chooses
+        pallas on CUDA if it supports the sizes, else chunked. pallas needs p, n and
+        chunk_size that are powers of two, p n of at most 32 KiB, no float64, and a GPU
+        with as much shared memory as an A100 or H100.
 
     Returns:
       y in x's dtype; the last state in float32 (float64 for float64 x).
 
-    Differentiable in all arrays; all but recurrent keep only the inputs for the
-    backward pass and have no forward-mode derivative. Inputs sharded over the mesh axes
-    "data" and "fsdp", of type Auto, stay so; for pallas the mesh must be in context
-    (`jax.set_mesh`).
+    The function is differentiable in all arrays. All implementations except recurrent
+    keep only the inputs for the backward pass and have no forward-mode derivative.
+    Inputs sharded over the mesh axes "data" and "fsdp", of type Auto, stay sharded. For
+    pallas the mesh must be in context (`jax.set_mesh`).
 
     Raises:
       ValueError: unknown implementation, or shapes that do not fit together.
@@ -127,8 +127,8 @@ def _check(
         )
 
 
-# One rule for all forms: keep the inputs, nothing else. It lies outside the choice of
-# platform: inside, each branch would keep the other's residuals too.
+# One VJP rule serves all forms and keeps only the inputs. It encloses the choice of the
+# platform: with a rule per branch, each branch would keep the other's residuals too.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
     def kernels(*args: Any, interpret: bool) -> Results:
@@ -185,7 +185,7 @@ _scan.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _or_zeros(state: Array | None, args: tuple[Any, ...]) -> Array:
-    """The state, or one of zeros for the arguments of `ssd`."""
+    """The state, or zeros of its shape, which follows from the arguments of `ssd`."""
     if state is not None:
         return state
     x, dt, _, B, *_ = args
@@ -210,10 +210,10 @@ def _by_platform(
 
 
 def _over_batch(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """`fn(*args)` with each device working on its rows of the batch.
+    """`fn(*args)`, where each device computes its own rows of the batch.
 
-    XLA cannot partition a kernel: left alone, it would gather all rows everywhere.
-    All results have a batch axis; of the arguments, all but A.
+    XLA cannot partition a kernel: without this, every device would gather all rows.
+    All results have a batch axis, and so have all arguments except A.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(a for a in BATCH_AXES if a not in mesh.manual_axes and a in mesh.shape)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the SSD kernels see of each array, and what they do with one chunk."""
+"""The block of each array that an SSD kernel sees, and its steps for one chunk."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array
 
-SMALLEST, LARGEST = 16, 64  # chunk: what a tensor core takes, what registers hold
+SMALLEST, LARGEST = 16, 64  # chunk sizes: tensor cores need 16, registers hold 64
 LARGEST_STATE = 32 * 2**10  # bytes of p x n; 64 x 128 in float32
 
 
 def supports(p: int, n: int, chunk_size: int, dtype: jnp.dtype) -> bool:
-    """Whether the kernels take heads of `p n` in this dtype.
+    """Whether the kernels support heads of `p n` in this dtype.
 
-    Triton wants powers of two; larger states exceed the shared memory of a block.
+    Triton needs powers of two. Larger states exceed the shared memory of a block.
     """
     powers = all(size & (size - 1) == 0 for size in (p, n, chunk_size))
     small = p * n * dtype.itemsize <= LARGEST_STATE
@@ -26,7 +26,7 @@ def supports(p: int, n: int, chunk_size: int, dtype: jnp.dtype) -> bool:
 
 
 def rows_per_chunk(chunk_size: int, x: Array) -> int:
-    """A power of two that suits the kernels: the wanted one, if it does."""
+    """The chunk size, or the nearest power of two that suits kernels and length."""
     enough = 1 << (x.shape[1] - 1).bit_length()
     return max(SMALLEST, min(chunk_size, LARGEST, enough))
 
@@ -37,7 +37,7 @@ def num_warps_for(x: Array) -> int:
 
 
 def per_head(x: Array, B: Array, c: int = 1) -> dict[str, pl.BlockSpec]:
-    """What program (row, head) sees of each array: whole sequences."""
+    """The block of each array that program (row, head) sees: whole sequences."""
     (_, l, h, p), (g, n) = x.shape, B.shape[2:]
     return {
         "x": pl.BlockSpec((None, l, None, p), lambda i, j: (i, 0, j, 0)),
@@ -50,7 +50,7 @@ def per_head(x: Array, B: Array, c: int = 1) -> dict[str, pl.BlockSpec]:
 
 
 def per_group(x: Array, B: Array) -> dict[str, pl.BlockSpec]:
-    """What program (row, group, chunk) sees of each array."""
+    """The block of each array that program (row, group, chunk) sees."""
     (_, l, h, p), (g, n) = x.shape, B.shape[2:]
     r = h // g
     return {
@@ -64,7 +64,7 @@ def per_group(x: Array, B: Array) -> dict[str, pl.BlockSpec]:
 
 
 class Rows:
-    """The rows of chunk k; those at or beyond `length` read as 0 and are not stored."""
+    """The rows of chunk k; rows at or beyond `length` read as 0 and are not stored."""
 
     def __init__(self, k: Any, size: int, length: int) -> None:
         self.index = lax.iota(jnp.int32, size)
@@ -75,19 +75,19 @@ class Rows:
         return self._exist if ndim == 1 else self._exist[:, None]
 
     def load(self, ref: Any, *head: Any) -> Array:
-        """The rows of `ref`, of one head where it holds several."""
+        """The rows of `ref`; of one head, if `ref` holds several."""
         part = ref.at[self._slice, *head]
         return plt.load(part, mask=self._mask(len(part.shape)), other=0.0)
 
     def store(self, ref: Any, value: Array, *head: Any) -> None:
-        """Write them, rounded to the dtype of `ref`."""
+        """Write `value` to the rows of `ref`, rounded to its dtype."""
         part = ref.at[self._slice, *head]
         mask = jnp.broadcast_to(self._mask(value.ndim), value.shape)
         plt.store(part, value.astype(ref.dtype), mask=mask)
 
 
 def dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-    """Sum over one axis of each, accumulated in float32."""
+    """Contract an axis of `a` with an axis of `b`, accumulated in float32."""
     dims = (((a_axis,), (b_axis,)), ((), ()))
     return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
@@ -95,7 +95,8 @@ def dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
 def cumulative(step: Array, A: Array) -> tuple[Array, Array]:
     """Running sum of the log decays step * A, and its last value.
 
-    A sum of its own would round otherwise, and exp(total - s) of the last row not be 1.
+    A separate sum would round differently: exp(total - s) of the last row would not
+    be 1.
     """
     s = jnp.cumsum(step * A)
     last = lax.iota(jnp.int32, s.size) == s.size - 1
@@ -129,7 +130,7 @@ def run_kernel(
     **settings: Any,
 ) -> Any:
     """Call a Triton kernel; results have the shapes and dtypes of `out_like`."""
-    # Without these parameters some versions of JAX take another compiler.
+    # Without these parameters some versions of JAX use another compiler.
     params = plt.CompilerParams(num_warps=num_warps, num_stages=2)
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in out_like)
     call = pl.pallas_call(kernel, out_shape=shapes, compiler_params=params, **settings)

@@ -53,9 +53,10 @@ class Optim(NamedTuple):
 
 
 def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> Optim:
-    """From config.optim; one schedule shape serves weights and puzzle table.
+    """Build the optimiser of config.optim, and its schedules.
 
-    `decayed` says which parameters decay. Raises ConfigError.
+    The schedules of the weights and of the puzzle table differ only in the learning
+    rate. `decayed` selects the parameters that decay. Raises ConfigError.
     """
     s = read(OptimSettings, own_values(section), "optim")
     shaped = partial(

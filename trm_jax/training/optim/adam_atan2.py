@@ -41,9 +41,9 @@ class AdamAtan2State(NamedTuple):
 
 
 def scale_by_adam_atan2(b1: float, b2: float) -> optax.GradientTransformation:
-    """No epsilon: zero gradients give zero.
+    """Scale by Adam-atan2, without an epsilon: zero gradients give zero updates.
 
-    The correction of the first moment stands outside the atan2, as published with TRM.
+    The bias correction of the first moment is outside the atan2, as published with TRM.
     """
 
     def init(params: Params) -> AdamAtan2State:

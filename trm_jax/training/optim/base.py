@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every optimiser is given, and the learning-rate schedule."""
+"""The interface of an optimiser, and the learning-rate schedule."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -21,9 +21,9 @@ class Optimizer(Protocol):
     def build(
         self, schedule: optax.Schedule, weight_decay: float, decayed: Mask
     ) -> optax.GradientTransformation:
-        """The transformation; `decayed` says which parameters decay.
+        """The gradient transformation; `decayed` selects the parameters that decay.
 
-        `schedule(k)` is the rate of update k = 1, 2, ...
+        `schedule(k)` is the learning rate of update k = 1, 2, ...
         """
 
 
@@ -40,10 +40,10 @@ def make_schedule(
     min_ratio: float,
     decay_start: float = 0.0,
 ) -> optax.Schedule:
-    """Rate of update k = 1, 2, ...: linear from 0 over the warm-up, then a cosine.
+    """Learning rate of update k = 1, 2, ...: linear warm-up from 0, then a cosine.
 
-    The cosine falls to `min_ratio * lr` at `total_steps`; it starts at the end of the
-    warm-up, or at the share `decay_start` of all steps if that is later.
+    The cosine falls to `min_ratio * lr` at `total_steps`. It starts at the end of the
+    warm-up, or after the fraction `decay_start` of all steps if that is later.
     """
     start = max(warmup_steps, round(decay_start * total_steps))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sign-SGD of the puzzle table, whose rows are touched by few puzzles at a time."""
+"""Sign-SGD of the puzzle table; a batch updates only the rows of its puzzles."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def sparse_sign_sgd(
     Gradients of equal ids are summed first; a zero sum still decays its row. Ids
     outside the table change nothing.
     """
-    # Each device sums all rows of the batch, so in one order: otherwise round-off
+    # Each device sums all rows of the batch, in the same order: otherwise round-off
     # could flip a sign.
     ids, grads = on_every_device(ids), on_every_device(grads)
     _, place = jnp.unique(ids, return_inverse=True, size=ids.shape[0], fill_value=0)
