@@ -234,7 +234,7 @@ def main() -> None:
         rows = {name: rows[name] for name in names if name in rows}
         path.write_text(json.dumps(rows, indent=1) + "\n")
     lines = [as_line(name, row) for name, row in rows.items()]
-    print(f"\nall that is in {path}:\n", HEADER, f"|{'---|' * 7}", *lines, sep="\n")
+    print(f"\neverything in {path}:\n", HEADER, f"|{'---|' * 7}", *lines, sep="\n")
     sys.exit(bad > 0)
 
 

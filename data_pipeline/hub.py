@@ -22,6 +22,6 @@ def hub_file(repository: str, name: str) -> str:
     except Exception as error:  # noqa: BLE001  the hub client raises many kinds
         reason = str(error).strip().split("\n")[0]
         raise DataError(
-            f"{repository}/{name} cannot be had from the hub "
+            f"{repository}/{name} cannot be downloaded from the hub "
             f"({type(error).__name__}: {reason}); {advice}"
         ) from error

@@ -124,7 +124,7 @@ def _examples_per_group(puzzles: PuzzleSet) -> np.ndarray:
     uneven = per_puzzle != np.repeat(first, np.diff(puzzles.group_starts))
     if uneven.any():
         raise DataError(
-            f"puzzle {int(np.argmax(uneven)) + 1} has another number of examples than "
-            "the first puzzle of its group; expected equal numbers"
+            f"puzzle {int(np.argmax(uneven)) + 1} has a different number of examples "
+            "than the first puzzle of its group; expected equal numbers"
         )
     return first

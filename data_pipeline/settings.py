@@ -45,16 +45,21 @@ class DataSettings:
         "csv: a .csv or .csv.gz; arrays: the folder above train/; json: the folder of "
         "the bundles; prepared: the --data_dir of the preparation",
     )
-    test: str = knob("", "likewise; for arrays, json, prepared: empty for the same")
+    test: str = knob("", "test data; for arrays, json, prepared: empty for the same")
     train_puzzles: int = knob(
-        0, "how many to choose at random, 0 for all; or how many to generate", low=0
+        0, "training puzzles to choose at random or to generate; 0 = all", low=0
     )
-    test_puzzles: int = knob(0, "likewise; arc: tasks", low=0)
+    test_puzzles: int = knob(
+        0, "test puzzles to choose or to generate; 0 = all; arc: tasks", low=0
+    )
     num_augmentations: int = knob(
         0, "forms of each training puzzle besides itself; maze: up to 7", low=0
     )
     seed: int = knob(
-        0, "of the choice, the generator, the augmentations", low=0, high=MAX_SEED
+        0,
+        "seed of the choice, the generator and the augmentations",
+        low=0,
+        high=MAX_SEED,
     )
 
 

@@ -67,7 +67,7 @@ def read_rows(
         where = f"{path}: row {number + 1} (up to line {reader.line_num})"
         raise DataError(f"{where}: broken CSV: {error}") from None
     if number == 0:
-        raise DataError(f"{path}: 0 rows: a header and nothing else")
+        raise DataError(f"{path}: 0 rows: it holds only a header")
 
 
 def split_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -41,7 +41,7 @@ def installed(tmp_path_factory):
         check=False,
     )
     if "No matching distribution found for hatchling" in built.stderr:
-        pytest.skip("hatchling cannot be had without a network")
+        pytest.skip("hatchling cannot be installed without a network")
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
     site = folder / "site"

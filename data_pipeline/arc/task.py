@@ -31,7 +31,7 @@ class Settings:
     side: int = knob(30, "rows and columns of the canvas", low=1)
     train_subsets: tuple[str, ...] = knob(
         ("training", "evaluation", "concept"),
-        "trained on whole, apart from the test subset",
+        "subsets used whole for training, except the test subset",
     )
     test_subset: str = knob(
         "evaluation", "only the demonstrations of its tasks are trained on"

@@ -120,7 +120,7 @@ def _path_problem(answer: np.ndarray, shape: MazeShape) -> str:
         hint = "" if nearest == end else f"; is there an o missing at {places[1]}?"
         return f"path not connected: from S it leads to {places[0]}{hint}"
     if apart.size:
-        found = f"{_grid_place(apart[0], shape)} lies apart"
+        found = f"{_grid_place(apart[0], shape)} is not connected"
     else:
         degree = {
             cell: on[_neighbours(cell, shape)].sum() for cell in np.flatnonzero(on)

@@ -22,9 +22,9 @@ from ..errors import DataError
 from ..json_files import as_object, item, read_json
 from ..spec import PuzzleSet, array_digest
 
-NEEDS_TFDS = "takes more packages (pip install 'trm-jax[data]')"
+NEEDS_TFDS = "needs more packages (pip install 'trm-jax[data]')"
 _ORIGIN = "not prepared by this project, or damaged"
-_ANEW = "remove the folder and prepare it anew"
+_ANEW = "remove the folder and prepare it again"
 
 
 class Column(NamedTuple):
@@ -77,7 +77,7 @@ class PreparedSet:
             arrays = self._read_cache(folder, split, digests)
         if arrays is None:
             written = folder / "cache"
-            raise DataError(f"{written}: just written, but reads back differently")
+            raise DataError(f"{written}: was just written, but reads back differently")
         return arrays
 
     def open_puzzles(self, data_dir: str | pathlib.Path, split: str) -> PuzzleSet:

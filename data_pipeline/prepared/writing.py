@@ -32,7 +32,7 @@ def prepare(
     """
     folder = prepared.folder(data_dir)
     if folder.exists():
-        raise DataError(f"{folder}: exists already; remove it to prepare it anew")
+        raise DataError(f"{folder}: exists already; remove it to prepare it again")
     try:
         import array_record  # noqa: F401  TFDS imports it late
         import tensorflow_datasets as tfds
@@ -108,7 +108,7 @@ def puzzle_parser(
     sources.add_parser("hub", parents=parents, help="download the public files")
     csv = sources.add_parser("csv", parents=parents, help="read files of your own")
     csv.add_argument("--train", required=True, help="path of a .csv or .csv.gz file")
-    csv.add_argument("--test", required=True, help="likewise")
+    csv.add_argument("--test", required=True, help="the CSV file of test puzzles")
     new = sources.add_parser("generator", parents=parents, help="make new puzzles")
     fields = dataclasses.fields(task_module(task).Settings)
     for field in fields:

@@ -216,7 +216,7 @@ def test_variants_of_other_groups_and_epochs_are_unrelated():
 def test_groups_of_uneven_puzzles_are_refused():
     puzzles = make_puzzles([(1, 2), (1, 2), (1, 3)])
     joined = {**vars(puzzles), "group_starts": np.array([0, 1, 3])}
-    with pytest.raises(DataError, match="puzzle 3 has another number of examples"):
+    with pytest.raises(DataError, match="puzzle 3 has a different number of examples"):
         TrainLoader(PuzzleSet(**joined), batch_size=2, seed=0)
 
 

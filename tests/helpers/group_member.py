@@ -26,7 +26,7 @@ def say(text):
 def do(deed):
     match deed:
         case "be wrong":
-            raise ConfigError("the moon is in the wrong house")
+            raise ConfigError("a wrong value on one process")
         case "crash":
             raise LookupError("a bug")
         case "meet":

@@ -63,13 +63,13 @@ def _define_flags(values: flags.FlagValues) -> None:
     number(
         "supervision_steps",
         None,
-        "Steps per puzzle; as the config says if unset.",
+        "Steps per puzzle; default: the config's.",
         lower_bound=1,
     )
     number(
         "votes",
         None,
-        "Forms of each puzzle, 0 for all; as the config says if unset.",
+        "Forms of each puzzle, 0 for all; default: the config's.",
         lower_bound=0,
     )
     ids = ["own", "blank", "random"]

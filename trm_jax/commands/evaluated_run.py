@@ -135,6 +135,6 @@ def _test_set(
             f"{values.data or data['train']}: its puzzle ids stand for other tasks or "
             f"augmentations than those the checkpoint was trained on (SHA-256 "
             f"{test.id_map}; {folder}/dataset.json: {identity.get('id_map')}). Scores "
-            "would mean nothing; --puzzle_ids=blank asks the model without them"
+            "would mean nothing; --puzzle_ids=blank evaluates without them"
         )
     return test

@@ -19,9 +19,10 @@ from trm_jax.training.optim import OPTIMIZERS, OptimSettings
 
 HEAD = """# Settings
 
-Every setting of a config, as `--config.KEY=VALUE` sets it. Whoever reads a setting
-declares it; this page is printed by `python -m trm_jax.commands.settings`. A setting
-that differs from its default in a section that the run does not read is refused.
+This page lists every setting of a config; `--config.KEY=VALUE` sets it. The code that
+reads a setting also declares it, and `python -m trm_jax.commands.settings` prints this
+page. A setting in a section that the run does not read is refused, unless it has its
+default.
 """
 
 

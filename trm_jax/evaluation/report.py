@@ -81,7 +81,7 @@ def as_text(result: dict[str, Any]) -> str:
         f"cell accuracy  {100 * result['cell_accuracy']:>6.2f} %   givens too",
     ]
     if "valid_accuracy" in result:
-        lines.append(_headline("valid", result, "valid_accuracy", "right by the rules"))
+        lines.append(_headline("valid", result, "valid_accuracy", "breaking no rule"))
     if "vote_gain" in result:
         gain = result["vote_gain"]
         single = 100 * gain["single_pass"]["value"]

@@ -19,7 +19,7 @@ RULES: dict[str, type[Any]] = {"trm": TRM}
 class RuleSettings:
     """config.rule, without the sections of the rules."""
 
-    name: str = knob("trm", "Which of the sections below.")
+    name: str = knob("trm", "The rule: the name of a section below.")
 
 
 def make_rule(section: Mapping[str, Any]) -> Rule:

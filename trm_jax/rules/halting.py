@@ -17,7 +17,7 @@ class Halting:
     max_supervision_steps: int = knob(16, "Most steps on one puzzle (N_sup).", low=1)
     explore_rate: float = knob(
         0.1,
-        "Probability, per row and step, that halting needs 2 to max steps.",
+        "Probability that a row may halt only after 2 to max steps, drawn per step.",
         low=0.0,
         high=1.0,
     )

@@ -48,13 +48,13 @@ class TRM:
     l_cycles: int = knob(6, "Latent updates per answer update (paper n).", low=1)
     remat: str = knob(
         "none",
-        "What the backward pass computes again: nothing, all but matrix products "
+        "What the backward pass recomputes: nothing, all but matrix products "
         "(dots), everything (full).",
         choices=tuple(REMAT_POLICIES),
     )
     unroll: int = knob(
         0,
-        "Latent updates per turn of the compiled loop, in the cycle with gradients; "
+        "Latent updates per iteration of the loop, in the cycle with gradients; "
         "0 = all if remat is none, else 1.",
         low=0,
     )

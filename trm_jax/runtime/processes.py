@@ -63,7 +63,7 @@ def initialize(
         jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
     except (RuntimeError, ValueError) as error:
         hint = (
-            "is the port free?" if coordinator else "no known cluster: name all three"
+            "is the port free?" if coordinator else "no known cluster: give all flags"
         )
         raise ConfigError(f"{where}: could not join ({hint}): {error}") from error
     state = distributed.global_state

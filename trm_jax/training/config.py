@@ -35,11 +35,12 @@ class Train:
         5_000, "Steps between two evaluations; 0 = only at the end.", low=0
     )
     checkpoint_every: int = knob(1_000, "Steps between two saves.", low=1)
-    keep_checkpoints: int = knob(3, "Newest steps that are kept.", low=1)
+    keep_checkpoints: int = knob(
+        3, "Number of the newest checkpoints that are kept.", low=1
+    )
     on_non_finite: str = knob(
         "halt",
-        "What a loss or gradient that is not finite does: end the run, or skip the "
-        "step.",
+        "After a loss or gradient that is not finite: end the run, or skip the step.",
         choices=("halt", "skip"),
     )
     on_save_error: str = knob(
@@ -61,10 +62,13 @@ class Eval:
         0, "Steps per puzzle; 0 = halting.max_supervision_steps.", low=0
     )
     votes: int = knob(
-        1, "Forms of each puzzle that are solved and voted over; 0 = all.", low=0
+        1, "Forms of each puzzle that vote on its answer; 0 = all.", low=0
     )
     seed: int = knob(
-        0, "Draws of rules that draw in evaluation.", low=0, high=2**32 - 1
+        0,
+        "Seed of the rules that draw random numbers in evaluation.",
+        low=0,
+        high=2**32 - 1,
     )
 
 
@@ -72,10 +76,8 @@ class Eval:
 class MeshSettings:
     """config.mesh."""
 
-    data: int = knob(
-        0, "Shares of each batch; 0 = as many as the devices allow.", low=0
-    )
-    fsdp: int = knob(1, "Devices that divide each share again, and the weights.", low=1)
+    data: int = knob(0, "Devices that share a batch; 0 = all that fsdp leaves.", low=0)
+    fsdp: int = knob(1, "Devices that also share the weights.", low=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,7 @@ def _check_is_there(place: str, values: Any, like: Any) -> None:
     """Raise ConfigError if a section or subsection is missing or is not a mapping."""
     if isinstance(like, Mapping):
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{place} is missing or no section of the config")
+            raise ConfigError(f"{place} is missing, or is not a section of the config")
         for name, inner in like.items():
             if isinstance(inner, Mapping):
                 _check_is_there(f"{place}.{name}", values.get(name), inner)

@@ -60,7 +60,7 @@ def open_prepared(data_dir: str | pathlib.Path, **asked: Any) -> tuple[Tasks, Id
         if found != value and not (key == "allow_leaks" and found is False):
             raise DataError(
                 f"{prepared.folder(data_dir)}: prepared with {key} = {found}, but "
-                f"data.{key} = {value}; prepare it anew under another --data_dir"
+                f"data.{key} = {value}; prepare it again under another --data_dir"
             )
     warnings = prepared.recorded(data_dir, "warnings")
     return unpack(prepared.open(data_dir, SPLIT), warnings)

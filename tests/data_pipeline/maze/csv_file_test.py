@@ -95,7 +95,7 @@ def test_thousand_mazes_load_in_half_a_second():
         ("SG. ... ...", "SG. ... ...", None),
         ("S#G ... ...", "S#G ooo ...", None),
         ("S.G ... ...", "S.G ooo ...", None),  # longer than needed
-        ("S.G ... ...", "SoG ... ..o", "grid row 3, column 3 lies apart"),
+        ("S.G ... ...", "SoG ... ..o", "grid row 3, column 3 is not connected"),
         (
             "S.G ... ...",
             "SoG .o. ...",

@@ -22,7 +22,7 @@ class AttentionSettings:
     num_heads: int = knob(8, "Heads; they share d_model.", low=1)
     positions: str = knob(
         "rope",
-        "Rotary positions of queries, keys.",
+        "Positional encoding of queries and keys.",
         choices=("rope", "none"),
     )
     rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)

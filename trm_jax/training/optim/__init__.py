@@ -25,11 +25,11 @@ OPTIMIZERS: dict[str, type[Any]] = {"adam_atan2": AdamAtan2}
 class OptimSettings:
     """config.optim, without the sections of the optimisers."""
 
-    name: str = knob("adam_atan2", "Which of the sections below.")
+    name: str = knob("adam_atan2", "The optimiser: the name of a section below.")
     lr: float = knob(1e-4, "Learning rate after the warm-up.", low=0.0)
     weight_decay: float = knob(1.0, "Decoupled decay of the weights.", low=0.0)
     table_lr: float = knob(1e-4, "Rate of the puzzle table's sign-SGD.", low=0.0)
-    table_weight_decay: float = knob(1.0, "Decay of its rows.", low=0.0)
+    table_weight_decay: float = knob(1.0, "Weight decay of the puzzle table.", low=0.0)
     warmup_steps: int = knob(2_000, "Updates of linear warm-up.", low=0)
     min_ratio: float = knob(
         1.0, "Last rate / lr; 1 = constant after the warm-up.", low=0.0
