@@ -39,7 +39,7 @@ lint: install
 
 demo: install
 	$(BIN)/python train.py --config=configs/demo.py --workdir=runs/demo
-	$(BIN)/python solve.py --workdir=runs/demo --row=5 || true
+	$(BIN)/python solve.py --workdir=runs/demo --row=13 || true
 	$(BIN)/python eval.py --workdir=runs/demo
 
 smoke: install

@@ -10,9 +10,9 @@ all kernels of the optimised program with loops multiplied out,
 max(FLOPs / 790 TFLOP/s, bytes / 4.3 TB/s), rates that programs reach on an H200. Bytes
 are those of operands and results; a slice counts by its own size, a Pallas kernel by
 its bytes only. Prints one line for each config and each pair of rule.trm.remat and
-rule.trm.unroll: milliseconds in all and by group of kernels (matrix products; Pallas
-kernels; copies and stacks of a loop's residuals; other), bytes moved, and bytes of
-temporary values. Nothing is run.
+rule.trm.unroll: milliseconds of a step, hours of the whole training at that pace,
+milliseconds by group of kernels (matrix products; Pallas kernels; copies and stacks of
+a loop's residuals; other), bytes moved, and bytes of temporary values. Nothing is run.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.hlo import ARRAY, computations, executions, width
 FLOPS, BANDWIDTH = 790e12, 4.3e12
 GROUPS = ("products", "pallas", "stacked", "other")
 HEADER = (
-    f"{'config':<26} {'remat':<8} {'ms':>6} "
+    f"{'config':<26} {'remat':<8} {'ms':>6} {'hours':>6} "
     + " ".join(f"{name:>8}" for name in GROUPS)
     + "  moved GB  temps GB"
 )
@@ -192,11 +192,13 @@ def dimensions(shape: str) -> list[int]:
 
 def measure(path: str, topology: str, changes: list[str]) -> str:
     """The line of one config."""
-    _, compiled = compile_step(path, config_of(path, changes), topology)
+    config = config_of(path, changes)
+    _, compiled = compile_step(path, config, topology)
     each = list(kernels(compiled.as_text()))
     times = {g: sum(1e3 * k.seconds for k in each if k.group == g) for g in GROUPS}
+    step = sum(times.values())
     return (
-        f"{sum(times.values()):>6.1f} "
+        f"{step:>6.1f} {config.train.steps * step / 3.6e6:>6.1f} "
         + " ".join(f"{ms:>8.1f}" for ms in times.values())
         + f" {sum(k.count * k.nbytes for k in each) / 1e9:>9.1f}"
         + f" {compiled.memory_analysis().temp_size_in_bytes / 1e9:>9.1f}"
