@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sublayers share: RMS norm, matrix product, rotary embedding, initialisers."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -31,26 +32,37 @@ def rms_norm(h: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     return (wide * lax.rsqrt(mean_square + RMS_EPS)).astype(h.dtype)
 
 
-def matmul(a: Float[Array, "i j"], b: Float[Array, "j o"]) -> Float[Array, "i o"]:
-    """Product a @ b in one dtype; bfloat16 products have no forward-mode derivative."""
+def matmul(
+    a: Float[Array, "i j"], b: Float[Array, "k o"], *, a_axis: int = 1
+) -> Float[Array, "m o"]:
+    """Contract an axis of `a`, by default the second, with the first axis of `b`.
+
+    Both have one dtype. bfloat16 products have no forward-mode derivative.
+    """
     if a.dtype == jnp.bfloat16:
-        return _narrow_matmul(a, b)
-    return checkpoint_name(lax.dot(a, b), MATMUL)
+        return _narrow_matmul(a_axis, a, b)
+    return checkpoint_name(lax.dot_general(a, b, _axes(a_axis, 0)), MATMUL)
 
 
-@jax.custom_vjp
-def _narrow_matmul(a: Array, b: Array) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _narrow_matmul(a_axis: int, a: Array, b: Array) -> Array:
     """The product of bfloat16 matrices.
 
     XLA's CPU backend computes it twice as fast if the result is float32. This holds in
     the backward pass too, where only a custom VJP can set the dtype of the results.
+    The axes are given without transposes: XLA would fold a transpose into the product
+    after it has chosen how to compute it, and then has no way to compute it.
     """
-    return _product(a, b, 1, 0)
+    return _product(a, b, a_axis, 0)
+
+
+def _axes(a_axis: int, b_axis: int) -> Any:
+    return (((a_axis,), (b_axis,)), ((), ()))
 
 
 def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     """Contract an axis of `a` with an axis of `b`, without explicit transposes."""
-    dims = (((a_axis,), (b_axis,)), ((), ()))
+    dims = _axes(a_axis, b_axis)
     return lax.platform_dependent(
         a,
         b,
@@ -61,12 +73,16 @@ def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     )
 
 
-def _matmul_fwd(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return checkpoint_name(_product(a, b, 1, 0), MATMUL), (a, b)
+def _matmul_fwd(a_axis: int, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return checkpoint_name(_product(a, b, a_axis, 0), MATMUL), (a, b)
 
 
-def _matmul_bwd(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _matmul_bwd(
+    a_axis: int, residuals: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array]:
     a, b = residuals
+    if a_axis == 0:
+        return _product(b, grad, 1, 1), _product(a, grad, 1, 0)
     return _product(grad, b, 1, 1), _product(a, grad, 0, 0)
 
 

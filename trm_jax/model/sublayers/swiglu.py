@@ -58,6 +58,6 @@ class TokenMlp(Sublayer):
         up = self.param("gate_up", lecun_init, (l, 2 * width), jnp.float32)
         down = self.param("down", lecun_init, (width, l), jnp.float32)
         tokens = hidden.swapaxes(0, 1).reshape(l, b * d)
-        inner = swiglu(matmul(up.T.astype(hidden.dtype), tokens), axis=0)
-        out = matmul(down.T.astype(hidden.dtype), inner)
+        inner = swiglu(matmul(up.astype(hidden.dtype), tokens, a_axis=0), axis=0)
+        out = matmul(down.astype(hidden.dtype), inner, a_axis=0)
         return out.reshape(l, b, d).swapaxes(0, 1)
