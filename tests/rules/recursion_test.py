@@ -275,8 +275,11 @@ def test_a_cycle_without_a_loop_takes_less_memory(mixer):
 
 
 @pytest.mark.optimized
+@pytest.mark.skipif(
+    jax.__version_info__ >= (0, 12), reason="XLA keeps the barriers since jax 0.12"
+)
 def test_on_a_cpu_remat_saves_no_memory_without_a_loop():
-    """The reason for `TRM.updates_per_turn`; if this fails, it may be simplified."""
+    """The reason for `TRM.updates_per_turn`, which older versions of jax need."""
     case = "attention", 3, "full", "float32"
     assert compiled_gradient(*case, 3)[1] > 1.5 * compiled_gradient(*case, 1)[1]
 

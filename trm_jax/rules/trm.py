@@ -121,8 +121,8 @@ class TRM:
         """Latent updates per turn of the loop, in the cycle with gradients.
 
         Without a loop no residual is copied into a stack. With remat the loop stays:
-        XLA on a CPU drops the barriers of `jax.checkpoint`, and in straight-line code
-        it then computes everything again early, which saves no memory.
+        before jax 0.12, XLA on a CPU drops the barriers of `jax.checkpoint`, and then
+        computes everything again early in straight-line code, which saves no memory.
         """
         return self.unroll or (self.l_cycles if self.remat == "none" else 1)
 
