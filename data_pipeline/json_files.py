@@ -3,12 +3,15 @@
 
 import json
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from .errors import DataError
 from .text_files import read_text
 
 MAX_SHOWN = 40  # characters of a number in a message
+MAX_DEPTH = 64
+MAX_LISTS = 1_000_000  # objects and lists in a file
 
 _FEW_DIGITS = 640  # Python converts this many under any setting
 
@@ -34,6 +37,7 @@ _NAMES = {
 def read_json(path: pathlib.Path) -> Any:
     """The content of a file. Objects with a repeated key are `Repeated`."""
     text = read_text(path)
+    _check_nesting(path, text)
     try:
         return _parse(text)
     except json.JSONDecodeError as error:
@@ -41,6 +45,20 @@ def read_json(path: pathlib.Path) -> Any:
         raise DataError(f"{path}: not valid JSON: {where}: {error.msg}") from None
     except RecursionError:
         raise DataError(f"{path}: nested too deeply") from None
+
+
+def _check_nesting(path: pathlib.Path, text: str) -> None:
+    """Raise DataError for text that would take much memory or a deep stack to parse."""
+    depth = count = 0
+    for bracket in re.finditer(r'[][{}]|"(?:[^"\\]|\\.)*"', text):
+        if bracket[0] in "[{":
+            depth, count = depth + 1, count + 1
+        elif bracket[0] in "]}":
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise DataError(f"{path}: nested too deeply, more than {MAX_DEPTH}")
+        if count > MAX_LISTS:
+            raise DataError(f"{path}: more than {MAX_LISTS} lists and objects")
 
 
 def as_object(value: Any, place: str, expected: str, key: str = "key") -> dict:

@@ -38,7 +38,8 @@ class DataSettings:
 
     task: str = knob("sudoku", "the kind of puzzle: sudoku | maze | arc")
     source: str = knob(
-        "csv", "csv | arrays | generator | hub | prepared; arc: json | prepared"
+        "csv",
+        "csv | arrays | generator | hub | prepared; arc: json | prepared | arrays",
     )
     train: str = knob(
         "",
@@ -47,13 +48,22 @@ class DataSettings:
     )
     test: str = knob("", "test data; for arrays, json, prepared: empty for the same")
     train_puzzles: int = knob(
-        0, "training puzzles to choose at random or to generate; 0 = all", low=0
+        0,
+        "training puzzles to choose at random or to generate; 0 = all",
+        low=0,
+        high=10**8,
     )
     test_puzzles: int = knob(
-        0, "test puzzles to choose or to generate; 0 = all; arc: tasks", low=0
+        0,
+        "test puzzles to choose or to generate; 0 = all; arc: tasks",
+        low=0,
+        high=10**8,
     )
     num_augmentations: int = knob(
-        0, "forms of each training puzzle besides itself; maze: up to 7", low=0
+        0,
+        "forms of each training puzzle besides itself; maze: up to 7",
+        low=0,
+        high=10**6,
     )
     seed: int = knob(
         0,

@@ -21,6 +21,7 @@ from .spec import PAD_ID, PuzzleSet, PuzzleSpec
 from .variants import SingleForm, Variants
 from .written import as_numbers
 
+MAX_GENERATED = 10_000_000  # puzzles of one split, which takes hours
 TRAIN, TEST = range(2)  # keys of the two draws
 
 
@@ -167,8 +168,9 @@ class PuzzleTask(abc.ABC):
 
     def _generated(self) -> tuple[PuzzleSet, PuzzleSet]:
         for key in ("train_puzzles", "test_puzzles"):
-            if (count := getattr(self.common, key)) < 1:
-                raise DataError(f"data.{key} = {count}; the generator makes 1 or more")
+            if not 1 <= (count := getattr(self.common, key)) <= MAX_GENERATED:
+                allowed = f"1 to {MAX_GENERATED:,}"
+                raise DataError(f"data.{key} = {count}; the generator makes {allowed}")
         return self.generate()
 
 

@@ -9,33 +9,49 @@ import operator
 import pathlib
 import zlib
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from .errors import DataError
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
 SPLITS = ("train", "test")
+MAX_TEXT = 2**26  # bytes of a file that is read as a whole, unpacked
+MAX_LINE = 2**20  # bytes of a line of a file that is read line by line
+MAX_BLANK = 1000  # blank lines in a row
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: str | pathlib.Path) -> str:
-    """The whole file, without a byte order mark."""
-    return "".join(read_lines(path))
+    """The whole file, without a byte order mark; raises DataError beyond MAX_TEXT."""
+    return "".join(_decoded(path, MAX_TEXT, "read"))
 
 
 def read_lines(path: str | pathlib.Path) -> Iterator[str]:
-    """Lines with their ends, without a byte order mark; a `.gz` file is unpacked."""
+    """Lines with their ends, without a byte order mark; a `.gz` file is unpacked.
+
+    Raises DataError for a line of more than MAX_LINE bytes, before it is read whole.
+    """
+    return _decoded(path, MAX_LINE, "readline")
+
+
+def _decoded(path: str | pathlib.Path, most: int, method: str) -> Iterator[str]:
+    """What the calls of a method of the open file give, at most `most` bytes each."""
     offset = 0
-    for line in _byte_lines(pathlib.Path(path)):
+    for number, part in enumerate(_parts(pathlib.Path(path), most, method), start=1):
+        if len(part) > most:
+            where = f"line {number}: " if method == "readline" else ""
+            raise DataError(f"{path}: {where}more than {most} bytes")
         if offset == 0:
-            _check_start(path, line[:4])
+            _check_start(path, part[:4])
         try:
-            text = line.decode()
+            text = part.decode()
         except UnicodeDecodeError as error:
-            place = f"byte 0x{line[error.start]:02X} at offset {offset + error.start}"
+            place = f"byte 0x{part[error.start]:02X} at offset {offset + error.start}"
             raise DataError(f"{path}: not UTF-8: {place}") from None
         yield text.removeprefix("\ufeff") if offset == 0 else text
-        offset += len(line)
+        offset += len(part)
 
 
 def read_rows(
@@ -47,13 +63,17 @@ def read_rows(
     Blank lines are not rows.
     """
     reader = csv.reader(read_lines(path), strict=True)
-    number, line = 0, 1
+    number, line, blank = 0, 1, 0
     try:
         header = _checked_header(path, next(reader, None), columns)
         pick = operator.itemgetter(*map(header.index, columns))
         next_line = reader.line_num + 1
         for fields in reader:
             line, next_line = next_line, reader.line_num + 1
+            blank = 0 if fields else blank + 1
+            if blank > MAX_BLANK:
+                where = f"lines {line - MAX_BLANK} to {line}"
+                raise DataError(f"{path}: {where}: more than {MAX_BLANK} blank lines")
             if not fields:
                 continue
             number += 1
@@ -94,17 +114,23 @@ def shorten(text: str, width: int = 60) -> str:
     return ascii(text if len(text) <= width else text[:width] + "...")
 
 
-def _byte_lines(path: pathlib.Path) -> Iterator[bytes]:
+def _parts(path: pathlib.Path, most: int, method: str) -> Iterator[bytes]:
+    """`file.method(most + 1)` until the end of the file, unpacked."""
+
+    def parts(file: Any) -> Iterator[bytes]:
+        return iter(partial(getattr(file, method), most + 1), b"")
+
     if path.is_dir():
         raise DataError(f"{path}: is a folder, a file is expected")
     try:
         with open(path, "rb") as file:
             if path.suffix != ".gz":
-                yield from file
+                yield from parts(file)
             elif file.peek(2)[:2] != _GZIP_MAGIC:
                 raise DataError(f"{path}: not a gzip file, though its name ends in .gz")
             else:
-                yield from io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)
+                unpacked = gzip.GzipFile(fileobj=file)
+                yield from parts(io.BufferedReader(unpacked, 1 << 20))
     except FileNotFoundError:
         raise DataError(f"{path}: not found") from None
     except EOFError:

@@ -57,10 +57,21 @@ def find_subset(folder: str | pathlib.Path, subset: str) -> pathlib.Path:
     if not found:
         names = f"*_{subset}_challenges.json[.gz]"
         problem = f"no file {names} and no folder {subset} in it"
-        raise DataError(f"{folder}: subset {subset!r} not found: {problem}")
+        hint = _where_else(pathlib.Path(folder), subset)
+        raise DataError(f"{folder}: subset {subset!r} not found: {problem}{hint}")
     if len(found) > 1:
         raise DataError(f"{found[0]} and {found[1]}: both are subset {subset!r}")
     return found[0]
+
+
+def _where_else(folder: pathlib.Path, subset: str) -> str:
+    """A hint, if the folder is a subset itself or holds the folder of the subsets."""
+    if folder.name == subset and any(folder.glob("*.json")):
+        return f"; did you mean the folder above it, {folder.parent}?"
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if subset in find_subsets(inner):
+            return f"; did you mean {inner}?"
+    return ""
 
 
 def read_bundle(

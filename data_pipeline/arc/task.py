@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import read_arrays
 from ..errors import DataError
 from ..prepared.arc_agi.names import open_prepared
 from ..questions import EvalSet
@@ -28,7 +29,7 @@ from .subsets import read_tasks
 class Settings:
     """The section data.arc."""
 
-    side: int = knob(30, "rows and columns of the canvas", low=1)
+    side: int = knob(30, "rows and columns of the canvas", low=1, high=62)
     train_subsets: tuple[str, ...] = knob(
         ("training", "evaluation", "concept"),
         "subsets used whole for training, except the test subset",
@@ -37,7 +38,10 @@ class Settings:
         "evaluation", "only the demonstrations of its tasks are trained on"
     )
     max_grid: int = knob(
-        0, "leave out tasks with a larger grid; 0: refuse those beyond side", low=0
+        0,
+        "leave out tasks with a larger grid; 0: refuse those beyond side",
+        low=0,
+        high=1000,
     )
     allow_leaks: bool = knob(False, "train on tasks that hold answers to test inputs")
 
@@ -45,15 +49,23 @@ class Settings:
 class Task(PuzzleTask):
     """ARC tasks as puzzles, each in several forms with their own ids."""
 
-    SOURCES = ("json", "prepared")
+    SOURCES = ("json", "prepared", "arrays")
     MAX_AUGMENTATIONS = None
 
     def spec(self) -> PuzzleSpec:
         """The sizes. The files are read, because the ids must be counted."""
+        if self.common.source == "arrays":
+            require(self.common.train, "train", "arrays")
+            return read_arrays(self.common.train, "train")[1]
         return self.load().spec
 
     def load(self) -> Data:
         """Read the subsets, choose tasks and assign the ids. Raises DataError."""
+        if self.common.source == "arrays":  # each form there is a puzzle with an id
+            if more := self.common.num_augmentations:
+                text = "array folders hold their forms already, expected 0"
+                raise DataError(f"data.num_augmentations = {more}; {text}")
+            return super().load()
         return as_data(*self._numbered(), self.settings.side, self.common.seed)
 
     def _numbered(self) -> tuple[Tasks, IdTable]:
@@ -100,10 +112,9 @@ class Task(PuzzleTask):
         warning says so. Raises DataError if the files of the run, from which the ids
         are counted, cannot be read.
         """
-        if name is None:
-            warnings.warn(
-                "no task is named: the blank puzzle id is shown", stacklevel=4
-            )
+        if name is None or self.common.source == "arrays":
+            reason = "no task is named" if name is None else "array folders name none"
+            warnings.warn(f"{reason}: the blank puzzle id is shown", stacklevel=4)
             return super().pose(inputs)
         _, ids = self._numbered()
         if name not in ids.names:
@@ -126,6 +137,8 @@ class Task(PuzzleTask):
         The training subsets, which are needed to count the ids, are also read from
         there if that folder holds all of them.
         """
+        if self.common.source == "arrays":
+            return super().load_test(path)
         common = dataclasses.replace(self.common, test=path)
         needed = {*self.settings.train_subsets}
         if common.source == "json" and needed <= {*find_subsets(path)}:

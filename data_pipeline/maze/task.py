@@ -29,7 +29,11 @@ class Settings:
 
     side: int = knob(30, "rows and columns", low=SMALLEST_SIDE, high=LARGEST_SIDE)
     min_moves: int = knob(
-        109, "least length of the shortest paths", low=1, sources=("generator",)
+        109,
+        "least length of the shortest paths",
+        low=1,
+        high=2**12,
+        sources=("generator",),
     )
     wall_share: tuple[float, float] = knob(
         (0.2, 0.5),

@@ -107,7 +107,10 @@ def test_its_settings_are_a_section_like_any_other():
         ({"source": "web"}, "'web'; expected one of arrays, generator"),
         ({"num_augmentations": 1}, "num_augmentations = 1; .* 'futoshiki' has 0"),
         ({"source": "arrays"}, "num_signs = 9: data.source is 'arrays', which does"),
-        ({"train_puzzles": 0}, "data.train_puzzles = 0; the generator makes 1 or more"),
+        (
+            {"train_puzzles": 0},
+            "data.train_puzzles = 0; the generator makes 1 to 10,000,000",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             load(9, **changes)
