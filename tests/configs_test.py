@@ -7,6 +7,7 @@ import re
 from functools import cache
 
 import jax
+import numpy as np
 import pytest
 
 from data_pipeline import tasks
@@ -78,12 +79,21 @@ def test_an_unknown_variant_is_refused(name):
 
 @cache
 def traced(changes):
-    """The jaxpr of a training step, as text without object addresses."""
+    """The jaxpr of a training step and its constants, without object addresses."""
     built = tiny_built(dict(changes))
-    text = str(
-        built.train_step.trace(built.state_like, built.state_like.carry.batch).jaxpr
-    )
-    return re.sub(r"0x[0-9a-f]+", "", text)
+    like = built.state_like
+    closed = built.train_step.trace(like, like.carry.batch).jaxpr
+    constants = [np.asarray(each).tobytes() for each in constants_of(closed)]
+    return re.sub(r"0x[0-9a-f]+", "", str(closed)), constants
+
+
+def constants_of(closed):
+    """The constants of a closed jaxpr and of the jaxprs in it."""
+    yield from closed.consts
+    for eqn in closed.jaxpr.eqns:
+        for value in jax.tree.leaves(list(eqn.params.values())):
+            if hasattr(value, "consts"):
+                yield from constants_of(value)
 
 
 def fields_of(section, place):

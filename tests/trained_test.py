@@ -20,6 +20,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.sudoku.grid import SudokuShape, decode
 from data_pipeline.sudoku.text import is_solution
 from tests.helpers import short_run
+from tests.helpers.runs import edit_config
 from trm_jax import api
 from trm_jax.errors import CheckpointError, ConfigError, Stopped
 from trm_jax.runtime import manifest
@@ -163,9 +164,8 @@ def test_what_cannot_be_loaded_is_named(run, tmp_path):
 def test_only_the_weights_are_read_and_these_are_checked(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["train"]["batch_size"] = 4  # the carry in the checkpoint has 8 rows
-    (folder / "config.json").write_text(json.dumps(config))
+    # The carry in the checkpoint has 8 rows.
+    edit_config(folder, lambda config: config["train"].update(batch_size=4))
     assert trm_jax.load(folder).step == 120
     path = folder / "checkpoints" / "120" / "manifest" / "metadata"
     body = json.loads(path.read_text())

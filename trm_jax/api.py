@@ -100,6 +100,7 @@ def run(
     """
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
+    from trm_jax.training.cost import check_memory
 
     lock = WorkdirLock(workdir)
     # Another run in the workdir is detected before the data is read.
@@ -109,6 +110,7 @@ def run(
     for warning in data.warnings:
         log.warning("warning: %s", warning)
     built = build(config, data.spec.sizes)
+    check_memory(built)
     for line in _header(config, data, built):
         log.info("%s", line)
     hooks: dict[str, Any] = {
@@ -161,6 +163,8 @@ def _run(
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
         state = saved.restore_newest(built.state_like) or built.init()
         step = int(state.step)
+        if step < settings["steps"]:
+            saved.try_to_save(state)
         processes.on_first(lambda: workdirs.record_run(workdir, step), "record")
         log.info("%s: step %d of %d", workdir, step, settings["steps"])
         log.info("metrics.jsonl, events/ (TensorBoard) and checkpoints/ are there")
@@ -169,7 +173,9 @@ def _run(
         loop = trainer.Trainer(
             train_step=built.train_step,
             checkpoints=saved,
-            writer=MetricWriter(workdir, step=step),
+            writer=MetricWriter(
+                workdir, step=step, committed=saved.records.get("metrics.jsonl")
+            ),
             guard=Guard(workdir, seed=config["seed"]),
             settings=built.run.train,
             schedule=built.recipe.optim.schedule,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from trm_jax.beside import pipeline
-from trm_jax.errors import ConfigError
+from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.evaluation import voting
 from trm_jax.evaluation.evaluate import (
     EvalStep,
@@ -27,6 +27,7 @@ from trm_jax.rules.trm import TRMState
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.workdir import read_run
 from trm_jax.training.build import Built, build
+from trm_jax.training.digest import not_finite
 from trm_jax.training.supervision import bind
 
 _FIELDS = {"ema": "ema_params", "raw": "params"}  # of TrainState, by name of weights
@@ -229,6 +230,11 @@ def read_weights(
     unread: Any = {name: None for name in like._fields if name not in read}
     state = Checkpoints(workdir).restore_step(like._replace(**unread), step)
     params = getattr(state, _FIELDS[kind])
+    if wrong := not_finite(state._asdict())():
+        raise CheckpointError(
+            f"{workdir}: step {int(state.step)}: {wrong[0]} has values that are not "
+            "finite; evaluate another --step"
+        )
     return int(state.step), (params, state.constants, state.puzzle_table)
 
 

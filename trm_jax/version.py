@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version of the code: the commit of the checkout, the package versions."""
+"""The version of the code: commit, digest of the sources, package versions."""
 
+import hashlib
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -9,9 +10,20 @@ _PACKAGES = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def code_version() -> str:
-    """The commit of the checkout, or else the installed version."""
-    return git_commit() or str(versions()["trm-jax"])
+def sources_digest(root: Path = _ROOT) -> str:
+    """A SHA-256 over the Python files of the package and of the data pipeline.
+
+    Unlike the commit, it also shows changes that were not committed.
+    """
+    digest = hashlib.sha256()
+    for folder in (
+        "trm_jax",
+        "data_pipeline",
+    ):  # a wheel has it in trm_jax
+        for path in sorted((root / folder).rglob("*.py")):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(root)} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str | None]:

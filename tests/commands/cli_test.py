@@ -18,6 +18,7 @@ from tests.helpers.runs import (
     call,
     call_here,
     command,
+    edit_config,
     metric_lines,
     short_flags,
 )
@@ -276,9 +277,9 @@ def test_wrong_eval_flags_end_in_one_clear_message(run, flags, named):
 
 def test_how_a_run_splits_its_batches_does_not_matter_to_eval(run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "w")
-    config = json.loads((folder / "config.json").read_text())
-    config["train"]["micro_batches"] = config["train"]["batch_size"]
-    (folder / "config.json").write_text(json.dumps(config))
+    edit_config(
+        folder, lambda c: c["train"].update(micro_batches=c["train"]["batch_size"])
+    )
     result = call_here(eval_command.main, f"--workdir={folder}", "--devices=2")
     assert result.returncode == 0, result.stderr
 
@@ -294,9 +295,11 @@ def test_workdirs_of_format_1_are_refused(run, tmp_path, module):
         shutil.copy(run[0] / file, tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
-    del config["rule"]  # format 1 had no such section
+    del config["checksum"]  # older versions wrote none
     path.write_text(json.dumps(config))
-    refused(call_here(module.main, f"--workdir={tmp_path}"), str(path), "has no rule")
+    refused(
+        call_here(module.main, f"--workdir={tmp_path}"), str(path), "has no checksum"
+    )
 
 
 def test_the_same_workdir_resumes_and_another_config_is_refused(run, tmp_path):

@@ -4,13 +4,13 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import ROOT, as_flags, call_here, metric_lines
 from trm_jax.commands import eval as eval_command
-from trm_jax.commands import train
+from trm_jax.commands import evaluated_run, train
+from trm_jax.commands.evaluated_run import EvaluatedRun
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
 SMALL = {
@@ -51,6 +51,9 @@ def arc_run(tmp_path_factory):
 
 
 def evaluated(folder, *flags, name="step_6"):
+    """The report, whose name records the votes that the flags request."""
+    votes = [f"-votes_{f.partition('=')[2]}" for f in flags if f.startswith("--votes")]
+    name += "".join(votes if "votes" not in name else [])
     result = call_here(eval_command.main, f"--workdir={folder}", *flags)
     assert result.returncode == 0, result.stderr
     report = json.loads((folder / "eval" / f"{name}.json").read_text())
@@ -82,9 +85,10 @@ def test_evaluation_votes_and_writes_a_valid_submission(arc_run):
     assert max(report["per_input"]["unique"]) <= NUM_FORMS
     last = metric_lines(arc_run)[-1]  # the run also votes over all forms
     assert report["pass_at"]["2"]["value"] == last["eval/pass@2"]
-    for word in ("exact accuracy", "pass@", "coverage", "submission.json"):
+    for word in ("exact accuracy", "pass@", "coverage", "submission_6-votes_0.json"):
         assert word in text
-    submission = json.loads((arc_run / "eval" / "submission.json").read_text())
+    path = arc_run / "eval" / "submission_6-votes_0.json"
+    submission = json.loads(path.read_text())
     asked = json.loads(
         (BAD / "arc_ok" / "arc-agi_training_challenges.json").read_text()
     )
@@ -98,19 +102,25 @@ def test_evaluation_votes_and_writes_a_valid_submission(arc_run):
                 assert {type(cell) for row in grid for cell in row} == {int}
 
 
-def test_a_second_evaluation_repeats_nothing_and_finds_the_same(arc_run):
-    first, _ = evaluated(arc_run, "--votes=3")
-    (parts,) = [
-        path
-        for path in (arc_run / "eval" / "parts").iterdir()
-        if json.loads((path / "about.json").read_text())["votes"] == 3
-    ]
-    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.npz")}
-    second, _ = evaluated(arc_run, "--votes=3")
-    assert {p: p.stat().st_mtime_ns for p in parts.glob("*.npz")} == kept
-    assert first.pop("rows_per_s") > 0
-    assert second.pop("rows_per_s") is None
-    assert first == second
+def test_an_evaluation_repeats_only_what_was_finished(arc_run, monkeypatch):
+    parts = arc_run / "eval" / "parts"
+    with monkeypatch.context() as patch:  # as if it were killed before its report
+        patch.setattr(EvaluatedRun, "forget", lambda run: None)
+        first, _ = evaluated(arc_run, "--votes=3")
+    (folder,) = parts.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluatedRun, "forget", lambda run: None)
+        patch.setattr(evaluated_run, "sources_digest", lambda: "other code")
+        of_other_code, _ = evaluated(arc_run, "--votes=3")
+    assert of_other_code.pop("rows_per_s") > 0
+    shutil.rmtree(next(path for path in parts.iterdir() if path != folder))
+    resumed, _ = evaluated(arc_run, "--votes=3")
+    assert resumed.pop("rows_per_s") is None
+    assert list(parts.iterdir()) == []
+    again, _ = evaluated(arc_run, "--votes=3")
+    for report in (first, again):
+        assert report.pop("rows_per_s") > 0
+    assert first == resumed == again == of_other_code
 
 
 @pytest.mark.parametrize(
@@ -118,9 +128,9 @@ def test_a_second_evaluation_repeats_nothing_and_finds_the_same(arc_run):
 )
 def test_ablations_are_recorded(arc_run, ids):
     usual, _ = evaluated(arc_run, "--votes=2")
-    name = f"step_6-ids_{ids}"
+    name = f"step_6-votes_2-ids_{ids}"
     report, _ = evaluated(arc_run, "--votes=2", f"--puzzle_ids={ids}", name=name)
-    assert (arc_run / "eval" / f"submission_6-ids_{ids}.json").exists()
+    assert (arc_run / "eval" / f"submission_6-votes_2-ids_{ids}.json").exists()
     assert usual["puzzle_ids"] == "own"
     assert report["puzzle_ids"] == ids
     assert report["votes"] == 2
@@ -186,9 +196,6 @@ def test_mazes_are_trained_on_turned_and_voted_over(tmp_path):
     assert 0 <= report["voted_valid_accuracy"] <= 1
     for word in ("valid", "voted exact", "voted valid"):
         assert word in text
-    parts = next((tmp_path / "eval" / "parts").iterdir())
-    rows = [np.load(path)["predictions"].shape for path in parts.glob("*.npz")]
-    assert sum(count for count, _ in rows) == 64
     pooled, _ = evaluated(tmp_path, "--pool=3,6", name="step_3_6")
     assert pooled["pooled_steps"] == [3, 6]  # pooled even with votes = 1
 

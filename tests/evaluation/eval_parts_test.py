@@ -78,9 +78,35 @@ def test_a_damaged_part_is_named(tmp_path, damage):
     content[100] ^= 255
     cut = {"cut": content[:-40], "flip": content, "empty": b""}
     path.write_bytes(cut[damage])
-    with pytest.raises(CheckpointError, match=r"rows_000000000\.npz: cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=r"rows_000000000-\w+\.npz: does not match"
+    ):
         EvalParts(tmp_path, ABOUT, writes=True)
     path.unlink()
+    assert EvalParts(tmp_path, ABOUT, writes=True).num_rows == 0
+
+
+def test_every_flipped_bit_of_a_part_shows(tmp_path):
+    parts = EvalParts(tmp_path, ABOUT, writes=True)
+    parts.add(output())
+    parts.finish()
+    (path,) = parts.folder.glob("*.npz")
+    intact = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(intact), size=300):
+        damaged = bytearray(intact)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="does not match the digest"):
+            EvalParts(tmp_path, ABOUT, writes=True)
+
+
+def test_rows_are_removed_when_their_report_is_written(tmp_path):
+    parts = EvalParts(tmp_path, ABOUT, writes=True)
+    parts.add(output())
+    same(parts.finish(), output())
+    parts.remove()
+    assert list(tmp_path.iterdir()) == []
     assert EvalParts(tmp_path, ABOUT, writes=True).num_rows == 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline import tasks
 from tests.helpers import short_run
 from trm_jax.commands.progress import ProgressBar
+from trm_jax.runtime import workdir as workdirs
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.build import build
 from trm_jax.training.digest import state_digest
@@ -77,9 +78,19 @@ def metric_lines(workdir):
     return [{k: v for k, v in r.items() if k != "steps_per_s"} for r in records]
 
 
+def edit_config(workdir, edit):
+    """Apply `edit` to the config of a run and give its record a new checksum."""
+    path = Path(workdir) / "config.json"
+    config = json.loads(path.read_text())
+    del config["checksum"]
+    edit(config)
+    record = config | {"checksum": workdirs._checksum(config)}
+    path.write_text(json.dumps(record))
+
+
 def digest(workdir, step=None):
     """The number of a saved step (the newest if None) and the digest of its state."""
-    config = json.loads((Path(workdir) / "config.json").read_text())
+    config, _ = workdirs.read_run(workdir)
     built = build(config, tasks.spec_of(config["data"]).sizes)
     checkpoints = Checkpoints(workdir)
     state = checkpoints.restore_step(built.state_like, step)

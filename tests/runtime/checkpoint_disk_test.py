@@ -299,7 +299,7 @@ def test_what_must_come_before_a_save_does(tmp_path, state, monkeypatch):
 
     with pytest.raises(SaveError, match="step 7 was not saved.*the log cannot"):
         checkpoints.save(state(7), before=fail)
-    checkpoints.save(state(7), before=lambda: order.append("before"))
+    checkpoints.save(state(7), before=lambda: order.append("before") or {})
     checkpoints.wait()
     checkpoints.save(state(7), before=fail)  # it exists already
     assert order == ["before", "before", "make"]

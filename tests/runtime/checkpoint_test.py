@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import errno
 import gc
 import json
 import logging
+import os
 import shutil
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.helpers.states import like, make_state
-from trm_jax.errors import CheckpointError
-from trm_jax.runtime import manifest
+from trm_jax.errors import CheckpointError, SaveError
+from trm_jax.runtime import background_save, manifest
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.digest import leaf_digests, state_digest
 
@@ -106,17 +109,121 @@ def test_what_a_kill_left_of_a_save_is_removed_by_the_next_run_alone(tmp_path):
     assert not cut.exists()
 
 
-def test_trouble_of_the_machine_sets_nothing_aside(tmp_path, monkeypatch):
+TROUBLES = {
+    "memory of a device": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory"),
+    "memory": MemoryError("no memory"),
+    "threads": RuntimeError("can't start new thread"),
+    "files": OSError(errno.EMFILE, "Too many open files"),
+    "permission": PermissionError(errno.EACCES, "Permission denied"),
+    "time": TimeoutError("the disk did not answer"),
+    "anything": ValueError("no such thing"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_trouble_of_the_machine_sets_nothing_aside(tmp_path, monkeypatch, trouble):
     save(tmp_path, 1)
     checkpoints = Checkpoints(tmp_path, keep=9)
 
     def restore(*args, **kwargs):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        raise TROUBLES[trouble]
 
     monkeypatch.setattr(checkpoints._reader, "restore", restore)
-    with pytest.raises(jax.errors.JaxRuntimeError):
+    with pytest.raises(CheckpointError, match="1 is whole, but cannot be read: "):
         checkpoints.restore_newest(like(make_state()))
-    assert (tmp_path / "checkpoints" / "1").exists()
+    assert names(tmp_path) == ["1"]
+
+
+@pytest.mark.parametrize("trouble", ["permission", "files"])
+@pytest.mark.parametrize("name", ["manifest", "file_digest"])
+def test_what_cannot_be_read_now_is_not_called_damaged(
+    tmp_path, monkeypatch, trouble, name
+):
+    save(tmp_path, 1)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+
+    def fail(*args, **kwargs):
+        raise TROUBLES[trouble]
+
+    if name == "manifest":
+        monkeypatch.setattr("pathlib.Path.read_bytes", fail)
+    else:
+        monkeypatch.setattr(checkpoints._reader, "restore", fail)
+        monkeypatch.setattr(manifest, "file_digest", fail)
+    with pytest.raises((CheckpointError, OSError)):
+        checkpoints.restore_newest(like(make_state()))
+    assert names(tmp_path) == ["1"]
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("field", ["params", "ema_params", "constants", "puzzle_table"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, field, value):
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    checkpoints.save(make_state(1))
+    state = make_state(2)
+    leaves, tree = jax.tree.flatten(getattr(state, field))
+    leaves[-1] = leaves[-1].at[(0,) * leaves[-1].ndim].set(value)
+    checkpoints.save(state._replace(**{field: jax.tree.unflatten(tree, leaves)}))
+    with pytest.raises(SaveError, match=rf"step 2 was not saved.*{field}.* not finite"):
+        checkpoints.wait()
+    assert names(tmp_path) == ["1"]
+    checkpoints.close()
+
+
+def test_a_trial_save_leaves_nothing(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    checkpoints.try_to_save(make_state(3))
+    assert names(tmp_path) == []
+    assert "saved" not in caplog.text
+    checkpoints.save(make_state(3))
+    checkpoints.try_to_save(make_state(3))
+    checkpoints.close()
+    assert names(tmp_path) == ["3"]
+
+
+@pytest.mark.parametrize("fault", ["writes nothing", "reads back another step"])
+def test_a_save_that_cannot_be_read_is_no_save(tmp_path, monkeypatch, fault):
+    if fault == "writes nothing":
+        finalize = ocp.StandardCheckpointHandler.finalize
+
+        def lost(handler, folder):
+            finalize(handler, folder)
+            (folder / "manifest.ocdbt").unlink()
+
+        monkeypatch.setattr(ocp.StandardCheckpointHandler, "finalize", lost)
+    else:
+        monkeypatch.setattr(background_save, "read_step", lambda folder: 7)
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    with pytest.raises(CheckpointError, match="trial before the first step: .* not"):
+        checkpoints.try_to_save(make_state(0))
+    checkpoints.save(make_state(1))
+    with pytest.raises(SaveError, match="step 1 was not saved"):
+        checkpoints.wait()
+    assert names(tmp_path) == []
+    checkpoints.close()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_at_once(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(CheckpointError, match="expected a folder name in UTF-8"):
+        Checkpoints(folder, keep=9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_records_come_back_with_the_step(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in (1, 2):
+        checkpoints.save(make_state(step), before=lambda step=step: {"at": step})
+    checkpoints.close()
+    again = Checkpoints(tmp_path, keep=9)
+    again.restore_newest(like(make_state()))
+    assert again.records == {"at": 2}
+    again.restore_step(like(make_state()), 1)
+    assert again.records == {"at": 1}
 
 
 @pytest.mark.parametrize("name", ["a[b]c", "a*?", "50 % of #1"])

@@ -2,6 +2,7 @@
 """The records of a workdir: what may change, what damage does, and who writes."""
 
 import copy
+import hashlib
 import json
 import random
 import subprocess
@@ -9,11 +10,11 @@ import subprocess
 import pytest
 
 from configs import smoke
-from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax.errors import CheckpointError, ConfigError, error_of
 from trm_jax.runtime import processes
 from trm_jax.runtime import workdir as workdirs
 from trm_jax.runtime.metric_writer import MetricWriter
-from trm_jax.version import git_commit
+from trm_jax.version import git_commit, sources_digest, versions
 
 CONFIG = smoke.get_config().to_dict()
 DATASET = {
@@ -64,7 +65,9 @@ def as_stored(config):
 
 
 def stored(folder, name="config.json"):
-    return json.loads((folder / name).read_text())
+    record = json.loads((folder / name).read_text())
+    assert len(record.pop("checksum")) == 64
+    return record
 
 
 @pytest.fixture
@@ -122,6 +125,89 @@ def test_other_data_is_refused_with_a_diff(folder):
     assert stored(folder, "dataset.json") == DATASET
 
 
+@pytest.mark.parametrize("name", FILES[:2])
+def test_a_changed_record_is_not_read(folder, name):
+    """Every flipped bit shows, also in settings that may change on resume."""
+    path, record = folder / name, stored(folder, name)
+    intact = path.read_bytes()
+    told = 0
+    for damage in flips(intact, 300):
+        path.write_bytes(damage)
+        read: list = []
+        error = error_of(lambda read=read: read.extend(workdirs.read_run(folder)))
+        if read:
+            assert read[FILES.index(name)] == record  # white space
+            continue
+        told += 1
+        assert isinstance(error, ConfigError)
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    assert told > 200
+
+
+@pytest.mark.parametrize("content", ["[" * 50_000, '{"a": ' * 50_000, "9" * 50_000, ""])
+def test_a_record_of_another_kind_is_not_read(folder, content):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match="config.json: "):
+        workdirs.read_run(folder)
+
+
+def committed_at(folder, step):
+    """What the checkpoint of this step records of metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    kept = b"".join(line for line in lines if json.loads(line)["step"] <= step)
+    return {"size": len(kept), "sha256": hashlib.sha256(kept).hexdigest()}
+
+
+def test_the_metrics_are_those_of_the_checkpoint(folder):
+    path = folder / "metrics.jsonl"
+    whole = path.read_bytes()
+    committed = committed_at(folder, 10)
+    lines = whole.splitlines(keepends=True)
+    for changed in (b"".join(lines[:1]), whole.replace(b"0.3", b"0.4"), whole[:-90]):
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match="bytes were changed or lost since"):
+            MetricWriter(folder, step=10, committed=committed)
+        assert path.read_bytes() == changed
+    path.write_bytes(whole[: committed["size"]] + b"{cut")  # later lines do not count
+    writer = MetricWriter(folder, step=10, committed=committed)
+    writer.write({"step": 11, "train/loss": 1.0})
+    assert writer.sync() == committed_at(folder, 11)
+    writer.close()
+
+
+def test_removed_metrics_are_begun_anew(folder, caplog):
+    committed = committed_at(folder, 10)
+    (folder / "metrics.jsonl").unlink()
+    writer = MetricWriter(folder, step=10, committed=committed)
+    writer.close()
+    assert "no lines up to step 10" in caplog.text
+
+
+def test_other_versions_since_the_last_start_are_named(folder, caplog):
+    workdirs.record_run(folder, 10)
+    assert caplog.text == ""
+    lines = (folder / "runs.jsonl").read_text().splitlines()
+    record = json.loads(lines[-1])
+    record["versions"]["jax"] = "0.4.2"
+    (folder / "runs.jsonl").write_text(json.dumps(record) + "\n")
+    workdirs.record_run(folder, 20)
+    assert f"jax 0.4.2 -> {versions()['jax']} since the last start" in caplog.text
+
+
+def test_the_digest_of_the_sources_follows_every_file(tmp_path):
+    seen = {sources_digest(tmp_path)}
+    for name in ("trm_jax/a.py", "trm_jax/b/c.py", "data_pipeline/a.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for content in ("", "x = 1\n", "x = 2\n"):
+            path.write_text(content)
+            seen.add(sources_digest(tmp_path))
+    (tmp_path / "trm_jax" / "notes.txt").write_text("not a source")
+    assert sources_digest(tmp_path) in seen
+    assert len(seen) == 10
+
+
 def test_a_workdir_of_an_older_version_is_refused_in_one_line(folder):
     old = {"model": {"d_model": 64}, "train": {"on_non_finite": "halt"}}
     (folder / "config.json").write_text(json.dumps(old))
@@ -132,7 +218,7 @@ def test_a_workdir_of_an_older_version_is_refused_in_one_line(folder):
         with pytest.raises(ConfigError) as info:
             act()
         told = str(info.value)
-        assert told.startswith(f"{folder}/config.json: has no rule.name: written by")
+        assert told.startswith(f"{folder}/config.json: has no checksum: written by")
         assert "\n" not in told
 
 

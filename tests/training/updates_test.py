@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""24 updates of the published training code, in float64 (tests/golden/README.md)."""
+"""24 updates of the published training code (tests/golden/README.md)."""
 
 from functools import partial
 
@@ -13,8 +13,17 @@ from tests.helpers import golden_trm
 from trm_jax.model.sublayers import attention
 from trm_jax.training.build import build
 
-EXACT = 1e-12
-FLOAT32 = 1e-6  # metrics are added up in float32
+# Absolute tolerances: of weights, average and table; of the losses.
+TOLERANCES = {
+    ("float64", "attn"): (1e-12, 1e-9),
+    ("float64", "mlp_t"): (1e-12, 1e-9),
+    ("float64", "mamba2_attn"): (1e-12, 1e-9),
+    ("float64", "mamba2_mlp_t"): (1e-12, 1e-9),
+    ("float32", "attn"): (1e-5, 1e-4),
+    ("float32", "mlp_t"): (1e-4, 0.1),
+    ("float32", "mamba2_attn"): (1e-5, 1e-4),
+    ("float32", "mamba2_mlp_t"): (1e-5, 1e-4),
+}
 OPTIM = {"lr", "weight_decay", "table_lr", "table_weight_decay"}
 OPTIM |= {"warmup_steps", "min_ratio", "ema_decay"}
 NAMES = {
@@ -27,27 +36,11 @@ NAMES = {
 }
 
 
-def wide_attention(q, k, v):
-    """Attention whose softmax is float64, unlike in jax.nn."""
-    scores = jnp.einsum("blhk,bmhk->bhlm", q, k) / np.sqrt(q.shape[-1])
-    return jnp.einsum("bhlm,bmhk->blhk", jax.nn.softmax(scores), v)
-
-
-def widened(tree):
-    """Floating-point leaves in float64, counters in int64."""
-
-    def wide(a):
-        is_float = jnp.issubdtype(a.dtype, jnp.floating)
-        return a.astype(jnp.float64 if is_float else jnp.int64)
-
-    return jax.tree.map(wide, tree)
-
-
-def begin(name):
+def begin(name, dtype):
     """The file, its run, and the state before the first update."""
     file = np.load(golden_trm.GOLDEN / f"train24_{name}.npz")
     c = golden_trm.official_config(file)
-    config, sizes = golden_trm.config_and_sizes(c, "float64", "auto")
+    config, sizes = golden_trm.config_and_sizes(c, dtype, "auto")
     optim = c["optim"]
     config["optim"].update({key: optim[key] for key in OPTIM})
     config["optim"]["adam_atan2"].update(b1=optim["b1"], b2=optim["b2"])
@@ -56,53 +49,51 @@ def begin(name):
     params, constants, table = golden_trm.split_weights(file, c)
     state = built.init()
     state = state._replace(
-        step=widened(state.step),
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
         constants=constants,
-        opt_state=widened(built.recipe.optim.optimizer.init(params)),
+        opt_state=built.recipe.optim.optimizer.init(params),
         puzzle_table=table,
     )
-    batch = state.carry.batch
-    wide = batch._replace(weight=widened(batch.weight))
-    return file, c, built, state._replace(carry=state.carry._replace(batch=wide))
+    return file, c, built, state
 
 
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in ("mlp_t", "mamba2_mlp_t", "mamba2_attn")
+CASES = [
+    pytest.param(*case, marks=() if case[1] == "attn" else pytest.mark.slow)
+    for case in TOLERANCES
 ]
 
 
-@pytest.mark.parametrize("name", ["attn", *SLOW])
-def test_24_updates_are_the_published_ones(name, monkeypatch):
-    with jax.enable_x64(True):
-        file, c, built, state = begin(name)
-        monkeypatch.setattr(jax.nn, "dot_product_attention", wide_attention)
-        if "rope/cos" in file:  # published tables are rounded differently
+@pytest.mark.parametrize(("dtype", "name"), CASES)
+def test_24_updates_are_the_published_ones(dtype, name, monkeypatch):
+    of_weights, of_losses = TOLERANCES[dtype, name]
+    with jax.enable_x64(dtype == "float64"):
+        file, c, built, state = begin(name, dtype)
+        if "rope/cos" in file:  # torch's cosines are rounded differently
             tables = [jnp.asarray(file[f"rope/{k}"])[:, None] for k in ("cos", "sin")]
-            tables = [table.astype(jnp.float64) for table in tables]
+            tables = [table.astype(dtype) for table in tables]
             monkeypatch.setattr(attention, "rotary_tables", lambda *_: tables)
         names = ("inputs", "labels", "puzzle_identifiers")
         for u in range(24):
             offered = {k: file[f"batches/{k}"][u] for k in names}
             batch = jax.tree.map(jnp.asarray, golden_trm.batch_of(offered))
-            batch = batch._replace(weight=widened(batch.weight))
             state = built.train_step(state, batch)
-            assert_carry_and_metrics(file, u, state)
+            assert_carry_and_metrics(file, u, state, of_losses)
             if u + 1 in (1, 8, 24):
-                assert_weights(file, c, u + 1, state)
-        assert state.params["embed_tokens"].dtype == jnp.float64
+                assert_weights(file, c, u + 1, state, of_weights)
+        kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(state)}
+        wide = {"float64", "int64"} if dtype == "float64" else {"float32"}
+        assert kinds == wide | {"int32", "bool"}
 
 
-def assert_carry_and_metrics(file, u, state):
+def assert_carry_and_metrics(file, u, state, tolerance):
     carry, labels = state.carry, file["carry/labels"][u]
     np.testing.assert_array_equal(carry.steps, file["steps"][u])
     np.testing.assert_array_equal(carry.halted, file["halted"][u])
     np.testing.assert_array_equal(carry.batch.inputs, file["carry/inputs"][u])
     np.testing.assert_array_equal(carry.batch.label_mask, labels != -100)
     sums = {name: total for name, (total, _) in state.metrics.items()}
-    close = partial(np.testing.assert_allclose, rtol=FLOAT32, atol=FLOAT32)
+    close = partial(np.testing.assert_allclose, rtol=0, atol=tolerance)
     close(sums["loss"], file["loss"][u])
     close(sums["grad_norm"], file["grad_norm"][u])
     assert state.metrics["exact_accuracy"][1] == file["metrics/count"][u]
@@ -110,15 +101,17 @@ def assert_carry_and_metrics(file, u, state):
         close(sums[ours], file[f"metrics/{theirs}"][u], err_msg=ours)
 
 
-def assert_weights(file, c, update, state):
+def assert_weights(file, c, update, state, tolerance):
     def stored(kind):
         prefix = f"{kind}{update}/"
         found = {k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)}
         table = found.pop("inner.puzzle_emb.weights", None)
         return golden_trm.to_params(found, golden_trm.sublayers_per_block(c)), table
 
-    close = partial(chex.assert_trees_all_close, rtol=0, atol=EXACT)
+    close = partial(chex.assert_trees_all_close, rtol=0, atol=tolerance)
     params, table = stored("after")
     close(state.params, params)
-    close(state.puzzle_table, table)
+    # Round-off in float32 flips the sign of few gradients, which moves a number by lr.
+    flipped = np.abs(np.asarray(state.puzzle_table) - table) > tolerance
+    assert flipped.mean() <= (0.01 if table.dtype != state.puzzle_table.dtype else 0)
     close(state.ema_params, stored("ema")[0])

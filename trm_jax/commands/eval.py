@@ -7,13 +7,14 @@ python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
 By default, this evaluates the averaged weights of the newest checkpoint on the test set
-of the run. The names of the files contain --weights, --supervision_steps, --puzzle_ids
-and --data if they differ from their defaults. With --votes=V each puzzle is solved in V
-forms (0: in all that it has); the answers are turned back and counted as votes. An
-evaluation that was cut short continues where it stopped. Exit codes: 0 done, 2 wrong
-input or config, 75 another process was lost, 1 otherwise.
+of the run. The names of the files contain --weights, --supervision_steps, --votes,
+--puzzle_ids and --data (with a digest of its puzzles) if they are given. With --votes=V
+each puzzle is solved in V forms (0: in all that it has); the answers are turned back
+and counted as votes. An evaluation that was cut short continues where it stopped. Exit
+codes: 0 done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -91,15 +92,17 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         raise ConfigError("--workdir=FOLDER is missing")
     steps_asked = _steps_to_pool(values)
     shell.join_processes(values)
+    shell.check_devices()
     from trm_jax.evaluation import coverage, report
 
     run = EvaluatedRun(values)
     done = [run.rows_of(step) for step in steps_asked]
     steps, outputs, rates = map(list, zip(*done, strict=True))
     result = _result(run, steps, outputs) | {"rows_per_s": rates[-1]}
-    path = run.workdir / "eval" / f"step_{_name(values, steps)}.json"
+    path = run.workdir / "eval" / f"step_{_name(run, steps)}.json"
     if processes.is_first():
         write_whole(path, json.dumps(result, indent=2) + "\n", SaveError)
+        run.forget()
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
     if "pass_at" in result:
@@ -119,13 +122,22 @@ def _steps_to_pool(values: flags.FlagValues) -> Sequence[int | None]:
     return sorted({int(step) for step in values.pool})
 
 
-def _name(values: flags.FlagValues, steps: Sequence[int] = ()) -> str:
-    """The steps, and each of these flags that differs from its default."""
+def _name(run: EvaluatedRun, steps: Sequence[int] = ()) -> str:
+    """The steps, and each of these flags that differs from its default.
+
+    Files of the same name in different folders differ in the digest of their puzzles.
+    """
+    values, data = run.values, ""
+    if values.data:
+        text = json.dumps(run.about()["data"]["sha256"], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        data = f"{Path(values.data).name.split('.')[0]}_{digest}"
     flags_given = {
         "weights": values.weights if values.weights != "ema" else "",
         "steps": values.supervision_steps or "",
+        "votes": "" if values.votes is None else str(values.votes),
         "ids": values.puzzle_ids if values.puzzle_ids != "own" else "",
-        "data": Path(values.data).name.split(".")[0] if values.data else "",
+        "data": data,
     }
     more = (f"-{key}_{value}" for key, value in flags_given.items() if value)
     return "_".join(map(str, steps)) + "".join(more)
@@ -148,8 +160,8 @@ def _result(
         log.info("test inputs without a known answer: nothing is scored")
     if judge.votes != 1 or len(outputs) > 1 or questions.write_submission:
         count = judge.count(outputs)
-        plain = len(steps) == 1 and not _name(flags_given)
-        name = "submission" if plain else f"submission_{_name(flags_given, steps)}"
+        plain = len(steps) == 1 and not _name(run)
+        name = "submission" if plain else f"submission_{_name(run, steps)}"
         path = run.workdir / "eval" / f"{name}.json"
         if processes.is_first() and judge.write_submission(path, count):
             log.info("submission written to %s", path)

@@ -12,10 +12,12 @@ from trm_jax.commands import shell
 from trm_jax.commands.progress import RowProgress
 from trm_jax.errors import ConfigError
 from trm_jax.runtime import processes
+from trm_jax.version import sources_digest, versions
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.evaluate import EvalOutput
     from trm_jax.evaluation.judge import Questions
+    from trm_jax.evaluation.parts import EvalParts
 
 PARTS_FORMAT = 3  # of eval/parts; rows in another format are not reused
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class EvaluatedRun:
         except ConfigError as error:
             hint = " (--devices=N sets it)" if "mesh.data" in str(error) else ""
             raise ConfigError(f"{error}{hint}") from error
+        self._parts: list[EvalParts] = []
         asked = values.supervision_steps
         self.num_steps = asked or self.built.run.num_eval_steps
         self.eval_step = make_eval_step(
@@ -77,7 +80,6 @@ class EvaluatedRun:
         from trm_jax.evaluation.parts import EvalParts
         from trm_jax.trained import read_weights
         from trm_jax.training.digest import state_digest
-        from trm_jax.version import code_version
 
         kind = self.values.weights
         step, weights = read_weights(self.workdir, self.built, step, kind)
@@ -90,10 +92,11 @@ class EvaluatedRun:
             "batch_size": self.config["eval"]["batch_size"],
             "backend": self.built.mesh.devices.flat[0].device_kind,
             "devices": self.built.mesh.size,
-            "code": code_version(),
+            "code": {"sources": sources_digest(), "versions": versions()},
         }
         folder = self.workdir / "eval" / "parts"
         parts = EvalParts(folder, about, writes=processes.is_first())
+        self._parts.append(parts)
         found = f"number of rows in {parts.folder}"
         processes.check_same(str(parts.num_rows), found)
         total = self.questions.num_rows
@@ -111,6 +114,11 @@ class EvaluatedRun:
             parts.add(output)
             progress(parts.num_rows)
         return step, parts.finish(), progress.rate(parts.num_rows)
+
+    def forget(self) -> None:
+        """Remove the rows on disk: only an interrupted evaluation reuses them."""
+        for parts in self._parts:
+            parts.remove()
 
 
 def _test_set(

@@ -49,6 +49,21 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     processes.leave(code)
 
 
+def check_devices() -> None:
+    """Raise ConfigError if JAX finds no device of the platform that it is told to use.
+
+    In a run of several processes, call it after they have joined.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without any device
+        reason = str(error).partition("\n")[0] or "no such device is here"
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise ConfigError(f"JAX_PLATFORMS={wanted}: {reason}") from error
+
+
 def call(
     act: Callable[[], int],
     values: flags.FlagValues,
@@ -66,6 +81,10 @@ def call(
         sys.stdout.write(f"{(doc or '').strip()}\n{help_text}\n")
         return EXIT_OK
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
+    try:
+        os.getcwd()
+    except OSError:
+        return _failed(EXIT_WRONG_INPUT, "error: the working directory was removed")
     try:
         code = act()
         processes.finish()

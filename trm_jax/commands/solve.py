@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     choice = partial(flags.DEFINE_enum, flag_values=values)
     text("workdir", None, "Folder of the run.")
     text("puzzle", None, "The cells, row by row; . for a blank.")
-    number("row", 1, "Row of the run's test set, from 1.")
+    number("row", None, "Row of the run's test set, from 1; default: 1.")
     number("step", None, "Checkpoint to use; the newest if unset.")
     choice("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
     user_errors = (api.pipeline("errors").DataError,)
@@ -62,6 +62,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
             f"{values.workdir}: a run of task {data['task']!r}; expected sudoku"
         )
     shell.set_precision(config["model"]["dtype"])
+    shell.check_devices()
     box = data["sudoku"]["box_rows"], data["sudoku"]["box_cols"]
     shape = api.pipeline("sudoku.grid").SudokuShape(*box)
     question, solution, name = _chosen_puzzle(values, data, shape)
@@ -85,11 +86,13 @@ def _chosen_puzzle(
     values: flags.FlagValues, data: dict[str, Any], shape: Any
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
     """The question, its answer if known, and a name for the puzzle."""
-    if values.puzzle:
+    if values.puzzle is not None and values.row is not None:
+        raise ConfigError("--puzzle and --row exclude each other")
+    if values.puzzle is not None:
         parse = api.pipeline("sudoku.text").parse_puzzle
         return parse(values.puzzle, shape), None, "the puzzle"
     test = api.pipeline("tasks").load(data).test.puzzles
-    row = values.row
+    row = 1 if values.row is None else values.row
     if not 1 <= row <= len(test):
         error = api.pipeline("errors").DataError
         raise error(f"--row={row}; the test set has rows 1 to {len(test)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and SIGINT, as a request to stop at the next step."""
+"""SIGTERM, SIGINT and SIGHUP, as a request to stop at the next step."""
 
 import contextlib
 import os
@@ -13,7 +13,9 @@ SAME_SIGNAL_S = 0.3  # `timeout` and terminals may deliver one signal twice
 
 
 class StopSignal:
-    """True once SIGTERM or SIGINT came; a second signal ends the process at once.
+    """True once such a signal came; a second one ends the process at once.
+
+    SIGHUP stays ignored if it was, as under nohup.
 
     Python runs signal handlers only between bytecodes, never during a long compilation
     or a blocked step. So a thread reads the signals from the wake-up pipe.
@@ -23,8 +25,9 @@ class StopSignal:
         self._received_at: float | None = None
         read, write = os.pipe()
         os.set_blocking(write, False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(read,), daemon=True).start()
 

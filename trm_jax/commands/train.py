@@ -67,6 +67,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
     shell.set_precision(config.model.dtype)
     if values.dry_run:
+        shell.check_devices()
         return _dry_run(config.to_dict())
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
@@ -91,6 +92,7 @@ def train(
     stop = stop_signal.StopSignal()  # first, since joining and compiling take long
     if values:
         shell.join_processes(values)
+    shell.check_devices()
     try:
         api.run(
             config.to_dict(), workdir, stop_requested=stop, progress=shell.BAR.update

@@ -4,9 +4,8 @@
 import hashlib
 import io
 import json
+import shutil
 import time
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ import numpy as np
 
 from trm_jax.errors import CheckpointError
 from trm_jax.evaluation.evaluate import EvalOutput, joined
-from trm_jax.files import write_whole
+from trm_jax.files import read_bytes, write_whole
 
-# What numpy and zipfile raise for a damaged file.
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 FLUSH_S = 20.0  # a kill loses at most the work of so many seconds and one batch
 
 
 class EvalParts:
-    """Files `rows_<first>.npz` in a folder that belongs to one evaluation only.
+    """Files `rows_<first>-<digest>.npz` in a folder of one evaluation only.
 
     `about` identifies the evaluation: it holds everything that the rows depend on.
     Each evaluation has its own folder, so that rows are never mixed or overwritten.
@@ -42,8 +39,8 @@ class EvalParts:
         self._waiting: list[EvalOutput] = []
         self._flushed_at = time.monotonic()
         self.num_rows = 0  # done so far
-        while (path := self._path(self.num_rows)).exists():
-            self._parts.append(_read(path))
+        while paths := sorted(self.folder.glob(f"rows_{self.num_rows:09d}-*.npz")):
+            self._parts.append(_read(paths[0]))
             self.num_rows += len(self._parts[-1].predictions)
         self._num_written = self.num_rows
 
@@ -64,14 +61,17 @@ class EvalParts:
             part = joined(self._waiting)
             content = io.BytesIO()
             np.savez_compressed(content, **part._asdict())
-            self._write(self._path(self._num_written).name, content.getvalue())
+            rows, digest = content.getvalue(), _digest(content.getvalue())
+            self._write(f"rows_{self._num_written:09d}-{digest}.npz", rows)
             self._parts.append(part)
             self._waiting = []
             self._num_written = self.num_rows
         self._flushed_at = time.monotonic()
 
-    def _path(self, first: int) -> Path:
-        return self.folder / f"rows_{first:09d}.npz"
+    def remove(self) -> None:
+        """Remove the files of this evaluation."""
+        if self._writes:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, name: str, content: str | bytes) -> None:
         if self._writes:
@@ -80,12 +80,15 @@ class EvalParts:
 
 
 def _read(path: Path) -> EvalOutput:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            fields: dict[str, Any] = {name: arrays[name] for name in EvalOutput._fields}
-    except _DAMAGE as error:
+    content = read_bytes(path, CheckpointError)
+    if not path.stem.endswith(f"-{_digest(content)}"):
         raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); remove it, and "
-            "the same command evaluates its rows and those after it again"
-        ) from error
-    return EvalOutput(**fields)
+            f"{path}: does not match the digest in its name; remove it, and the same "
+            "command evaluates its rows and those after it again"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return EvalOutput(**{name: arrays[name] for name in EvalOutput._fields})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -19,7 +19,7 @@ class ModelSettings:
     layers: tuple[str, ...] = knob(
         ("attention", "swiglu") * 2, "Sublayers by name, each h = rms(h + f(h))."
     )
-    d_model: int = knob(512, "Width of the latent states.", low=1)
+    d_model: int = knob(512, "Width of the latent states.", low=1, high=2**16)
     positions: str = knob(
         "none",
         "What is added to the embedded question: nothing, or one learned vector per "
@@ -27,12 +27,14 @@ class ModelSettings:
         choices=("none", "learned"),
     )
     prefix_len: int = knob(
-        16, "Tokens before the grid that hold the puzzle vector.", low=0
+        16, "Tokens before the grid that hold the puzzle vector.", low=0, high=2**12
     )
-    puzzle_dim: int = knob(0, "Width of a puzzle vector; 0 = d_model.", low=0)
+    puzzle_dim: int = knob(
+        0, "Width of a puzzle vector; 0 = d_model.", low=0, high=2**16
+    )
     dtype: str = knob(
         "bfloat16",
-        "Dtype of activations and of the carry; weights are float32.",
+        "Dtype of activations and of the carry; weights are float32 or wider.",
         choices=("bfloat16", "float32", "float64"),
     )
 
@@ -139,5 +141,10 @@ class ModelConfig:
 
     @property
     def compute_dtype(self) -> Any:
-        """Dtype of activations and of the carry; weights are float32."""
+        """Dtype of activations and of the carry."""
         return jnp.dtype(self.settings.dtype)
+
+    @property
+    def weight_dtype(self) -> Any:
+        """Dtype of weights and of the puzzle table: float32, or float64 if all is."""
+        return jnp.promote_types(self.compute_dtype, jnp.float32)

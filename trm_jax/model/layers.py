@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
@@ -89,15 +90,20 @@ def _matmul_bwd(
 _narrow_matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
+def weight_dtype(compute_dtype: Any) -> Any:
+    """The dtype of weights: float32, or float64 if the model computes in float64."""
+    return jnp.promote_types(compute_dtype, jnp.float32)
+
+
 class Linear(nn.Module):
-    """`... i -> ... o` without bias: float32 weights, product in the input's dtype."""
+    """`... i -> ... o` without bias; the product is in the input's dtype."""
 
     features: int
 
     @nn.compact
     def __call__(self, h: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         shape = (h.shape[-1], self.features)
-        kernel = self.param("kernel", lecun_init, shape, jnp.float32)
+        kernel = self.param("kernel", lecun_init, shape, weight_dtype(h.dtype))
         flat = matmul(h.reshape(-1, h.shape[-1]), kernel.astype(h.dtype))
         return flat.reshape(*h.shape[:-1], self.features)
 
@@ -105,11 +111,16 @@ class Linear(nn.Module):
 def rotary_tables(
     length: int, head_dim: int, theta: float
 ) -> tuple[Float[Array, "l 1 k"], Float[Array, "l 1 k"]]:
-    """Cosines and sines of the rotate-half form (RoPE, arXiv 2104.09864)."""
-    rate = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = jnp.outer(jnp.arange(length, dtype=jnp.float32), rate)
-    angle = jnp.concatenate([angle, angle], axis=-1)[:, None]
-    return jnp.cos(angle), jnp.sin(angle)
+    """Cosines and sines of the rotate-half form (RoPE, arXiv 2104.09864).
+
+    Rates, angles and tables are rounded to float32, as in the published code, whatever
+    the dtype of the model.
+    """
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    rate = np.float32(1) / np.float32(theta) ** exponents
+    angle = np.outer(np.arange(length, dtype=np.float32), rate).astype(np.float64)
+    angle = np.concatenate([angle, angle], axis=-1)[:, None]
+    return jnp.float32(np.cos(angle)), jnp.float32(np.sin(angle))
 
 
 def rotate(

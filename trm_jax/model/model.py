@@ -35,20 +35,20 @@ class ReasoningModel(nn.Module):
         std = 1 / math.sqrt(c.d_model)
         embedding = truncated_normal(std)
         self.embed_tokens = self.param(
-            "embed_tokens", embedding, (c.vocab_size, c.d_model)
+            "embed_tokens", embedding, (c.vocab_size, c.d_model), c.weight_dtype
         )
         if c.settings.positions == "learned":
             self.embed_positions = self.param(
-                "embed_positions", embedding, (c.seq_len, c.d_model)
+                "embed_positions", embedding, (c.seq_len, c.d_model), c.weight_dtype
             )
         self.stacks = {name: Network(c, name=name) for name in self.networks}
         self.head = Linear(c.vocab_size)
         # As published, there are two outputs; TRM ignores the second, "continue".
         self.halt_kernel = self.param(
-            "halt_kernel", nn.initializers.zeros, (c.d_model, 2)
+            "halt_kernel", nn.initializers.zeros, (c.d_model, 2), c.weight_dtype
         )
         self.halt_bias = self.param(
-            "halt_bias", nn.initializers.constant(HALT_BIAS), (2,)
+            "halt_bias", nn.initializers.constant(HALT_BIAS), (2,), c.weight_dtype
         )
 
     def __call__(
@@ -151,7 +151,7 @@ def init_params(module: ReasoningModel, rule_module: Any, key: Array) -> Params:
     c = module.config
     key, rule_key = jax.random.split(key)
     inputs = jnp.zeros((1, c.num_cells), jnp.int32)
-    puzzle_vector = jnp.zeros((1, c.puzzle_width), jnp.float32)
+    puzzle_vector = jnp.zeros((1, c.puzzle_width), c.weight_dtype)
     params = module.init(key, inputs, puzzle_vector)["params"]
     if rule_module is not None:
         params["rule"] = rule_module.init(rule_key)["params"]

@@ -14,7 +14,9 @@ from trm_jax.settings import knob
 class Halting:
     """config.halting: the number of supervision steps per row, for every rule."""
 
-    max_supervision_steps: int = knob(16, "Most steps on one puzzle (N_sup).", low=1)
+    max_supervision_steps: int = knob(
+        16, "Most steps on one puzzle (N_sup).", low=1, high=100_000
+    )
     explore_rate: float = knob(
         0.1,
         "Probability that a row may halt only after 2 to max steps, drawn per step.",

@@ -24,6 +24,9 @@ from trm_jax.rules.recursion import REMAT_POLICIES, iterate, rematerialised, rep
 from trm_jax.settings import knob
 from trm_jax.types import Batch, Params, StepOutput
 
+MAX_CYCLES = 10_000  # a supervision step with more would hardly end
+MAX_UNROLLED = 16  # latent updates: the program grows with each
+
 
 class TRMState(NamedTuple):
     """The two features that recur."""
@@ -44,8 +47,12 @@ class TRMOutputs(NamedTuple):
 class TRM:
     """One network updates y and z; gradients flow only through the last h-cycle."""
 
-    h_cycles: int = knob(3, "Answer updates per supervision step (paper T).", low=1)
-    l_cycles: int = knob(6, "Latent updates per answer update (paper n).", low=1)
+    h_cycles: int = knob(
+        3, "Answer updates per supervision step (paper T).", low=1, high=MAX_CYCLES
+    )
+    l_cycles: int = knob(
+        6, "Latent updates per answer update (paper n).", low=1, high=MAX_CYCLES
+    )
     remat: str = knob(
         "none",
         "What the backward pass recomputes: nothing, all but matrix products "
@@ -55,8 +62,9 @@ class TRM:
     unroll: int = knob(
         0,
         "Latent updates per iteration of the loop, in the cycle with gradients; "
-        "0 = all if remat is none, else 1.",
+        "0 = all, up to 16, if remat is none, else 1.",
         low=0,
+        high=MAX_CYCLES,
     )
     cell_loss: str = knob("stablemax", "Cross-entropy of the cells.", choices=LOSSES)
     label_smoothing: float = knob(
@@ -124,7 +132,8 @@ class TRM:
         before jax 0.12, XLA on a CPU drops the barriers of `jax.checkpoint`, and then
         computes everything again early in straight-line code, which saves no memory.
         """
-        return self.unroll or (self.l_cycles if self.remat == "none" else 1)
+        most = min(self.l_cycles, MAX_UNROLLED)
+        return self.unroll or (most if self.remat == "none" else 1)
 
     def latent_recursion(
         self,

@@ -13,10 +13,12 @@ import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -44,17 +46,23 @@ class OrbaxPath(type(epath.Path())):  # type: ignore[misc]
 class BackgroundSave(threading.Thread):
     """Write a state into a draft and commit it; `error` is final once the thread ends.
 
-    Once the constructor returns, the state is on the host and may be donated.
+    Once the constructor returns, the state is on the host and may be donated. The
+    manifest also holds `records`. With `keep` = 0 the draft is removed at the end.
     """
 
     def __init__(
-        self, draft: Path, state: TrainState, handler: Any, keep: int | None
+        self,
+        draft: Path,
+        state: TrainState,
+        handler: Any,
+        keep: int | None,
+        records: dict[str, Any],
     ) -> None:
         super().__init__(daemon=True)
         self.step = int(state.step)
         self.error: Exception | None = None
         self._draft, self._handler, self._keep = draft, handler, keep
-        self._manifest = manifest.begin(state)
+        self._manifest = manifest.begin(state, records)
         self._writes: list[Any] = []
         self._start_error = error_of(lambda: self._start_writing(state))
         self.start()
@@ -83,18 +91,31 @@ class BackgroundSave(threading.Thread):
             self._writes.pop().result()
 
     def _commit(self) -> None:
-        self._handler.finalize(OrbaxPath(self._draft / STATE))
-        path = self._draft / MANIFEST
+        folder, path = self._draft / STATE, self._draft / MANIFEST
+        self._handler.finalize(OrbaxPath(folder))
         path.parent.mkdir()
-        write_whole(path, self._manifest(), CheckpointError)
+        write_whole(path, self._manifest(folder), CheckpointError)
         for part in (self._draft, *self._draft.rglob("*")):
             sync(part)  # orbax does not flush its small files to the disk
             if not part.is_dir() and not part.stat().st_size:
                 raise OSError(errno.EIO, "not all that was written is there", str(part))
+        if read_step(folder) != self.step:
+            raise OSError(errno.EIO, "it does not read back as written", str(folder))
+        if self._keep == 0:
+            shutil.rmtree(self._draft)
+            return
         self._draft.rename(self._draft.with_name(str(self.step)))
         sync(self._draft.parent)
         if self._keep:
             remove_old(self._draft.parent, self._keep)
+
+
+def read_step(folder: Path) -> int:
+    """The step of the state that orbax finds in `folder`; nothing else is read."""
+    how = {"step": ocp.RestoreArgs(restore_type=np.ndarray)}
+    args = ocp.args.PyTreeRestore({"step": 0}, restore_args=how, partial_restore=True)
+    with closing(ocp.PyTreeCheckpointHandler()) as reader:
+        return int(reader.restore(OrbaxPath(folder), args=args)["step"])
 
 
 def steps_in(root: Path) -> list[int]:
@@ -115,6 +136,11 @@ def make_draft(draft: Path, size: int) -> None:
 
 def remove_drafts(root: Path) -> None:
     """Create the root, and remove what failed or killed saves left in it."""
+    try:
+        os.fspath(root).encode()
+    except UnicodeEncodeError as error:  # orbax would fail at the first save
+        name = ascii(os.fspath(root))
+        raise CheckpointError(f"{name}: expected a folder name in UTF-8") from error
     root.mkdir(parents=True, exist_ok=True)
     for draft in root.glob(f"*{DRAFT}-*"):
         shutil.rmtree(draft, ignore_errors=True)

@@ -7,10 +7,8 @@ all processes waiting if one of them fails to save. Here every step has a manife
 of digests, and a damaged step is set aside (renamed, never deleted).
 """
 
-import errno
 import logging
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +45,7 @@ class Checkpoints:
         self._reader = ocp.PyTreeCheckpointHandler()
         self._save: BackgroundSave | None = None
         self._num_drafts = 0
+        self.records: dict[str, Any] = {}  # of the step that was restored last
         if keep is not None:
             opened = f"opening of {self.folder}"
             processes.on_first(lambda: saving.remove_drafts(self.folder), opened)
@@ -57,13 +56,28 @@ class Checkpoints:
         """The steps that were saved, ascending; some may have been damaged since."""
         return saving.steps_in(self.folder)
 
+    def try_to_save(self, state: TrainState) -> None:
+        """Save the step of the state alone, read it back, and remove it.
+
+        A run does so before its first step. Raises SaveError if it fails.
+        """
+        self.wait()
+        only_step: Any = {name: None for name in state._fields if name != "step"}
+        draft = self.folder / f"trial{saving.DRAFT}-{self._num_drafts}"
+        tiny, phase = state._replace(**only_step), f"trial save in {self.folder}"
+        try:
+            processes.on_first(lambda: saving.make_draft(draft, 0), phase)
+            self._join(BackgroundSave(draft, tiny, self._handler, 0, {}))
+        except SaveError as error:
+            raise SaveError(f"trial before the first step: {error}") from error
+
     def save(
-        self, state: TrainState, *, before: Callable[[], None] = lambda: None
+        self, state: TrainState, *, before: Callable[[], dict[str, Any]] = dict
     ) -> None:
         """Start saving the state under its step; does nothing if that step exists.
 
         Process 0 calls `before()` first, to flush whatever must reach the disk before
-        the checkpoint.
+        the checkpoint; what it returns is put into `records` when the step is restored.
 
         Raises:
           SaveError: the save cannot start (too little space, a read-only folder, an
@@ -79,15 +93,17 @@ class Checkpoints:
         draft = self.folder / f"{step}{saving.DRAFT}-{self._num_drafts}"
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
+        records: dict[str, Any] = {}
+
         def begin() -> None:
-            before()
+            records.update(before())
             saving.make_draft(draft, size)
 
         try:
             processes.on_first(begin, phase)
         except CheckpointError as error:
             raise self._save_error(step, error) from error
-        self._save = BackgroundSave(draft, state, self._handler, self._keep)
+        self._save = BackgroundSave(draft, state, self._handler, self._keep, records)
 
     def poll(self) -> None:
         """Call `wait` if the save has ended on all processes."""
@@ -102,8 +118,11 @@ class Checkpoints:
         Raises SaveError if it failed. The next save may succeed.
         """
         save, self._save = self._save, None
-        if not save:
-            return
+        if save:
+            self._join(save)
+            log.info("saved step %d", save.step)
+
+    def _join(self, save: BackgroundSave) -> None:
         save.join(SAVE_LIMIT_S)
         if save.is_alive():
             raise processes.ProcessError(
@@ -114,7 +133,6 @@ class Checkpoints:
             raise save.error
         if save.error:
             raise self._save_error(save.step, save.error) from save.error
-        log.info("saved step %d", save.step)
 
     def close(self) -> None:
         """Wait, then release orbax's threads.
@@ -208,33 +226,23 @@ class Checkpoints:
         processes.agree(None if damaged else error, f"reading of step {step}")
         if not processes.all_true(not damaged, f"check of step {step}"):
             raise error or DamagedError(processes.OTHERS_FAILED)
-        leaves, state = read
-        manifest.check_digests(leaves, state)
+        body, state = read
+        manifest.check_digests(body["leaves"], state)
+        self.records = body["records"]
         return state
 
     def _read(self, step: int, like: TrainState) -> tuple[dict[str, Any], TrainState]:
         folder = self._path(step)
+        body = manifest.read(folder / saving.MANIFEST, step)
+        manifest.check_fits(folder, body["leaves"], like)
         fields = {k: v for k, v in like._asdict().items() if v is not None}
         how = ocp.checkpoint_utils.construct_restore_args(fields)
         args = ocp.args.PyTreeRestore(fields, restore_args=how, partial_restore=True)
         try:
-            leaves = manifest.read(folder / saving.MANIFEST, step)
-            manifest.check_fits(folder, leaves, like)
             path = saving.OrbaxPath(folder / saving.STATE)
-            return leaves, like._replace(**self._reader.restore(path, args=args))
-        except (DamagedError, CheckpointError, jax.errors.JaxRuntimeError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001  orbax raises many kinds on damage
+            return body, like._replace(**self._reader.restore(path, args=args))
+        except Exception as error:  # noqa: BLE001  orbax raises many kinds
             reason = f"cannot be read: {reason_of(error)}"
-            if _is_damage(error):
-                raise DamagedError(reason) from error
-            raise CheckpointError(f"{folder} {reason}") from error
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether damaged files caused it, not permissions or limits of this machine."""
-    if isinstance(error, TimeoutError):
-        return False
-    found = re.search(r"os_error_code='(\d+)'", str(error))  # from tensorstore
-    number = int(found[1]) if found else getattr(error, "errno", None)
-    return number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+            if damaged := manifest.damaged_file(folder / saving.STATE, body["files"]):
+                raise DamagedError(f"{reason}; {damaged} is damaged") from error
+            raise CheckpointError(f"{folder} is whole, but {reason}") from error

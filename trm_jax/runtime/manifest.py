@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest of a checkpoint: shape, dtype and digest of every array."""
+"""The manifest of a checkpoint: digests of every array, every file and other records.
 
+The digests of arrays show whether a state was restored as it was saved. The digests of
+files show whether an error in reading is due to damage or to a lack of resources.
+"""
+
+import errno
 import hashlib
 import json
 from collections.abc import Callable
@@ -9,43 +14,88 @@ from typing import Any
 
 import jax
 
-from trm_jax.errors import CheckpointError
-from trm_jax.training.digest import as_hex, describe, digest_words, leaf_digests
+from trm_jax.errors import CheckpointError, SaveError, reason_of
+from trm_jax.training.digest import (
+    as_hex,
+    describe,
+    digest_words,
+    leaf_digests,
+    not_finite,
+)
 from trm_jax.types import TrainState
 
 FORMAT = 2  # format 1 was written before rules existed
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # errors that are damage
 
 
 class DamagedError(Exception):
     """A checkpoint cannot be used; the message says why."""
 
 
-def begin(state: TrainState) -> Callable[[], str]:
+def begin(state: TrainState, records: dict[str, Any]) -> Callable[[Path], str]:
     """Start the digests on the devices, and return a function that gives the manifest.
 
-    The arrays may be donated before it is called: it waits only for the digests.
+    It takes the folder of the written state. The arrays may be donated before it is
+    called: it waits only for the digests. It raises SaveError if weights, their average
+    or the puzzle table are not finite.
     """
     step, leaves = int(state.step), describe(state)
     sums = digest_words(jax.tree.leaves(state))
+    unusable = not_finite(state._asdict())
 
-    def text() -> str:
+    def text(folder: Path) -> str:
+        if wrong := unusable():
+            raise SaveError(f"{wrong[0]} has values that are not finite")
         for leaf, digest in zip(leaves.values(), as_hex(sums), strict=True):
             leaf["digest"] = digest
-        body = {"format": FORMAT, "step": step, "leaves": leaves}
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        body = {
+            "format": FORMAT,
+            "step": step,
+            "leaves": leaves,
+            "files": {str(f.relative_to(folder)): file_digest(f) for f in files},
+            "records": records,
+        }
         return json.dumps(body | {"checksum": _checksum(body)})
 
     return text
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged_file(folder: Path, expected: dict[str, str]) -> str | None:
+    """The first file of a state that is missing or differs from the one that was saved.
+
+    A file that cannot be read for another reason, such as permissions, does not count.
+    """
+    for name, digest in expected.items():
+        try:
+            if file_digest(folder / name) != digest:
+                return name
+        except OSError as error:
+            if error.errno in _GONE:
+                return name
+    return None
+
+
 def read(path: Path, step: int) -> dict[str, Any]:
-    """Read the manifest file: path -> shape, dtype and digest of each array.
+    """Read the manifest file: `leaves`, `files` and `records` by name.
 
     Raises:
-      DamagedError: the file is not a manifest, or belongs to another step.
-      CheckpointError: the manifest has another format.
-      ValueError, OSError: the file cannot be read.
+      DamagedError: the file is missing, not a manifest, or belongs to another step.
+      CheckpointError: the manifest has another format, or cannot be read now.
     """
-    body = json.loads(path.read_bytes())
+    try:
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        kind = DamagedError if error.errno in _GONE else CheckpointError
+        raise kind(f"cannot be read: {reason_of(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"the manifest is not JSON: {reason_of(error)}") from error
     if not isinstance(body, dict) or body.pop("checksum", "") != _checksum(body):
         raise DamagedError("the manifest does not match its checksum")
     if body["format"] != FORMAT:
@@ -54,7 +104,7 @@ def read(path: Path, step: int) -> dict[str, Any]:
         )
     if body["step"] != step:
         raise DamagedError(f"the manifest is of step {body['step']}")
-    return body["leaves"]
+    return {"files": {}, "records": {}} | body
 
 
 def check_fits(folder: Path, found: dict[str, Any], like: TrainState) -> None:

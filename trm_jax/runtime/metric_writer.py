@@ -5,9 +5,11 @@ If tensorboardX is installed, TensorBoard events hold the same numbers.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,25 @@ class MetricWriter:
     A last line without a newline was cut off by a kill and is dropped as well: its step
     was not saved, so the run writes the line again. Only process 0 writes.
 
+    `committed` is what `sync` returned when the checkpoint was saved.
+
     Raises CheckpointError if the file is damaged or cannot be written at the start, and
     SaveError if it cannot be written later: the next call writes what is missing.
     """
 
-    def __init__(self, workdir: str | Path, *, step: int) -> None:
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        step: int,
+        committed: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = Path(workdir) / "metrics.jsonl"
         self.last_step = -1
         self._pending = kept = b""
-        *lines, _ = read_bytes(self._path, CheckpointError).split(b"\n")
+        content = read_bytes(self._path, CheckpointError)
+        self._check(content, committed or {}, step)
+        *lines, _ = content.split(b"\n")
         steps = [self._step_of(line, i) for i, line in enumerate(lines, start=1)]
         for i, (line, line_step) in enumerate(zip(lines, steps, strict=True)):
             if i and line_step <= steps[i - 1]:
@@ -47,7 +59,19 @@ class MetricWriter:
         processes.check_same(str(self.last_step), f"last line in {self._path}")
         processes.on_first(lambda: self._open(kept, step), f"start of {self._path}")
 
+    def _check(self, content: bytes, committed: Mapping[str, Any], step: int) -> None:
+        """Raise CheckpointError if the lines up to the checkpoint were changed."""
+        size, digest = committed.get("size", 0), committed.get("sha256")
+        found = hashlib.sha256(content[:size]).hexdigest()
+        if content and digest and found != digest:
+            raise CheckpointError(
+                f"{self._path}: its first {size} bytes were changed or lost since step "
+                f"{step} was saved; restore it from a backup, or remove it to go on "
+                "without the lines before"
+            )
+
     def _open(self, kept: bytes, step: int) -> None:
+        self._size, self._sha256 = len(kept), hashlib.sha256(kept)
         write_whole(self._path, kept, CheckpointError)
         self._events = _event_writer(self._path.parent / "events", step)
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
@@ -56,14 +80,22 @@ class MetricWriter:
         """Append one record, whose `step` is greater than all before."""
         self.last_step = record["step"]
         if processes.is_first():
-            self._pending += json.dumps(record).encode() + b"\n"
+            line = json.dumps(record).encode() + b"\n"
+            self._size += len(line)
+            self._sha256.update(line)
+            self._pending += line
             self._flush()
             self._add_events(record)
 
-    def sync(self) -> None:
-        """Flush the lines to the disk; a run does so before it saves their step."""
-        if processes.is_first():
-            self._flush(force=True)
+    def sync(self) -> dict[str, Any]:
+        """Flush the lines to the disk; return their size and digest, for a checkpoint.
+
+        Only process 0 does; the others get an empty dict.
+        """
+        if not processes.is_first():
+            return {}
+        self._flush(force=True)
+        return {"size": self._size, "sha256": self._sha256.hexdigest()}
 
     def close(self) -> None:
         """Close the files."""

@@ -100,12 +100,15 @@ class Trainer:
     def _save(self, step: int, state: TrainState, *, is_last: bool) -> None:
         self.before_save()
         self._tolerate(self.checkpoints.wait)  # for the previous save
-        save = partial(self.checkpoints.save, state, before=self.writer.sync)
+        save = partial(self.checkpoints.save, state, before=self._synced)
         if is_last:
             save()
             self.checkpoints.wait()
         else:
             self._tolerate(save)
+
+    def _synced(self) -> dict[str, Any]:
+        return {"metrics.jsonl": self.writer.sync()}
 
     def _tolerate(self, act: Callable[[], None]) -> None:
         """Call `act`, and continue after a failed save if the config says so."""

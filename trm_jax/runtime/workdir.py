@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of the run in a workdir: config.json, dataset.json, runs.jsonl."""
+"""The records of the run in a workdir: config.json, dataset.json, runs.jsonl.
 
+config.json and dataset.json hold a checksum of their other keys, so that damage shows.
+"""
+
+import contextlib
+import hashlib
 import json
+import logging
 import os
 import platform
 import sys
@@ -13,7 +19,9 @@ from typing import Any
 from trm_jax.errors import ConfigError
 from trm_jax.files import read_bytes, write_whole
 from trm_jax.settings import flatten
-from trm_jax.version import git_commit, versions
+from trm_jax.version import git_commit, sources_digest, versions
+
+log = logging.getLogger(__name__)
 
 # Keys that may differ when a run resumes. Except for rounding, they do not change what
 # a step computes; only train.steps does if the learning rate decays, and that change is
@@ -24,7 +32,7 @@ MAY_CHANGE = (
     *("train.checkpoint_every", "train.keep_checkpoints", "rule.trm.remat"),
     *("rule.trm.unroll", "eval.", "mesh.", "data.train", "data.test"),
 )
-_NEW_KEY = "rule.name"  # configs of format 1 lack it
+_CHECKSUM = "checksum"  # records of older versions lack it
 
 
 def claim(
@@ -45,9 +53,7 @@ def claim(
     for name, (new, may_change) in records.items():
         path = folder / name
         if path.exists():
-            old = read_json(path)
-            if name == "config.json":
-                _check_version(path, old)
+            old = _read_record(path)
             lines = _diff(old, new, may_change)
             if lines:
                 raise ConfigError(
@@ -59,16 +65,36 @@ def claim(
                 f"{path}: not found, but {results[0]} is there: so nobody knows what "
                 f"was trained. Restore {name} from a backup, or use a new --workdir."
             )
-    for name, (new, _) in records.items():
-        write_whole(folder / name, json.dumps(new, indent=2) + "\n", ConfigError)
-
-
-def _check_version(path: Path, config: Mapping[str, Any]) -> None:
-    if _NEW_KEY not in flatten(config):
+    last = max((int(p.name) for p in results if p.name.isdecimal()), default=0)
+    if last > config["train"]["steps"]:
         raise ConfigError(
-            f"{path}: has no {_NEW_KEY}: written by another version of this project; "
-            "use that version, or train anew in a new --workdir"
+            f"{folder}: step {last} was saved; train.steps = "
+            f"{config['train']['steps']}, expected {last} or more"
         )
+    for name, (new, _) in records.items():
+        record = {**new, _CHECKSUM: _checksum(new)}
+        write_whole(folder / name, json.dumps(record, indent=2) + "\n", ConfigError)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """A record without its checksum. Raises ConfigError if it was changed."""
+    record = read_json(path)
+    checksum = record.pop(_CHECKSUM, None)
+    if checksum is None:
+        raise ConfigError(
+            f"{path}: has no checksum: written by another version of this project; use "
+            "that version, or train in a new --workdir"
+        )
+    if checksum != _checksum(record):
+        raise ConfigError(
+            f"{path}: does not match its checksum: it was changed or damaged; restore "
+            "it from a backup"
+        )
+    return record
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _diff(
@@ -97,6 +123,7 @@ def record_run(workdir: str | Path, step: int) -> None:
         "from_step": step,
         "argv": sys.argv,
         "git": git_commit(),
+        "sources": sources_digest(),
         "python": platform.python_version(),
         "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
@@ -104,9 +131,20 @@ def record_run(workdir: str | Path, step: int) -> None:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
     before = read_bytes(path, ConfigError)
+    _warn_of_versions(before, record["versions"])
     if before and not before.endswith(b"\n"):
         before += b"\n"
     write_whole(path, before + json.dumps(record).encode() + b"\n", ConfigError)
+
+
+def _warn_of_versions(runs: bytes, now: Mapping[str, Any]) -> None:
+    """Log a warning if the last run had other versions of the packages."""
+    with contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
+        then = json.loads(runs.splitlines()[-1])["versions"]
+        for name in now:
+            if then[name] != now[name]:
+                change = f"{name} {then[name]} -> {now[name]} since the last start"
+                log.warning("warning: %s: the run goes on within rounding", change)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,7 +153,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: not found; is it the workdir of a run?") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: a JSON object expected")
@@ -124,7 +162,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and dataset.json. Raises ConfigError, also if they are too old."""
-    path = Path(workdir) / "config.json"
-    config, dataset = read_json(path), read_json(path.with_name("dataset.json"))
-    _check_version(path, config)
-    return config, dataset
+    folder = Path(workdir)
+    return _read_record(folder / "config.json"), _read_record(folder / "dataset.json")

@@ -25,6 +25,13 @@ from trm_jax.training.step import (
 from trm_jax.training.supervision import INIT, seed_key
 from trm_jax.types import TrainState
 
+# Options of JAX that would change the numbers of a run, and their defaults.
+_OPTIONS = {
+    "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
+    "jax_numpy_dtype_promotion": "standard",
+}
+
 
 class Built(NamedTuple):
     """Everything that a config and the data's sizes determine."""
@@ -45,8 +52,15 @@ def build(
     """Build from a config and the data's sizes, without allocating any array.
 
     `devices` replaces the visible devices, for instance to compile for a topology that
-    is not present. Raises ConfigError for values that do not fit.
+    is not present. Raises ConfigError for values that do not fit, and if an option of
+    JAX would change the numbers.
     """
+    for option, default in _OPTIONS.items():
+        if (value := getattr(jax.config, option)) != default:
+            raise ConfigError(
+                f"{option} = {value!r} (in the environment as {option.upper()}) would "
+                f"change the numbers of the run; expected {default!r}"
+            )
     run = read_run(config)
     recipe = make_recipe(config, sizes, run)
     batch_sizes = {

@@ -26,9 +26,9 @@ class Train:
     """config.train."""
 
     steps: int = knob(65_104, "Optimiser updates.", low=1)
-    batch_size: int = knob(768, "Rows over all devices.", low=1)
+    batch_size: int = knob(768, "Rows over all devices.", low=1, high=2**22)
     micro_batches: int = knob(
-        1, "Parts of a batch whose gradients are added up.", low=1
+        1, "Parts of a batch whose gradients are added up.", low=1, high=2**22
     )
     log_every: int = knob(50, "Steps between two log lines.", low=1)
     eval_every: int = knob(
@@ -54,15 +54,15 @@ class Train:
 class Eval:
     """config.eval."""
 
-    batch_size: int = knob(768, "Rows over all devices.", low=1)
+    batch_size: int = knob(768, "Rows over all devices.", low=1, high=2**22)
     max_puzzles: int = knob(
         5_000, "Test puzzles scored during training, the first ones; 0 = all.", low=0
     )
     supervision_steps: int = knob(
-        0, "Steps per puzzle; 0 = halting.max_supervision_steps.", low=0
+        0, "Steps per puzzle; 0 = halting.max_supervision_steps.", low=0, high=100_000
     )
     votes: int = knob(
-        1, "Forms of each puzzle that vote on its answer; 0 = all.", low=0
+        1, "Forms of each puzzle that vote on its answer; 0 = all.", low=0, high=100_000
     )
     seed: int = knob(
         0,

@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import ReasoningModel
 from trm_jax.ops.ssd import SCAN_SCOPE
@@ -97,6 +99,36 @@ def _without_remat(rule: Any) -> Any:
     inner = {k: _without_remat(v) for k, v in values.items() if hasattr(v, "networks")}
     off = {"remat": "none"} if "remat" in values else {}
     return dataclasses.replace(rule, **off, **inner)
+
+
+def check_memory(built: Built) -> None:
+    """Raise ConfigError if a device cannot hold its share of the state.
+
+    The state of the rows of an evaluation counts too; temporaries would add to it.
+    """
+    like, run = built.state_like, built.run
+    rows = max(1.0, run.eval.batch_size / run.train.batch_size)
+    needed = _share(like) + (rows - 1) * _share(like.carry)
+    mine = [
+        d for d in built.mesh.devices.flat if d.process_index == jax.process_index()
+    ]
+    limit = (mine[0].memory_stats() or {}).get("bytes_limit")
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(mine)
+    have = limit or host
+    if needed > have:
+        raise ConfigError(
+            f"the state of the run takes {needed / 2**30:,.1f} GiB of a device that "
+            f"has {have / 2**30:,.1f} GiB; lower the sizes of config.model, or "
+            "train.batch_size, eval.batch_size"
+        )
+
+
+def _share(tree: Any) -> int:
+    """Bytes of one device's shares of all arrays."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def state_bytes(tree: Any) -> int:

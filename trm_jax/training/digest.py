@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from jax import lax
 from jaxtyping import Array, UInt32
 
 from trm_jax.training.sharding import path_string
+
+WEIGHTS = ("params", "ema_params", "constants", "puzzle_table")  # of a TrainState
 
 
 def leaf_digests(tree: Any) -> dict[str, str]:
@@ -28,6 +31,30 @@ def state_digest(tree: Any) -> str:
     """One SHA-256 over all leaf digests: equal trees give equal digests."""
     text = json.dumps([describe(tree), leaf_digests(tree)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def not_finite(fields: dict[str, Any]) -> Callable[[], list[str]]:
+    """Look for weights that are not finite; the result names their arrays.
+
+    Of the fields of a TrainState, those of WEIGHTS count. The search runs on the
+    devices; calling the result waits for it.
+    """
+    leaves = [
+        (path_string(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            {name: fields[name] for name in WEIGHTS if fields.get(name) is not None}
+        )
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    finite = _all_finite([leaf for _, leaf in leaves])
+    return lambda: [
+        path for (path, _), ok in zip(leaves, finite, strict=True) if not bool(ok)
+    ]
+
+
+@jax.jit
+def _all_finite(leaves: list[Array]) -> list[Array]:
+    return [jnp.isfinite(leaf).all() for leaf in leaves]
 
 
 def as_hex(sums: UInt32[Array, "n 2"]) -> list[str]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics are (sum, count) pairs until they are written: merging them is addition."""
+"""Metrics are (sum, count) pairs until they are written: merging them is addition.
+
+They are float32, or float64 in a model that computes in float64.
+"""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ def zero_metrics(of_rule: tuple[str, ...]) -> Metrics:
     """Zero sums and counts of the common metrics and of the rule's own metrics."""
     names = (*OVER_ALL_ROWS, *of_rule, *OVER_HALTED_ROWS, *OVER_STEPS)
     # Each has its own buffer: a donated state may not hold one buffer twice.
-    zeros = iter(jnp.zeros((2 * len(names), 1), jnp.float32))
+    zeros = iter(jnp.zeros((2 * len(names), 1), float))
     return {name: (next(zeros)[0], next(zeros)[0]) for name in names}
 
 
@@ -49,7 +52,7 @@ def step_metrics(
 
     def total(values: Array, counted: Array) -> tuple[Array, Array]:
         pair = (counted * values).sum(), counted.sum()
-        return jax.tree.map(lambda s: s.astype(jnp.float32), pair)
+        return jax.tree.map(lambda s: s.astype(float), pair)
 
     sums = {name: total(values, weight) for name, values in over_all.items()}
     return sums | {name: total(v, scored) for name, v in over_halted.items()}
@@ -74,7 +77,7 @@ def all_finite(metrics: Metrics) -> Bool[Array, ""]:
 def unless_skipped(ok: Bool[Array, ""], metrics: Metrics) -> Metrics:
     """The metrics of a step; if not `ok`, only that it was skipped."""
     counted = jax.tree.map(lambda s: jnp.where(ok, s, 0), metrics)
-    skipped = (~ok).astype(jnp.float32), jnp.ones((), jnp.float32)
+    skipped = (~ok).astype(float), jnp.ones((), float)
     return counted | {"skipped": skipped}
 
 

@@ -68,12 +68,12 @@ def init_train_state(recipe: Recipe, key: Array, batch_size: int) -> TrainState:
     constants = rule.constants(constants_key, config)
     table_shape = (table_rows(config.num_puzzles), config.puzzle_width)
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
+        step=jnp.zeros((), int),
         params=params,
         constants=constants,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=recipe.optim.optimizer.init(params),
-        puzzle_table=jnp.zeros(table_shape, jnp.float32),
+        puzzle_table=jnp.zeros(table_shape, config.weight_dtype),
         carry=init_carry(rule, model, (params, constants), batch_size),
         metrics=zero_metrics(rule.metrics),
     )
@@ -154,10 +154,10 @@ def make_train_step(
         (grads, metrics), (vector_grads, carry) = on_own_rows(grad_fn)(weights, *rows)
 
         # The norm also shows a gradient that is not finite, before its update is saved.
-        norm = optax.tree.norm(grads).astype(jnp.float32)
-        metrics["grad_norm"] = norm, jnp.ones((), jnp.float32)
+        norm = optax.tree.norm(grads).astype(float)
+        metrics["grad_norm"] = norm, jnp.ones((), float)
         # It is counted without `skips` too, since a resumed run may change the policy.
-        metrics["skipped"] = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
+        metrics["skipped"] = jnp.zeros((), float), jnp.ones((), float)
         if skips:
             ok = all_finite(metrics)
             metrics = unless_skipped(ok, metrics)

@@ -53,11 +53,11 @@ def init_carry(
         keys = row_keys(seed_key(0, INIT), jnp.arange(num_rows))
         return rule.start(model, batch, keys, training=training)
 
-    vectors = jax.ShapeDtypeStruct((num_rows, config.puzzle_width), jnp.float32)
+    vectors = jax.ShapeDtypeStruct((num_rows, config.puzzle_width), config.weight_dtype)
     shapes = jax.eval_shape(start, *weights, vectors)
     return Carry(
         state=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
-        steps=jnp.zeros(num_rows, jnp.int32),
+        steps=jnp.zeros(num_rows, int),
         halted=jnp.ones(num_rows, jnp.bool_),
         batch=batch,
     )
@@ -71,7 +71,7 @@ def empty_batch(config: ModelConfig, num_rows: int) -> Batch:
         labels=jnp.zeros(shape, jnp.int32),
         label_mask=jnp.zeros(shape, jnp.bool_),
         puzzle_id=jnp.zeros(num_rows, jnp.int32),
-        weight=jnp.zeros(num_rows, jnp.float32),
+        weight=jnp.zeros(num_rows, config.weight_dtype),
     )
 
 

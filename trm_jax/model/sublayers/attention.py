@@ -2,6 +2,7 @@
 """Multi-head attention with rotary positions."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -19,7 +20,7 @@ from trm_jax.settings import knob
 class AttentionSettings:
     """config.model.attention."""
 
-    num_heads: int = knob(8, "Heads; they share d_model.", low=1)
+    num_heads: int = knob(8, "Heads; they share d_model.", low=1, high=2**16)
     positions: str = knob(
         "rope",
         "Positional encoding of queries and keys.",
@@ -43,6 +44,16 @@ class AttentionSettings:
             )
 
 
+def attend(
+    q: Float[Array, "b l h k"], k: Float[Array, "b l h k"], v: Float[Array, "b l h k"]
+) -> Float[Array, "b l h k"]:
+    """softmax(q k / sqrt(width)) v, whose softmax is float32, or float64 in float64."""
+    if q.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(q, k, v)
+    scores = jnp.einsum("blhk,bmhk->bhlm", q, k) / math.sqrt(q.shape[-1])
+    return jnp.einsum("bhlm,bmhk->blhk", jax.nn.softmax(scores), v)
+
+
 class Attention(Sublayer):
     """Attention over all positions, without a mask."""
 
@@ -58,5 +69,5 @@ class Attention(Sublayer):
         if c.positions == "rope":
             tables = rotary_tables(l, head_dim, c.rope_theta)
             q, k = rotate(q, *tables), rotate(k, *tables)
-        out = jax.nn.dot_product_attention(q, k, v)
+        out = attend(q, k, v)
         return Linear(d, name="out")(out.reshape(b, l, d))

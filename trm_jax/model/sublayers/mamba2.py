@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
-from trm_jax.model.layers import Linear, rms_norm
+from trm_jax.model.layers import Linear, rms_norm, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.ops.conv import causal_conv
 from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd, supports
@@ -25,13 +25,13 @@ from trm_jax.types import SSD, Params
 class Mamba2Settings:
     """config.model.mamba2."""
 
-    expand: int = knob(2, "Inner width / d_model.", low=1)
-    head_dim: int = knob(64, "Channels per head.", low=1)
-    d_state: int = knob(128, "State dimensions per channel.", low=1)
-    num_groups: int = knob(1, "Groups of heads that share B and C.", low=1)
-    d_conv: int = knob(4, "Window of the convolution.", low=1)
+    expand: int = knob(2, "Inner width / d_model.", low=1, high=2**6)
+    head_dim: int = knob(64, "Channels per head.", low=1, high=2**12)
+    d_state: int = knob(128, "State dimensions per channel.", low=1, high=2**12)
+    num_groups: int = knob(1, "Groups of heads that share B and C.", low=1, high=2**12)
+    d_conv: int = knob(4, "Window of the convolution.", low=1, high=2**6)
     chunk_size: int = knob(
-        64, "Tokens per chunk of the scan; changes speed only.", low=1
+        64, "Tokens per chunk of the scan; changes speed only.", low=1, high=2**12
     )
     implementation: str = knob(
         "auto",
@@ -75,12 +75,10 @@ class Mamba2(Sublayer):
         heads = inner // c.head_dim
         projected = Linear(2 * inner + bc + heads, name="in_proj")(hidden)
         gate, xbc, dt = jnp.split(projected, [inner, 2 * inner + bc], axis=-1)
-        kernel, bias = self._conv_params(inner + bc)
-        A_log, D, dt_bias = self._head_params(heads)
-        norm_weight = self.param(
-            "norm_weight", nn.initializers.ones, (inner,), jnp.float32
-        )
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        wide = weight_dtype(hidden.dtype)
+        kernel, bias = self._conv_params(inner + bc, wide)
+        A_log, D, dt_bias = self._head_params(heads, wide)
+        norm_weight = self.param("norm_weight", nn.initializers.ones, (inner,), wide)
         dt = nn.softplus(dt.astype(wide) + dt_bias[None, None])
 
         def scan(flip: Callable[[Array], Array]) -> Array:
@@ -102,35 +100,31 @@ class Mamba2(Sublayer):
         out = sum(map(scan, FLIPS[self.direction]), jnp.zeros((), dt.dtype))
         return Linear(d, name="out_proj")(out.astype(hidden.dtype))
 
-    def _conv_params(self, width: int) -> tuple[Params, Params]:
+    def _conv_params(self, width: int, dtype: Any) -> tuple[Params, Params]:
         window = self.settings.d_conv
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
             limit = 1 / math.sqrt(window)
-            return jax.random.uniform(
-                key, shape, jnp.float32, minval=-limit, maxval=limit
-            )
+            return jax.random.uniform(key, shape, dtype, minval=-limit, maxval=limit)
 
         kernel = self.param("conv_kernel", uniform, (window, width))
         return kernel, self.param("conv_bias", uniform, (width,))
 
-    def _head_params(self, heads: int) -> tuple[Params, Params, Params]:
+    def _head_params(self, heads: int, dtype: Any) -> tuple[Params, Params, Params]:
         """A starts in [-16, -1]; dt at zero input is log-uniform in [1e-3, 1e-1]."""
 
         def log_rate(key: Array, shape: tuple[int, ...]) -> Array:
             return jnp.log(
-                jax.random.uniform(key, shape, jnp.float32, minval=1.0, maxval=16.0)
+                jax.random.uniform(key, shape, dtype, minval=1.0, maxval=16.0)
             )
 
         def inverse_softplus_dt(key: Array, shape: tuple[int, ...]) -> Array:
             low, high = math.log(1e-3), math.log(1e-1)
-            dt = jnp.exp(
-                jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
-            )
+            dt = jnp.exp(jax.random.uniform(key, shape, dtype, minval=low, maxval=high))
             return dt + jnp.log(-jnp.expm1(-dt))
 
         A_log = self.param("A_log", log_rate, (heads,))
-        D = self.param("D", nn.initializers.ones, (heads,), jnp.float32)
+        D = self.param("D", nn.initializers.ones, (heads,), dtype)
         return A_log, D, self.param("dt_bias", inverse_softplus_dt, (heads,))
 
 

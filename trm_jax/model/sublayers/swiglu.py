@@ -5,10 +5,9 @@ import dataclasses
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from trm_jax.model.layers import Linear, lecun_init, matmul, swiglu
+from trm_jax.model.layers import Linear, lecun_init, matmul, swiglu, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer, inner_width
 from trm_jax.settings import knob
 
@@ -18,7 +17,10 @@ class SwiGluSettings:
     """config.model.swiglu and config.model.token_mlp."""
 
     width: int = knob(
-        0, "Inner width; 0 = expansion * width * 2/3, up to a multiple of 256.", low=0
+        0,
+        "Inner width; 0 = expansion * width * 2/3, up to a multiple of 256.",
+        low=0,
+        high=2**20,
     )
     expansion: float = knob(4.0, "Used where width is 0.", low=0.1)
 
@@ -55,8 +57,9 @@ class TokenMlp(Sublayer):
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         b, l, d = hidden.shape
         width = inner_width(self.settings.width, self.settings.expansion, l)
-        up = self.param("gate_up", lecun_init, (l, 2 * width), jnp.float32)
-        down = self.param("down", lecun_init, (width, l), jnp.float32)
+        dtype = weight_dtype(hidden.dtype)
+        up = self.param("gate_up", lecun_init, (l, 2 * width), dtype)
+        down = self.param("down", lecun_init, (width, l), dtype)
         tokens = hidden.swapaxes(0, 1).reshape(l, b * d)
         inner = swiglu(matmul(up.astype(hidden.dtype), tokens, a_axis=0), axis=0)
         out = matmul(down.astype(hidden.dtype), inner, a_axis=0)

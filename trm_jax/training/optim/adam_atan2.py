@@ -50,7 +50,7 @@ def scale_by_adam_atan2(b1: float, b2: float) -> optax.GradientTransformation:
         def zeros() -> Params:
             return jax.tree.map(jnp.zeros_like, params)
 
-        return AdamAtan2State(jnp.zeros((), jnp.int32), zeros(), zeros())
+        return AdamAtan2State(jnp.zeros((), int), zeros(), zeros())
 
     def update(
         grads: Params, state: AdamAtan2State, params: Params = None

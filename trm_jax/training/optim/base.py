@@ -29,7 +29,7 @@ class Optimizer(Protocol):
 
 def by_update(schedule: optax.Schedule) -> optax.Schedule:
     """The schedule for optax, which counts updates from 0; the papers count from 1."""
-    return lambda count: schedule(count + 1)
+    return lambda count: schedule(count.astype(int) + 1)  # optax counts in int32
 
 
 def make_schedule(
