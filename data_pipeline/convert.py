@@ -102,8 +102,10 @@ def completed(puzzles: list[Found]) -> list[tuple[str, str, str]]:
                 raise DataError(f"{one.place}: character {character}; see --help")
     tokens = np.stack([encode(one.question) for one in puzzles])
     found = solve(masks_of(tokens, shape), shape, limit=2)
-    # The rating counts the guesses until the first solution.
-    ratings = solve(masks_of(tokens, shape), shape, limit=1).guesses
+    ratings = [one.rating for one in puzzles]
+    if not all(ratings):  # the guesses until the first solution
+        guesses = solve(masks_of(tokens, shape), shape, limit=1).guesses
+        ratings = [own or str(n) for own, n in zip(ratings, guesses, strict=True)]
     solved, rows = tokens_of(found.masks), []
     for i, one in enumerate(puzzles):
         if found.num_solutions[i] != 1:
@@ -112,7 +114,7 @@ def completed(puzzles: list[Found]) -> list[tuple[str, str, str]]:
         answer = decode(solved[i])
         if one.answer and one.answer != answer:
             raise DataError(f"{one.place}: the answer does not solve the puzzle")
-        rows.append((one.question, answer, one.rating or str(ratings[i])))
+        rows.append((one.question, answer, ratings[i]))
     return rows
 
 

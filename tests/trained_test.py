@@ -23,7 +23,7 @@ from tests.helpers import short_run
 from tests.helpers.runs import edit_config
 from trm_jax import api
 from trm_jax.errors import CheckpointError, ConfigError, Stopped
-from trm_jax.runtime import manifest
+from trm_jax.files import json_digest
 from trm_jax.training.sharding import make_mesh
 
 FOUR = SudokuShape(2, 2)
@@ -171,7 +171,7 @@ def test_only_the_weights_are_read_and_these_are_checked(run, tmp_path):
     body = json.loads(path.read_text())
     del body["checksum"]
     body["leaves"]["ema_params/head/kernel"]["digest"] = "0"
-    path.write_text(json.dumps(body | {"checksum": manifest._checksum(body)}))
+    path.write_text(json.dumps(body | {"checksum": json_digest(body)}))
     with pytest.raises(CheckpointError, match="do not match their digest"):
         trm_jax.load(folder)
     assert trm_jax.load(folder, weights="raw").step == 120

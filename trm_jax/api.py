@@ -133,9 +133,11 @@ def _header(config: Mapping[str, Any], data: Any, built: "Built") -> Iterator[st
     """One line each on devices, model, memory and puzzles."""
     import jax
 
-    mesh, leaves = built.mesh, jax.tree.leaves(built.state_like)
+    from trm_jax.training.cost import state_bytes
+
+    mesh = built.mesh
     count = sum(leaf.size for leaf in jax.tree.leaves(built.state_like.params))
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 2**20
+    state = state_bytes(built.state_like) / 2**20
     sizes = f"data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}"
     forms = 1 + config["data"]["num_augmentations"]
     puzzles = f"{len(data.train):,} to train on, in {forms:,} form(s)"

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are never half written."""
+"""Files that are never half written, and digests of files and records."""
 
 import contextlib
+import hashlib
+import json
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 
 def read_bytes(path: Path, error: type[Exception]) -> bytes:
@@ -35,6 +38,17 @@ def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> Non
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise error(f"{path} cannot be written: {trouble.strerror}") from trouble
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """The SHA-256 of a value as JSON; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from trm_jax.files import file_digest
+
 _PACKAGES = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,13 +18,9 @@ def sources_digest(root: Path = _ROOT) -> str:
     Unlike the commit, it also shows changes that were not committed.
     """
     digest = hashlib.sha256()
-    for folder in (
-        "trm_jax",
-        "data_pipeline",
-    ):  # a wheel has it in trm_jax
+    for folder in ("trm_jax", "data_pipeline"):
         for path in sorted((root / folder).rglob("*.py")):
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{path.relative_to(root)} {content}\n".encode())
+            digest.update(f"{path.relative_to(root)} {file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline import tasks
 from tests.helpers import short_run
 from trm_jax.commands.progress import ProgressBar
+from trm_jax.files import json_digest
 from trm_jax.runtime import workdir as workdirs
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.training.build import build
@@ -84,7 +85,7 @@ def edit_config(workdir, edit):
     config = json.loads(path.read_text())
     del config["checksum"]
     edit(config)
-    record = config | {"checksum": workdirs._checksum(config)}
+    record = config | {"checksum": json_digest(config)}
     path.write_text(json.dumps(record))
 
 

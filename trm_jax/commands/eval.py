@@ -14,7 +14,6 @@ and counted as votes. An evaluation that was cut short continues where it stoppe
 codes: 0 done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from trm_jax import api
 from trm_jax.commands import shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, ConfigError, SaveError
-from trm_jax.files import write_whole
+from trm_jax.files import json_digest, write_whole
 from trm_jax.runtime import processes
 
 if TYPE_CHECKING:
@@ -129,8 +128,7 @@ def _name(run: EvaluatedRun, steps: Sequence[int] = ()) -> str:
     """
     values, data = run.values, ""
     if values.data:
-        text = json.dumps(run.about()["data"]["sha256"], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        digest = json_digest(run.about()["data"]["sha256"])[:8]
         data = f"{Path(values.data).name.split('.')[0]}_{digest}"
     flags_given = {
         "weights": values.weights if values.weights != "ema" else "",

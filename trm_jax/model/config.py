@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
+from trm_jax.model.layers import weight_dtype
 from trm_jax.model.sublayers import SUBLAYERS, operator
 from trm_jax.settings import knob, own_values, read
 
@@ -147,4 +148,4 @@ class ModelConfig:
     @property
     def weight_dtype(self) -> Any:
         """Dtype of weights and of the puzzle table: float32, or float64 if all is."""
-        return jnp.promote_types(self.compute_dtype, jnp.float32)
+        return weight_dtype(self.compute_dtype)

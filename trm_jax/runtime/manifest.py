@@ -6,7 +6,6 @@ files show whether an error in reading is due to damage or to a lack of resource
 """
 
 import errno
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import jax
 
 from trm_jax.errors import CheckpointError, SaveError, reason_of
+from trm_jax.files import file_digest, json_digest
 from trm_jax.training.digest import (
     as_hex,
     describe,
@@ -56,15 +56,9 @@ def begin(state: TrainState, records: dict[str, Any]) -> Callable[[Path], str]:
             "files": {str(f.relative_to(folder)): file_digest(f) for f in files},
             "records": records,
         }
-        return json.dumps(body | {"checksum": _checksum(body)})
+        return json.dumps(body | {"checksum": json_digest(body)})
 
     return text
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damaged_file(folder: Path, expected: dict[str, str]) -> str | None:
@@ -96,7 +90,7 @@ def read(path: Path, step: int) -> dict[str, Any]:
         raise kind(f"cannot be read: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the manifest is not JSON: {reason_of(error)}") from error
-    if not isinstance(body, dict) or body.pop("checksum", "") != _checksum(body):
+    if not isinstance(body, dict) or body.pop("checksum", "") != json_digest(body):
         raise DamagedError("the manifest does not match its checksum")
     if body["format"] != FORMAT:
         raise CheckpointError(
@@ -133,7 +127,3 @@ def check_digests(expected: dict[str, Any], state: TrainState) -> None:
             f"{len(wrong)} of {len(found)} arrays do not match their digest, "
             f"first {wrong[0]}"
         )
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

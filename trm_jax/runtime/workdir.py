@@ -5,7 +5,6 @@ config.json and dataset.json hold a checksum of their other keys, so that damage
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_jax.errors import ConfigError
-from trm_jax.files import read_bytes, write_whole
+from trm_jax.files import json_digest, read_bytes, write_whole
 from trm_jax.settings import flatten
 from trm_jax.version import git_commit, sources_digest, versions
 
@@ -72,7 +71,7 @@ def claim(
             f"{config['train']['steps']}, expected {last} or more"
         )
     for name, (new, _) in records.items():
-        record = {**new, _CHECKSUM: _checksum(new)}
+        record = {**new, _CHECKSUM: json_digest(new)}
         write_whole(folder / name, json.dumps(record, indent=2) + "\n", ConfigError)
 
 
@@ -85,16 +84,12 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"{path}: has no checksum: written by another version of this project; use "
             "that version, or train in a new --workdir"
         )
-    if checksum != _checksum(record):
+    if checksum != json_digest(record):
         raise ConfigError(
             f"{path}: does not match its checksum: it was changed or damaged; restore "
             "it from a backup"
         )
     return record
-
-
-def _checksum(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _diff(

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Digests of trees of arrays: equal bits give equal digests, on any mesh."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt32
 
+from trm_jax.files import json_digest
 from trm_jax.training.sharding import path_string
 
 WEIGHTS = ("params", "ema_params", "constants", "puzzle_table")  # of a TrainState
@@ -29,8 +28,7 @@ def leaf_digests(tree: Any) -> dict[str, str]:
 
 def state_digest(tree: Any) -> str:
     """One SHA-256 over all leaf digests: equal trees give equal digests."""
-    text = json.dumps([describe(tree), leaf_digests(tree)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest([describe(tree), leaf_digests(tree)])
 
 
 def not_finite(fields: dict[str, Any]) -> Callable[[], list[str]]:
