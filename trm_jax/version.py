@@ -6,8 +6,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from trm_jax.files import file_digest
-
 _PACKAGES = ("trm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,7 +18,8 @@ def sources_digest(root: Path = _ROOT) -> str:
     digest = hashlib.sha256()
     for folder in ("trm_jax", "data_pipeline"):
         for path in sorted((root / folder).rglob("*.py")):
-            digest.update(f"{path.relative_to(root)} {file_digest(path)}\n".encode())
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(root)} {content}\n".encode())
     return digest.hexdigest()
 
 
