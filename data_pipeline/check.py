@@ -8,6 +8,7 @@ Exit code 2 means that they cannot.
 import sys
 from pathlib import Path
 
+from . import console
 from .arc import check as arc
 from .arrays import read_arrays
 from .errors import DataError
@@ -19,7 +20,7 @@ from .text_files import SPLITS
 def main(argv: list[str]) -> int:
     """Runs the check; returns the exit code."""
     if argv in (["-h"], ["--help"]):
-        sys.stdout.write(USAGE)
+        console.say(USAGE)
         return 0
     if len(argv) != 2 or argv[0] not in KINDS:
         sys.stderr.write(USAGE)
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     except DataError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.writelines(f"{line}\n" for line in facts)
+    console.say("".join(f"{line}\n" for line in facts))
     sys.stderr.writelines(f"warning: {line}\n" for line in warnings)
     return 0
 
@@ -64,6 +65,4 @@ USAGE = f"usage: python -m {__package__}.check {{{','.join(KINDS)}}} PATH\n"
 
 
 if __name__ == "__main__":
-    # The check must not fail if the terminal lacks a character of the path.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import console
 from .errors import DataError
 from .sudoku.grid import SudokuShape, decode, encode
 from .sudoku.solver import masks_of, solve, tokens_of
@@ -50,14 +51,17 @@ class Found(NamedTuple):
 def main(argv: list[str]) -> int:
     """Converts a file; returns the exit code."""
     if len(argv) != 2 or argv[0].startswith("-"):
+        if argv in (["-h"], ["--help"]):
+            console.say(f"{__doc__}")
+            return 0
         sys.stderr.write(f"{__doc__}")
-        return 0 if argv in (["-h"], ["--help"]) else 2
+        return 2
     try:
         count = convert(pathlib.Path(argv[0]), pathlib.Path(argv[1]))
     except DataError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(f"{argv[1]}: {count:,} puzzles\n")
+    console.say(f"{argv[1]}: {count:,} puzzles\n")
     return 0
 
 
@@ -206,4 +210,4 @@ def _unpacked_lines(path: pathlib.Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

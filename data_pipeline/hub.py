@@ -11,14 +11,19 @@ def hub_file(repository: str, name: str) -> str:
         "--config.data.test=PATH to read files of your own"
     )
     try:
-        from huggingface_hub import hf_hub_download
+        import huggingface_hub as hub
     except ImportError as error:
         raise DataError(
             f"data.source = 'hub' needs the package huggingface_hub "
             f"(pip install 'trm-jax[data]'); or {advice}"
         ) from error
     try:
-        return hf_hub_download(repository, name, repo_type="dataset")
+        cached = hub.try_to_load_from_cache(repository, name, repo_type="dataset")
+        if isinstance(cached, str):
+            return cached
+        # Without a network this fails at once; a download would try for a minute.
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, repo_type="dataset"))
+        return hub.hf_hub_download(repository, name, repo_type="dataset")
     except Exception as error:  # noqa: BLE001  the hub client raises many kinds
         reason = str(error).strip().split("\n")[0]
         raise DataError(

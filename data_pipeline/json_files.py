@@ -85,9 +85,13 @@ def as_list(value: Any, place: str, expected: str) -> list:
 
 
 def named(name: str) -> str:
-    """A name for a message: cut if it is long, quoted if it is not printable ASCII."""
+    """A name for a message: cut if it is long, and quoted unless it is plain.
+
+    A plain name is printable ASCII without spaces that are easily overlooked.
+    """
     text = name if len(name) <= MAX_SHOWN else name[:MAX_SHOWN] + "..."
-    return text if text.isascii() and text.isprintable() and text else ascii(text)
+    is_plain = text.isascii() and text.isprintable() and text == " ".join(text.split())
+    return text if is_plain and text else ascii(text)
 
 
 def kind_of(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..json_files import as_list, read_json
-from .json_grids import as_grid
+from .json_grids import MAX_SIDE, as_grid
 from .json_tasks import (
     ArcTask,
     Pair,
@@ -35,15 +35,20 @@ def find_subsets(folder: str | pathlib.Path) -> list[str]:
 
 
 def read_subset(
-    folder: str | pathlib.Path, subset: str, *, require_solutions: bool = False
+    folder: str | pathlib.Path,
+    subset: str,
+    *,
+    require_solutions: bool = False,
+    max_side: int = MAX_SIDE,
 ) -> list[ArcTask]:
     """The tasks, in the order of the bundle or sorted by name.
 
-    Raises DataError. With `require_solutions` a missing test output is an error, too.
+    Raises DataError, also for a grid with a side above `max_side`, and if
+    `require_solutions`, for a missing test output.
     """
     path = find_subset(folder, subset)
     read = read_folder if path.is_dir() else read_bundle
-    return read(path, require_solutions=require_solutions)
+    return read(path, require_solutions=require_solutions, max_side=max_side)
 
 
 def find_subset(folder: str | pathlib.Path, subset: str) -> pathlib.Path:
@@ -75,14 +80,17 @@ def _where_else(folder: pathlib.Path, subset: str) -> str:
 
 
 def read_bundle(
-    challenges: pathlib.Path, *, require_solutions: bool = False
+    challenges: pathlib.Path,
+    *,
+    require_solutions: bool = False,
+    max_side: int = MAX_SIDE,
 ) -> list[ArcTask]:
     """The tasks of a file, with the outputs that the file of solutions holds."""
     content = as_tasks_object(read_json(challenges), challenges)
-    tasks = [as_task(name, value, challenges) for name, value in content.items()]
+    tasks = [as_task(*task, challenges, max_side) for task in content.items()]
     solutions = bundle_file(challenges, "solutions")
     if solutions.exists():
-        return _solved(tasks, challenges, solutions)
+        return _solved(tasks, challenges, solutions, max_side)
     if require_solutions:
         raise DataError(f"{solutions}: not found, but the test outputs are needed")
     return tasks
@@ -102,7 +110,10 @@ def bundle_file(path: pathlib.Path, part: str) -> pathlib.Path:
 
 
 def read_folder(
-    folder: pathlib.Path, *, require_solutions: bool = False
+    folder: pathlib.Path,
+    *,
+    require_solutions: bool = False,
+    max_side: int = MAX_SIDE,
 ) -> list[ArcTask]:
     """The tasks of all files `<task>.json` in a folder and in folders in it."""
     paths: dict[str, pathlib.Path] = {}
@@ -113,7 +124,9 @@ def read_folder(
         paths[path.stem] = path
     if not paths:
         raise DataError(f"{folder}: 0 tasks: no file *.json in it")
-    tasks = [as_task(name, read_json(path), path) for name, path in paths.items()]
+    tasks = [
+        as_task(name, read_json(path), path, max_side) for name, path in paths.items()
+    ]
     for task in tasks:
         for i, pair in enumerate(task.test, 1):
             if require_solutions and pair.output is None:
@@ -138,7 +151,10 @@ def _entries(folder: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def _solved(
-    tasks: list[ArcTask], challenges: pathlib.Path, solutions: pathlib.Path
+    tasks: list[ArcTask],
+    challenges: pathlib.Path,
+    solutions: pathlib.Path,
+    max_side: int,
 ) -> list[ArcTask]:
     """The tasks with the outputs of the file of solutions."""
     content = as_tasks_object(read_json(solutions), solutions)
@@ -152,7 +168,7 @@ def _solved(
             raise DataError(f"{both}: {_counts(len(task.test), len(outputs))}")
         test = []
         for i, (pair, value) in enumerate(zip(task.test, outputs, strict=True), 1):
-            output = as_grid(value, f"{place}: solution {i}")
+            output = as_grid(value, f"{place}: solution {i}", max_side)
             if pair.output is not None and not np.array_equal(pair.output, output):
                 raise DataError(f"{both}: test {i}: two different outputs")
             test.append(Pair(pair.input, output))

@@ -12,34 +12,35 @@ from ..errors import DataError
 from ..json_files import kind_of, named
 from .grids import NUM_COLOURS
 
-MAX_SIDE = 30
+MAX_SIDE = 30  # of a grid of ARC
+ANY_SIDE = 255  # of a grid that is read only to leave its task out
 
 _COLOURS = frozenset(range(NUM_COLOURS))
 
 
-def as_grid(value: Any, place: str) -> np.ndarray:
-    """Rows of colours as uint8 `r c`, read-only."""
-    if not _is_grid(value):
-        raise DataError(f"{place}: {_grid_problem(value)}")
+def as_grid(value: Any, place: str, max_side: int = MAX_SIDE) -> np.ndarray:
+    """Rows of colours as uint8 `r c`, read-only. Raises DataError."""
+    if not _is_grid(value, max_side):
+        raise DataError(f"{place}: {_grid_problem(value, max_side)}")
     cells = bytes(itertools.chain.from_iterable(value))
     return np.frombuffer(cells, np.uint8).reshape(len(value), -1)
 
 
-def _is_grid(value: Any) -> bool:
+def _is_grid(value: Any, max_side: int) -> bool:
     """Whether a value is a grid. Types are checked, since True == 1 and 2.0 == 2."""
     return (
         isinstance(value, list)
-        and 0 < len(value) <= MAX_SIDE
+        and 0 < len(value) <= max_side
         and set(map(type, value)) == {list}
         and len(set(map(len, value))) == 1
-        and 0 < len(value[0]) <= MAX_SIDE
+        and 0 < len(value[0]) <= max_side
         and all(
             set(map(type, row)) == {int} and _COLOURS.issuperset(row) for row in value
         )
     )
 
 
-def _grid_problem(value: Any) -> str:
+def _grid_problem(value: Any, max_side: int) -> str:
     """What is wrong with a value that is not a grid."""
     if not isinstance(value, list):
         return f"{kind_of(value)} found, a list of rows expected"
@@ -54,8 +55,8 @@ def _grid_problem(value: Any) -> str:
     for r, row in enumerate(value, 1):
         if len(row) != width:
             return f"row {r}: {len(row)} cells, {width} expected"
-    if max(len(value), width) > MAX_SIDE:
-        return f"{len(value)}x{width}, at most {MAX_SIDE}x{MAX_SIDE} expected"
+    if max(len(value), width) > max_side:
+        return f"{len(value)}x{width}, at most {max_side}x{max_side} expected"
     return next(
         f"row {r} column {c}: {problem}"
         for r, row in enumerate(value, 1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..json_files import as_list, as_object, item, named
-from .json_grids import as_grid
+from .json_grids import MAX_SIDE, as_grid
 
 MAX_NAME = 100  # characters of a task's name
 MAX_NAMED = 5  # tasks that a message names
@@ -35,7 +35,9 @@ class ArcTask:
     test: tuple[Pair, ...]
 
 
-def as_task(name: str, value: Any, path: pathlib.Path) -> ArcTask:
+def as_task(
+    name: str, value: Any, path: pathlib.Path, max_side: int = MAX_SIDE
+) -> ArcTask:
     """The task that a JSON value holds; outputs of test pairs may be missing."""
     is_short = 0 < len(name) <= MAX_NAME
     if not (is_short and name.isprintable() and _FORBIDDEN not in name):
@@ -52,9 +54,12 @@ def as_task(name: str, value: Any, path: pathlib.Path) -> ArcTask:
             raise DataError(f"{place}: 0 {what}")
     return ArcTask(
         name,
-        tuple(_pair(p, f"{place}: train pair {i}") for i, p in enumerate(train, 1)),
         tuple(
-            _pair(p, f"{place}: test {i}", maybe_hidden=True)
+            _pair(p, f"{place}: train pair {i}", max_side)
+            for i, p in enumerate(train, 1)
+        ),
+        tuple(
+            _pair(p, f"{place}: test {i}", max_side, maybe_hidden=True)
             for i, p in enumerate(test, 1)
         ),
     )
@@ -111,9 +116,10 @@ def digest(tasks: Iterable[ArcTask]) -> str:
     return sha.hexdigest()
 
 
-def _pair(value: Any, place: str, *, maybe_hidden: bool = False) -> Pair:
+def _pair(value: Any, place: str, max_side: int, *, maybe_hidden: bool = False) -> Pair:
     pair = as_object(value, place, "object with grids")
-    shown = as_grid(item(pair, "input", place), f"{place}: input")
+    shown = as_grid(item(pair, "input", place), f"{place}: input", max_side)
     if maybe_hidden and "output" not in pair:
         return Pair(shown, None)
-    return Pair(shown, as_grid(item(pair, "output", place), f"{place}: output"))
+    answer = as_grid(item(pair, "output", place), f"{place}: output", max_side)
+    return Pair(shown, answer)

@@ -19,10 +19,10 @@ from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
 from .bundles import find_subsets
 from .grids import VOCAB_SIZE, decode, encode
 from .ids import IdTable, Tasks, make_ids
-from .json_grids import as_grid
+from .json_grids import ANY_SIDE, MAX_SIDE, as_grid
 from .json_tasks import ArcTask, Pair
 from .submission import write_submission
-from .subsets import read_tasks
+from .subsets import left_out, read_tasks, that_fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Settings:
         0,
         "leave out tasks with a larger grid; 0: refuse those beyond side",
         low=0,
-        high=1000,
+        high=ANY_SIDE,
     )
     allow_leaks: bool = knob(False, "train on tasks that hold answers to test inputs")
 
@@ -73,7 +73,7 @@ class Task(PuzzleTask):
         common, side = self.common, self.settings.side
         tasks, ids = self._read()
         fitting = [
-            _that_fit(kind, side=side, max_grid=self.settings.max_grid)
+            that_fit(kind, side=side, max_grid=self.settings.max_grid)
             for kind in (tasks.train, tasks.test)
         ]
         counts = common.train_puzzles, common.test_puzzles
@@ -84,7 +84,7 @@ class Task(PuzzleTask):
         kept = Tasks(
             [tasks.train[i] for i in of_train],
             [tasks.test[i] for i in of_test],
-            [*tasks.warnings, *_left_out(tasks, len(of_train), len(of_test))],
+            [*tasks.warnings, *left_out(tasks, len(of_train), len(of_test))],
         )
         if ids is None:
             ids = make_ids(kept, common.num_augmentations, common.seed)
@@ -95,7 +95,8 @@ class Task(PuzzleTask):
     def parse(self, question: Any) -> np.ndarray:
         """A question as rows of colours, 0 to 9."""
         value = question.tolist() if isinstance(question, np.ndarray) else question
-        grid, side = as_grid(value, "the grid"), self.settings.side
+        side = self.settings.side
+        grid = as_grid(value, "the grid", max(side, MAX_SIDE))
         if max(grid.shape) > side:
             rows, columns = grid.shape
             raise DataError(f"the grid: {rows}x{columns}; data.arc.side = {side}")
@@ -154,6 +155,8 @@ class Task(PuzzleTask):
             for key in ("train_subsets", "test_subset", "allow_leaks")
         }
         if common.source == "json":
+            leaves_out, side = self.settings.max_grid, self.settings.side
+            asked["max_side"] = ANY_SIDE if leaves_out else max(side, MAX_SIDE)
             return read_tasks(train, common.test or train, **asked), None
         asked |= {"num_augmentations": common.num_augmentations, "seed": common.seed}
         return open_prepared(common.test or train, **asked)
@@ -217,33 +220,3 @@ def _puzzle_set(
         first_ids,
         {},
     )
-
-
-def _that_fit(tasks: list[ArcTask], *, side: int, max_grid: int) -> np.ndarray:
-    """Indices of the tasks without a grid larger than `max_grid` (0: of all tasks).
-
-    Raises DataError if one of these tasks does not fit the canvas.
-    """
-    largest = [
-        max(max(g.shape) for p in (*t.train, *t.test) for g in p if g is not None)
-        for t in tasks
-    ]
-    for task, size in zip(tasks, largest, strict=True):
-        if size > side and (not max_grid or size <= max_grid):
-            raise DataError(
-                f"task {task.name} has a grid of side {size}, data.arc.side = {side}; "
-                f"set --config.data.arc.max_grid={side} to leave such tasks out"
-            )
-    return np.flatnonzero(np.array(largest, int) <= (max_grid or side))
-
-
-def _left_out(tasks: Tasks, num_train: int, num_test: int) -> list[str]:
-    counts = ((num_train, len(tasks.train)), (num_test, len(tasks.test)))
-    if all(kept == total for kept, total in counts):
-        return []
-    (train, of_train), (test, of_test) = counts
-    return [
-        f"data.arc.max_grid, data.train_puzzles, data.test_puzzles: {train} of "
-        f"{of_train} training tasks are taken, and {test} of {of_test} test tasks; the "
-        "others are neither scored nor in a submission"
-    ]

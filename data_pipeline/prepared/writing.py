@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from .. import console
 from ..errors import DataError
 from ..settings import task_module
 from .reading import NEEDS_TFDS, PreparedSet
@@ -78,7 +79,7 @@ def run(
         sys.stderr.write(f"error: {error}\n")
         return 2
     sys.stderr.writelines(f"warning: {warning}\n" for warning in warnings)
-    sys.stdout.write(f"{prepared.folder(data_dir)}: {facts(columns)}\n")
+    console.say(f"{prepared.folder(data_dir)}: {facts(columns)}\n")
     return 0
 
 

@@ -68,7 +68,7 @@ def refused(result, *named):
 
 def test_training_logs_the_votes_of_its_evaluations(arc_run):
     last = metric_lines(arc_run)[-1]
-    assert {f"eval/pass@{k}" for k in (1, 2, 5, 10, 100, 1000)} <= set(last)
+    assert {k for k in last if "pass@" in k} == {f"eval/pass@{k}" for k in (1, 2, 5)}
     identity = json.loads((arc_run / "dataset.json").read_text())
     assert identity["sizes"]["num_puzzles"] == 1 + 3 * NUM_FORMS
     assert len(identity["id_map"]) == 64
@@ -78,7 +78,7 @@ def test_evaluation_votes_and_writes_a_valid_submission(arc_run):
     report, text = evaluated(arc_run, "--votes=0")
     assert report["tasks"] == 3
     assert report["test_inputs"] == report["puzzles"] == 4
-    assert set(report["pass_at"]) == {"1", "2", "5", "10", "100", "1000"}
+    assert set(report["pass_at"]) == {"1", "2", "5"}
     for share in report["pass_at"].values():
         assert share["ci95"][0] <= share["value"] <= share["ci95"][1]
     assert report["coverage"]["overall"]["test_inputs"] == 4

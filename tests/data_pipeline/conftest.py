@@ -24,6 +24,8 @@ def serve_hub(monkeypatch):
             return files[name.removesuffix(".csv")]
 
         monkeypatch.setattr(hub, "hf_hub_download", download)
+        monkeypatch.setattr(hub, "get_hf_file_metadata", lambda _: None)
+        monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: None)
         return asked
 
     return serve

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -66,8 +69,13 @@ def array_folder(tmp_path):
 def hub(monkeypatch):
     """A function that replaces the hub's download by a given function."""
 
-    def replace(download):
-        module = types.SimpleNamespace(hf_hub_download=download)
+    def replace(download, cached=None):
+        module = types.SimpleNamespace(
+            hf_hub_download=download,
+            try_to_load_from_cache=lambda *_, **__: cached,
+            hf_hub_url=lambda *_, **__: "an address",
+            get_hf_file_metadata=lambda _: None,
+        )
         monkeypatch.setitem(sys.modules, "huggingface_hub", module)
 
     return replace
@@ -228,6 +236,27 @@ def test_hub_files_are_read_like_csv(hub, csv_file):
     files = ("train.csv", "test.csv")
     assert asked == [(repository, file, options) for file in files]
     assert data.identity == load(train=csv_file, test=csv_file).identity
+
+
+def test_hub_files_in_the_cache_are_not_asked_for(hub, csv_file):
+    hub(unreachable, cached=csv_file)
+    assert load(source="hub").identity == load(train=csv_file, test=csv_file).identity
+
+
+def test_without_a_network_the_hub_is_given_up_within_seconds(tmp_path):
+    pytest.importorskip("huggingface_hub", reason="needs the extra `data`")
+    code = "from data_pipeline.hub import hub_file; hub_file('a/b', 'train.csv')"
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | nowhere,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert "cannot be downloaded from the hub" in done.stderr
+    assert time.monotonic() - start < 20  # with the hub's retries 54 s
 
 
 def unreachable(*_, **__):

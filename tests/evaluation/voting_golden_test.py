@@ -9,6 +9,7 @@ import pytest
 
 from data_pipeline import dihedral
 from trm_jax.evaluation.voting import (
+    KS,
     count_votes,
     pass_at_k,
     right_candidates,
@@ -79,7 +80,7 @@ def golden():
 def test_pass_at_k_is_that_of_the_published_scorer(golden):
     ballots = count_votes(*golden["rows"])
     right = right_candidates(ballots, golden["rows"][1], golden["solutions"])
-    assert pass_at_k(ballots, right, golden["task"]) == golden["pass"]
+    assert pass_at_k(ballots, right, golden["task"], KS) == golden["pass"]
 
 
 def test_attempts_are_those_of_the_published_scorer(golden):

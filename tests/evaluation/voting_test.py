@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trm_jax.evaluation import voting
 from trm_jax.evaluation.voting import (
+    KS,
     count_votes,
     pass_at_k,
     right_candidates,
@@ -182,11 +183,17 @@ def test_the_best_of_several_right_candidates_counts():
     assert pass_at_k(ballots, np.array([False, True, True]), np.zeros(1, int)) == {
         1: 0.0,
         2: 1.0,
-        5: 1.0,
-        10: 1.0,
-        100: 1.0,
-        1000: 1.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("forms", "expected"),
+    [(1, [1]), (4, [1, 2]), (5, [1, 2, 5]), (999, [1, 2, 5, 10, 100]), (1000, [*KS])],
+)
+def test_k_never_exceeds_the_votes_for_a_question(forms, expected):
+    ballots, _ = vote([(0, "a", 1)] + [(1, "b", 0)] * forms)
+    shares = pass_at_k(ballots, np.array([True, True]), np.zeros(2, int))
+    assert list(shares) == expected
 
 
 def test_candidates_are_judged_alike_in_every_chunk(monkeypatch):

@@ -5,7 +5,6 @@ python -m trm_jax.commands.settings > docs/settings.md
 """
 
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,5 +62,10 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _print(_: list[str]) -> int:
+    api.pipeline("console").say(page())
+    return 0
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    api.pipeline("console").run(_print)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 
 from absl import flags
 
+from trm_jax.beside import pipeline
 from trm_jax.commands.progress import ProgressBar
 from trm_jax.errors import (
     EXIT_FAILED,
@@ -25,7 +26,10 @@ from trm_jax.errors import (
 )
 from trm_jax.runtime import processes
 
+_CONSOLE = pipeline("console")
+_CONSOLE.open_missing()  # if stdout was closed, the bar needs another
 BAR = ProgressBar()
+say = _CONSOLE.say
 _ADDRESS = re.compile(r"(?:\[[\da-fA-F:.%]+\]|[\w-]+(?:\.[\w-]+)*\.?):(\d{1,5})")
 _HELP = {"--help", "-h", "-help", "--helpfull"}
 
@@ -42,10 +46,8 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     logging.getLogger("trm_jax").propagate = False
     _quieten_failed_reads()
     code = main(sys.argv)
-    try:
-        sys.stdout.flush()
-    except OSError:  # the pipe of stdout is closed: Python would exit with 120
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(ValueError):  # the log tells of its troubles itself
+        say("")
     processes.leave(code)
 
 
@@ -76,16 +78,16 @@ def call(
 
     An error that the user can fix becomes one message and code 2, without a traceback.
     """
-    if _HELP & set(argv[1:]):
-        help_text = values.get_help(include_special_flags=False)
-        sys.stdout.write(f"{(doc or '').strip()}\n{help_text}\n")
-        return EXIT_OK
     mendable: tuple[type[Exception], ...] = (ConfigError, CheckpointError, *user_errors)
     try:
         os.getcwd()
     except OSError:
         return _failed(EXIT_WRONG_INPUT, "error: the working directory was removed")
     try:
+        if _HELP & set(argv[1:]):
+            help_text = values.get_help(include_special_flags=False)
+            say(f"{(doc or '').strip()}\n{help_text}\n")
+            return EXIT_OK
         code = act()
         processes.finish()
         return code
@@ -229,9 +231,15 @@ def _quieten_failed_reads() -> None:
 
 
 def _failed(code: int, message: str) -> int:
-    """Report an error, and return the exit code."""
+    """Report an error, and return the exit code.
+
+    Characters that a terminal does not show, such as no-break spaces, are escaped.
+    """
     BAR.clear()
     prefix = f"{processes.name()}: " if processes.name() else ""
+    message = "".join(
+        c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message
+    )
     with contextlib.suppress(OSError):  # a closed pipe
         sys.stderr.write(f"{prefix}{message}\n")
     return code

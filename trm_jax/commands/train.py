@@ -12,7 +12,6 @@ wrong input or config, 75 stopped and resumable, 1 otherwise.
 import json
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -81,7 +80,7 @@ def _dry_run(config: dict[str, Any]) -> int:
 
     built = build(config, api.sizes_of(config))
     report = dry_run_report(built) | {"config": config}
-    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    shell.say(json.dumps(report, indent=2) + "\n")
     return EXIT_OK
 
 

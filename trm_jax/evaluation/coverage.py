@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-from trm_jax.evaluation.voting import KS, Ballots, pass_at_k, right_ranks, with_interval
+from trm_jax.evaluation.voting import Ballots, pass_at_k, right_ranks, with_interval
 
 HARD_BELOW = 0.15  # a test input is hard if a smaller share of its votes is correct
 _DIGITS = 6  # decimals of the values per test input in a report
@@ -88,20 +88,20 @@ def vote_report(
     weights: str,
     votes: int,
     pooled_steps: Sequence[int],
-    ks: Sequence[int] = KS,
 ) -> dict[str, Any]:
     """Return what eval/step_N.json holds about a vote; `vote_plots` reads it.
 
     step: N, the last of pooled_steps.    weights: "ema" or "raw".
     tasks, test_inputs: counts.    votes: forms per test input, 0 for all.
     pooled_steps: checkpoints whose votes are counted together; one if not pooled.
-    pass_at: K as text -> {"value", "ci95": [low, high]}, a Wilson interval over tasks.
+    pass_at: K as text, at most the votes for a question -> {"value", "ci95": [low,
+    high]}, a Wilson interval over tasks.
     coverage: "overall", "hard", "easy" -> count and means; also a "label".
     per_input: the fields of Coverage except `votes` -> list, rounded to 6 decimals.
     """
     cover = coverage(ballots, is_right, len(task_of_question))
     tasks = len(np.unique(task_of_question))
-    shares = pass_at_k(ballots, is_right, task_of_question, ks)
+    shares = pass_at_k(ballots, is_right, task_of_question)
     label = f"step {pooled_steps[-1]}"
     if len(pooled_steps) > 1:
         first, last = pooled_steps[0], pooled_steps[-1]
@@ -113,7 +113,7 @@ def vote_report(
         "test_inputs": len(task_of_question),
         "votes": votes,
         "pooled_steps": list(pooled_steps),
-        "pass_at": {str(k): with_interval(shares[k], tasks) for k in ks},
+        "pass_at": {str(k): with_interval(v, tasks) for k, v in shares.items()},
         "coverage": coverage_table(cover, label),
         "per_input": {
             name: np.round(values, _DIGITS).tolist()

@@ -84,13 +84,17 @@ def pass_at_k(
     ballots: Ballots,
     is_right: Bool[np.ndarray, " c"],
     task_of_question: Int[np.ndarray, " n"],
-    ks: Sequence[int] = KS,
+    ks: Sequence[int] | None = None,
 ) -> dict[int, float]:
     """Share of questions with a correct answer among the first k candidates.
 
     The share is averaged over the questions of a task, then over tasks. A question
-    without candidates counts as wrong.
+    without candidates counts as wrong. By default, k takes those of KS that do not
+    exceed the votes for any question: no more candidates can exist.
     """
+    if ks is None:
+        most = np.bincount(ballots.question, ballots.votes).max(initial=1)
+        ks = [k for k in KS if k <= most]
     ranks = right_ranks(ballots, is_right, len(task_of_question))
     _, task, sizes = np.unique(
         task_of_question, return_inverse=True, return_counts=True

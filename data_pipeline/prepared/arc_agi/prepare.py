@@ -6,11 +6,11 @@ warnings to stderr. Exit code 2 means that it was not.
 """
 
 import argparse
-import sys
 from typing import Any
 
 import numpy as np
 
+from ... import console
 from .. import writing
 from ..reading import PreparedSet
 from .names import CUSTOM, NAME, SPLIT, SUBSETS, prepared_set
@@ -59,4 +59,4 @@ def _facts(columns: dict[str, dict[str, np.ndarray]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

@@ -6,8 +6,8 @@ warnings to stderr. Exit code 2 means that it was not.
 """
 
 import argparse
-import sys
 
+from ... import console
 from ...maze.grid import MazeShape
 from .. import writing
 from .names import DEFAULT_SHAPE, NAME, prepared_set
@@ -26,4 +26,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.run(main)

@@ -5,6 +5,7 @@ import pytest
 
 from data_pipeline.arc.bundles import read_subset
 from data_pipeline.arc.json_tasks import digest
+from data_pipeline.json_files import named
 from tests.data_pipeline.arc.files import BAD, changed, ok, refusal, write_bundle
 
 
@@ -56,3 +57,19 @@ def test_many_missing_tasks_are_counted(tmp_path):
     write_bundle(tmp_path, tasks, {"t0": outputs, "t9": outputs})
     expected = "tasks: missing t1, t2, t3, t4, t5 and 3 more; unknown t9"
     assert refusal(tmp_path).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a b", "a b"),
+        (" a", "' a'"),
+        ("a ", "'a '"),
+        ("a  b", "'a  b'"),
+        ("", "''"),
+        ("a\u200b", "'a\\u200b'"),
+        ("a\u00a0b", "'a\\xa0b'"),
+    ],
+)
+def test_names_with_spaces_that_are_easily_overlooked_are_quoted(name, shown):
+    assert named(name) == shown

@@ -148,6 +148,42 @@ def test_tasks_are_chosen_by_number_and_by_size():
     assert len(small.test.puzzles.puzzle_ids) == 2
 
 
+@pytest.mark.parametrize("place", ["train input", "train output", "test", "solution"])
+def test_a_grid_larger_than_any_of_arc_is_left_out_with_its_task(place, tmp_path):
+    tasks, answers = (json.loads(json.dumps(part)) for part in (TASKS, ANSWERS))
+    name, big = list(tasks)[1], [[1] * 40] * 31
+    if place == "solution":
+        answers[name][0] = big
+    elif place == "test":
+        tasks[name]["test"][0]["input"] = big
+    else:
+        tasks[name]["train"][0][place.split()[1]] = big
+    for file, content in ((CHALLENGES, tasks), (SOLUTIONS, answers)):
+        (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"{name}: .*31x40, at most 30x30 expected"):
+        load(tmp_path, side=30)
+    left = load(tmp_path, side=30, max_grid=30)
+    assert len(left.test.puzzles.puzzle_ids) == len(TASKS) - 1
+    assert any("2 of 3 test tasks" in warning for warning in left.warnings)
+
+
+def test_a_grid_beyond_any_canvas_is_refused_even_if_it_would_be_left_out(tmp_path):
+    tasks = json.loads(json.dumps(TASKS))
+    next(iter(tasks.values()))["train"][0]["input"] = [[1] * 256]
+    (tmp_path / CHALLENGES).write_text(json.dumps(tasks))
+    shutil.copy(OK / SOLUTIONS, tmp_path)
+    with pytest.raises(DataError, match="1x256, at most 255x255 expected"):
+        load(tmp_path, side=30, max_grid=30)
+
+
+def test_a_canvas_larger_than_arc_takes_larger_grids(tmp_path):
+    tasks = json.loads(json.dumps(TASKS))
+    next(iter(tasks.values()))["train"][0]["input"] = [[1] * 31]
+    (tmp_path / CHALLENGES).write_text(json.dumps(tasks))
+    shutil.copy(OK / SOLUTIONS, tmp_path)
+    assert len(load(tmp_path, side=31).test.puzzles.puzzle_ids) == len(TASKS)
+
+
 def test_a_subset_of_ids_is_counted_anew():
     codes = [np.array(c, np.uint32) for c in ([0, 5], [0], [0, 7, 9])]
     table = IdTable.of(["a", "b", "c"], codes).subset(np.array([0, 2]))
