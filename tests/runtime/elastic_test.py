@@ -44,7 +44,7 @@ def like(network, table, mesh):
 
 
 def noise(spec, step):
-    """A state on the host in which every byte of every array is random."""
+    """A state on the host with random bytes; what is not finite becomes 1."""
     rng = np.random.default_rng(0)
 
     def values(path, leaf):
@@ -53,7 +53,12 @@ def noise(spec, step):
         if leaf.dtype == jnp.bool_:
             return rng.integers(0, 2, leaf.shape).astype(bool)
         size = leaf.size * leaf.dtype.itemsize
-        return np.frombuffer(rng.bytes(size), leaf.dtype).reshape(leaf.shape)
+        drawn = np.frombuffer(rng.bytes(size), leaf.dtype).reshape(leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):  # what is not finite is not saved
+            with np.errstate(invalid="ignore"):
+                finite = np.isfinite(drawn)
+            drawn = np.where(finite, drawn, np.ones((), leaf.dtype))
+        return drawn
 
     return jax.tree_util.tree_map_with_path(values, spec)
 
