@@ -7,6 +7,8 @@ meaning and range. docs/settings.md lists all settings.
 Command: none of its own; see sudoku_extreme.py and smoke.py.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict, config_dict
 
 from trm_jax.beside import pipeline
@@ -28,6 +30,15 @@ def set_network(config: ConfigDict, variant: str) -> None:
         names = ", ".join(LAYERS)
         raise ValueError(f"unknown variant {variant!r}; expected one of {names}")
     config.model.layers = LAYERS[variant]
+
+
+def set_rule(config: ConfigDict, name: str, **settings: Any) -> None:
+    """Choose a rule and change its settings; other rules get their defaults again."""
+    for other, section in default_config()["rule"].items():
+        if isinstance(section, dict):
+            config.rule[other].update(section)
+    config.rule.name = name
+    config.rule[name].update(settings)
 
 
 def set_sizes(config: ConfigDict, **sizes: dict[str, int]) -> None:

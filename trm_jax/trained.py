@@ -23,7 +23,7 @@ from trm_jax.evaluation.evaluate import (
     make_eval_step,
 )
 from trm_jax.model.model import BoundModel, ReasoningModel
-from trm_jax.rules.trm import TRMState
+from trm_jax.rules.latents import Latents
 from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.workdir import read_run
 from trm_jax.training.build import Built, build
@@ -172,7 +172,7 @@ class Model:
         scans token by token.
         """
         rule: Any = self._built.recipe.rule
-        return tuple(rule.latent_recursion((self._bound(), x), TRMState(y, z), 0))
+        return tuple(rule.latent_recursion((self._bound(), x), Latents(y, z), 0))
 
     def _bound(self) -> BoundModel:
         recipe = self._built.recipe

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that share the rows of a batch
 MATMUL, SSD = "matmul", "ssd"  # names of results that remat policies may keep
+SCAN_SCOPE = "state_space_scan"  # in the name of every operation of a scan
 Params = Any  # a Flax parameter tree
 State = Any  # a rule's own NamedTuple of arrays, batch axis first
 Metrics = dict[str, tuple[Array, Array]]  # name -> (sum, count); see metrics.py

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read tests/golden/trm_*.npz: torch names and layouts become our parameter tree."""
+"""Read tests/golden/*.npz: torch names and layouts become our parameter tree."""
 
 import json
 from pathlib import Path
@@ -40,17 +40,34 @@ MAMBA2 = {
     "norm.weight": ("norm_weight",),
     "out_proj.weight": ("out_proj", "kernel"),
 }
+MAMBA1 = {
+    "in_proj.weight": ("in_proj", "kernel"),
+    "conv1d.weight": ("conv_kernel",),
+    "conv1d.bias": ("conv_bias",),
+    "x_proj.weight": ("x_proj", "kernel"),
+    "dt_proj.weight": ("dt_kernel",),
+    "dt_proj.bias": ("dt_bias",),
+    "A_log": ("A_log",),
+    "D": ("D",),
+    "out_proj.weight": ("out_proj", "kernel"),
+}
+SUBLAYER |= {f"ssm.{name}": ("mamba1", *path) for name, path in MAMBA1.items()}
 SUBLAYER |= {f"mamba.{name}": ("mamba2", *path) for name, path in MAMBA2.items()}
+
+
+TRM_NETWORKS = {"L_level": "net"}
+HRM_NETWORKS = {"L_level": "low", "H_level": "high"}
 
 
 def to_layout(name, array):
     """A torch array in our layout: linear weights and convolutions transposed."""
     if name.endswith("conv1d.weight"):
         return array[:, 0].T  # f 1 w -> w f
-    return array.T if array.ndim == 2 and "embed" not in name else array
+    stays = "embed" in name or name.endswith("A_log")
+    return array.T if array.ndim == 2 and not stays else array
 
 
-def to_params(torch_weights, sublayers_per_block=1):
+def to_params(torch_weights, sublayers_per_block=1, networks=TRM_NETWORKS):
     """Torch arrays by name -> nested parameters.
 
     A block of the original has `sublayers_per_block` sublayers: a mixer, or a mixer
@@ -61,11 +78,11 @@ def to_params(torch_weights, sublayers_per_block=1):
         if name in TOP_LEVEL:
             path = TOP_LEVEL[name]
         else:
-            block, rest = name.removeprefix("inner.L_level.layers.").split(".", 1)
+            _, level, _, block, rest = name.split(".", 4)
             kind, *leaf = SUBLAYER[rest]
             second = sublayers_per_block == 2 and kind == "swiglu"
             index = sublayers_per_block * int(block) + second
-            path = ("net", f"{index}_{kind}", *leaf)
+            path = (networks[level], f"{index}_{kind}", *leaf)
         flat[path] = to_layout(name, array)
     return unflatten_dict(flat)
 
@@ -73,7 +90,9 @@ def to_params(torch_weights, sublayers_per_block=1):
 def config_and_sizes(c, dtype, implementation="auto"):
     """The config of a file, and the sizes of its data, from the official settings."""
     config = default_config()
+    c = {"mlp_t": False, "puzzle_emb_len": 1} | c
     mixer = "token_mlp" if c["mlp_t"] else "attention"
+    mixer = "mamba1" if "ssm_inner_size" in c else mixer
     layers = tuple(c.get("kinds", [mixer, "swiglu"] * c["L_layers"]))
     positions = c["pos_encodings"]
     operators = {
@@ -86,6 +105,7 @@ def config_and_sizes(c, dtype, implementation="auto"):
             "expansion": c["expansion"],
             "width": c.get("token_mlp_width", 0),
         },
+        "mamba1": {"chunk_size": 8},
         "mamba2": {
             "head_dim": 8,
             "d_state": c.get("mamba", {}).get("d_state", 16),
@@ -99,7 +119,9 @@ def config_and_sizes(c, dtype, implementation="auto"):
     model.update(layers=layers, d_model=c["hidden_size"], dtype=dtype)
     model.update(prefix_len=c["puzzle_emb_len"], puzzle_dim=c["puzzle_emb_ndim"])
     model.update(positions="learned" if positions == "learned" else "none")
-    config["rule"]["trm"].update(h_cycles=c["H_cycles"], l_cycles=c["L_cycles"])
+    rule = "hrm" if c.get("H_layers") else "trm"
+    config["rule"]["name"] = rule
+    config["rule"][rule].update(h_cycles=c["H_cycles"], l_cycles=c["L_cycles"])
     config["halting"].update(
         max_supervision_steps=c["halt_max_steps"],
         explore_rate=c["halt_exploration_prob"],
@@ -138,8 +160,13 @@ def split_weights(file, c):
     weights = {k: v for k, v in weights.items() if not k.startswith("train")}
     constants = {"y": weights.pop("inner.H_init"), "z": weights.pop("inner.L_init")}
     table = weights.pop("inner.puzzle_emb.weights")
-    params = to_params(weights, sublayers_per_block(c))
+    params = to_params(weights, sublayers_per_block(c), networks_of(c))
     return jax.tree.map(jnp.asarray, (params, constants, table))
+
+
+def networks_of(c):
+    """The names of our networks, by those of the file."""
+    return HRM_NETWORKS if c.get("H_layers") else TRM_NETWORKS
 
 
 def sublayers_per_block(c):
@@ -162,14 +189,16 @@ def load(name, dtype="float32", implementation="auto"):
         found = {k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)}
         vectors = found.pop("puzzle_emb.local_weights")
         ids = found.pop("puzzle_emb.local_ids")
-        return to_params(found, sublayers_per_block(c)), vectors, ids
+        params = to_params(found, sublayers_per_block(c), networks_of(c))
+        return params, vectors, ids
 
+    num_batches = sum(key.startswith("batch") and "inputs" in key for key in file)
     return SimpleNamespace(
         file=file,
         recipe=make_recipe(config, sizes, read_run(config)),
         params=params,
         constants=constants,
         table=table,
-        batches=[jax.tree.map(jnp.asarray, batch(i)) for i in range(4)],
+        batches=[jax.tree.map(jnp.asarray, batch(i)) for i in range(num_batches)],
         grads=grads,
     )

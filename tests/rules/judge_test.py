@@ -143,7 +143,9 @@ def test_a_run_resumed_after_three_steps_ends_the_same_to_the_bit(
     runs = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert [json.loads(run)["from_step"] for run in runs] == [0, 3]
     *_, last = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert {f"train/{name}" for name in RULES[rule].metrics} <= json.loads(last).keys()
+    assert {f"train/{name}" for name in begun(rule).recipe.rule.metrics} <= json.loads(
+        last
+    ).keys()
 
 
 SPLITS = {

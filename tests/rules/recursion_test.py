@@ -14,8 +14,9 @@ import pytest
 from tests.rules import judge
 from trm_jax.model.model import BoundModel, init_params
 from trm_jax.rules.base import Clock
+from trm_jax.rules.latents import Latents
 from trm_jax.rules.recursion import frozen, iterate, repeat
-from trm_jax.rules.trm import TRM, TRMState
+from trm_jax.rules.trm import TRM
 from trm_jax.training.supervision import bind
 from trm_jax.types import Batch
 
@@ -111,7 +112,7 @@ def deep_recursion(net, params, x, y, z, **settings):
     """y and z after one supervision step of TRM with this network."""
     rows = Batch(x, None, None, None, None)
     model, clock = Toy(params, None, None, net), Clock(None, 1, None)
-    args = model, rows, TRMState(y, z), jax.random.split(jax.random.key(0), 2), clock
+    args = model, rows, Latents(y, z), jax.random.split(jax.random.key(0), 2), clock
     return TRM(**settings).step(*args)[0]
 
 
@@ -134,7 +135,7 @@ def test_states_follow_the_papers_loops(toy):
             z = toy_net(w, x + y + z)
         y = toy_net(w, y + z)
     found = deep_recursion(toy_net, w, x, y0, z0, h_cycles=3, l_cycles=4)
-    chex.assert_trees_all_close(found, TRMState(y, z), atol=1e-6)
+    chex.assert_trees_all_close(found, Latents(y, z), atol=1e-6)
 
 
 def counting_net(weights, h):
@@ -229,7 +230,7 @@ def compiled_gradient(mixer, h_cycles, remat, dtype, unroll=1):
     recipe = judge.recipe_of(judge.tiny("trm", model=model, rule={"trm": cycles}))
     rule, module = recipe.rule, recipe.model
     params = jax.jit(partial(init_params, module, None))(jax.random.key(0))
-    state = TRMState(*jnp.ones((2, 4, module.config.seq_len, 32), dtype))
+    state = Latents(*jnp.ones((2, 4, module.config.seq_len, 32), dtype))
     rows = jax.tree.map(jnp.asarray, judge.make_rows(0, 4))
     keys, clock = jax.random.split(jax.random.key(0), 4), Clock(rows.puzzle_id, 3, None)
 
@@ -279,7 +280,7 @@ def test_a_cycle_without_a_loop_takes_less_memory(mixer):
     jax.__version_info__ >= (0, 12), reason="XLA keeps the barriers since jax 0.12"
 )
 def test_on_a_cpu_remat_saves_no_memory_without_a_loop():
-    """The reason for `TRM.updates_per_turn`, which older versions of jax need."""
+    """Why `updates_per_turn` keeps the loop, which older versions of jax need."""
     case = "attention", 3, "full", "float32"
     assert compiled_gradient(*case, 3)[1] > 1.5 * compiled_gradient(*case, 1)[1]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TRM against the published implementation's own numbers (tests/golden/README.md)."""
+"""TRM and HRM against the published code's own numbers (tests/golden/README.md)."""
 
 import math
 from functools import partial
@@ -13,7 +13,7 @@ import pytest
 from tests.helpers import golden_trm
 from trm_jax.evaluation.evaluate import make_eval_step
 from trm_jax.model.model import init_params
-from trm_jax.rules.trm import TRMState
+from trm_jax.rules.latents import Latents
 from trm_jax.training.sharding import make_mesh
 from trm_jax.training.step import loss_and_grads
 from trm_jax.training.supervision import init_carry, refill, row_keys
@@ -29,7 +29,11 @@ THREADED = {
     "trm_mlp_t": 5e-3,
     "trm_mamba2_attn": 5e-3,
     "trm_mamba2_mlp_t": 5e-3,
+    "hrm_attn": 1e-4,
+    "trm_mamba1": 1e-4,
 }
+# Evaluations are float32, and that of HRM is the most sensitive.
+EVALUATED = THREADED | {"hrm_attn": 2e-2, "trm_mamba1": 5e-4}
 FROM_GOLDEN_STATE = 1e-4
 NAMES = {
     "accuracy": "cell_accuracy",
@@ -38,11 +42,12 @@ NAMES = {
     "steps": "num_steps",
     "lm_loss": "cell_loss",
     "q_halt_loss": "halt_loss",
+    "q_continue_loss": "continue_loss",
 }
 
 
 # The networks that differ most; `make slow` compares all networks.
-COMPARED_HERE = {"trm_attn", "trm_mlp_t", "trm_mamba2_attn"}
+COMPARED_HERE = {"trm_attn", "trm_mlp_t", "trm_mamba2_attn", "hrm_attn"}
 
 
 def some_slow(here):
@@ -99,9 +104,10 @@ def assert_step(golden, i, result, atol):
     np.testing.assert_array_equal(carry.halted, expected["halted"])
     assert metrics["exact_accuracy"][1] == expected["metrics/count"]
     for theirs, ours in NAMES.items():
-        close(metrics[ours][0], expected[f"metrics/{theirs}"], err_msg=ours)
+        if f"metrics/{theirs}" in expected:
+            close(metrics[ours][0], expected[f"metrics/{theirs}"], err_msg=ours)
     close(metrics["loss"][0], expected["loss"])
-    if i in (0, 3):
+    if "grads/puzzle_emb.local_ids" in expected:
         expected_grads, expected_vectors, ids = golden.grads(i)
         np.testing.assert_array_equal(carry.batch.puzzle_id, ids)
         chex.assert_trees_all_equal_structs(grads, expected_grads)
@@ -109,7 +115,7 @@ def assert_step(golden, i, result, atol):
         close(vector_grads, expected_vectors)
 
 
-@pytest.mark.parametrize("name", some_slow({"trm_mlp_t"}))
+@pytest.mark.parametrize("name", some_slow({"trm_mlp_t", "hrm_attn"}))
 def test_threaded_training_steps_match(name):
     with jax.enable_x64(True):
         golden = load(name, dtype="float64")
@@ -128,26 +134,28 @@ def test_each_training_step_matches_from_the_golden_state(golden):
         names = ("z_H", "z_L", "steps", "halted")
         y, z, *rest = (jnp.asarray(golden.file[f"train{i}/{k}"]) for k in names)
         steps, halted = rest
-        state = TRMState(y, z)
+        state = Latents(y, z)
         carry = result[1]._replace(state=state, steps=steps, halted=halted)
 
 
 def test_logits_match(golden, name):
     predict = jax.jit(partial(golden.recipe.model.apply, method="predict"))
-    for i in range(4):
+    for i in range(len(golden.batches)):
         y = jnp.asarray(golden.file[f"train{i}/z_H"])
         logits, q = predict({"params": golden.params}, y)
         expected = golden.file[f"train{i}/logits"]
         np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
-        expected = golden.file[f"train{i}/q_halt_logits"]
-        np.testing.assert_allclose(q[:, 0], expected, atol=1e-4, rtol=1e-4)
+        for column, kind in enumerate(("halt", "continue")):
+            if (key := f"train{i}/q_{kind}_logits") in golden.file:
+                expected = golden.file[key]
+                np.testing.assert_allclose(q[:, column], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_evaluation_matches(golden, name):
-    atol = THREADED[name]
+    atol = EVALUATED[name]
     steps = int(golden.file["eval/num_steps"])
     eval_step = make_eval_step(golden.recipe, make_mesh(1), num_steps=steps)
-    batch = golden.batches[0]
+    batch = golden.batches[golden.file.get("eval/batch", 0)]
     weights = golden.params, golden.constants, golden.table
     result = eval_step(weights, batch, jnp.arange(len(batch.weight)))
     np.testing.assert_array_equal(
@@ -178,5 +186,6 @@ def test_parameter_count_matches(golden):
     init = partial(init_params, golden.recipe.model, None)
     params = jax.eval_shape(init, jax.random.key(0))
     count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
-    assert count == golden.file["num_parameters"]
+    if "num_parameters" in golden.file:
+        assert count == golden.file["num_parameters"]
     chex.assert_trees_all_equal_shapes(params, golden.params)

@@ -99,11 +99,12 @@ class Linear(nn.Module):
     """`... i -> ... o` without bias; the product is in the input's dtype."""
 
     features: int
+    init: Any = lecun_init
 
     @nn.compact
     def __call__(self, h: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         shape = (h.shape[-1], self.features)
-        kernel = self.param("kernel", lecun_init, shape, weight_dtype(h.dtype))
+        kernel = self.param("kernel", self.init, shape, weight_dtype(h.dtype))
         flat = matmul(h.reshape(-1, h.shape[-1]), kernel.astype(h.dtype))
         return flat.reshape(*h.shape[:-1], self.features)
 

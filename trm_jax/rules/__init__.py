@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trm_jax.rules.base import Rule
+from trm_jax.rules.hrm import HRM
 from trm_jax.rules.trm import TRM
 from trm_jax.settings import choose, knob, own_values, read
 
-RULES: dict[str, type[Any]] = {"trm": TRM}
+RULES: dict[str, type[Any]] = {"trm": TRM, "hrm": HRM}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

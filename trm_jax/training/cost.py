@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import ReasoningModel
-from trm_jax.ops.ssd import SCAN_SCOPE
 from trm_jax.training.build import Built
 from trm_jax.training.step import Recipe, init_train_state, loss_and_grads
 from trm_jax.training.supervision import row_keys
+from trm_jax.types import SCAN_SCOPE
 
 # Where these are counted, they count as one operation per element of the result.
 _ELEMENTWISE = {

@@ -7,6 +7,7 @@ A new operator is one file here, with a class and its settings, and one entry in
 
 from trm_jax.model.sublayers.attention import Attention
 from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.model.sublayers.mamba1 import Mamba1, Mamba1Backward, Mamba1Both
 from trm_jax.model.sublayers.mamba2 import Mamba2, Mamba2Backward, Mamba2Both
 from trm_jax.model.sublayers.swiglu import SwiGlu, TokenMlp
 from trm_jax.settings import choose
@@ -15,6 +16,9 @@ SUBLAYERS: dict[str, type[Sublayer]] = {
     "attention": Attention,
     "swiglu": SwiGlu,
     "token_mlp": TokenMlp,
+    "mamba1": Mamba1,
+    "mamba1_backward": Mamba1Backward,
+    "mamba1_both": Mamba1Both,
     "mamba2": Mamba2,
     "mamba2_backward": Mamba2Backward,
     "mamba2_both": Mamba2Both,

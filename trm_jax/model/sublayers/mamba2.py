@@ -3,7 +3,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import Linear, rms_norm, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.model.sublayers.directions import FLIPS, Flip, log_uniform_dt, uniform
 from trm_jax.ops.conv import causal_conv
 from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd, supports
 from trm_jax.settings import knob
@@ -81,7 +81,7 @@ class Mamba2(Sublayer):
         norm_weight = self.param("norm_weight", nn.initializers.ones, (inner,), wide)
         dt = nn.softplus(dt.astype(wide) + dt_bias[None, None])
 
-        def scan(flip: Callable[[Array], Array]) -> Array:
+        def scan(flip: Flip) -> Array:
             mixed = nn.silu(causal_conv(flip(xbc), kernel, bias))
             x, B, C = jnp.split(mixed, [inner, inner + bc // 2], axis=-1)
             x = x.reshape(b, l, heads, c.head_dim)
@@ -102,13 +102,9 @@ class Mamba2(Sublayer):
 
     def _conv_params(self, width: int, dtype: Any) -> tuple[Params, Params]:
         window = self.settings.d_conv
-
-        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
-            limit = 1 / math.sqrt(window)
-            return jax.random.uniform(key, shape, dtype, minval=-limit, maxval=limit)
-
-        kernel = self.param("conv_kernel", uniform, (window, width))
-        return kernel, self.param("conv_bias", uniform, (width,))
+        init = uniform(1 / math.sqrt(window))
+        kernel = self.param("conv_kernel", init, (window, width), dtype)
+        return kernel, self.param("conv_bias", init, (width,), dtype)
 
     def _head_params(self, heads: int, dtype: Any) -> tuple[Params, Params, Params]:
         """A starts in [-16, -1]; dt at zero input is log-uniform in [1e-3, 1e-1]."""
@@ -118,14 +114,9 @@ class Mamba2(Sublayer):
                 jax.random.uniform(key, shape, dtype, minval=1.0, maxval=16.0)
             )
 
-        def inverse_softplus_dt(key: Array, shape: tuple[int, ...]) -> Array:
-            low, high = math.log(1e-3), math.log(1e-1)
-            dt = jnp.exp(jax.random.uniform(key, shape, dtype, minval=low, maxval=high))
-            return dt + jnp.log(-jnp.expm1(-dt))
-
         A_log = self.param("A_log", log_rate, (heads,))
         D = self.param("D", nn.initializers.ones, (heads,), dtype)
-        return A_log, D, self.param("dt_bias", inverse_softplus_dt, (heads,))
+        return A_log, D, self.param("dt_bias", log_uniform_dt, (heads,), dtype)
 
 
 class Mamba2Backward(Mamba2):
@@ -138,14 +129,3 @@ class Mamba2Both(Mamba2):
     """The sum of the outputs of both directions, computed with the same weights."""
 
     direction: ClassVar[str] = "both"
-
-
-def _as_is(v: Array) -> Array:
-    return v
-
-
-def _reversed(v: Array) -> Array:
-    return v[:, ::-1]
-
-
-FLIPS = {"forward": (_as_is,), "backward": (_reversed,), "both": (_as_is, _reversed)}

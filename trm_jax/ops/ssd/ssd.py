@@ -22,10 +22,9 @@ from trm_jax.ops.ssd.chunked import ssd_chunked
 from trm_jax.ops.ssd.chunked_backward import ssd_chunked_backward
 from trm_jax.ops.ssd.recurrent import ssd_recurrent
 from trm_jax.ops.ssd.tiles import supports
-from trm_jax.types import BATCH_AXES
+from trm_jax.types import BATCH_AXES, SCAN_SCOPE
 
 IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
-SCAN_SCOPE = "state_space_scan"  # in the name of every operation of a scan
 
 Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HRM (arXiv 2506.21734) with its published recipes, and at sizes for a CPU.
+
+Command:  python train.py --config=configs/hrm.py:VARIANT --workdir=runs/hrm
+          (VARIANT: sudoku, maze, arc, demo or smoke; for arc also
+          --config.data.train=FOLDER)
+Hardware: sudoku, maze, arc: eight GPUs in the paper (not run); demo, smoke: 2 CPU cores.
+Result:   exact accuracy in the paper is 55.0 % (sudoku) and 74.5 % (maze), and pass@2
+          40.3 % (arc). Not run here.
+Data:     as in sudoku_extreme.py, maze_hard.py and arc_agi_1.py; demo and smoke generate
+          their puzzles.
+"""
+
+from ml_collections import ConfigDict
+
+from . import arc_agi_1, default, demo, maze_hard, smoke, sudoku_extreme
+
+FULL = {"sudoku": sudoku_extreme, "maze": maze_hard, "arc": arc_agi_1}
+SMALL = {"demo": demo, "smoke": smoke}
+
+
+def get_config(variant: str = "sudoku") -> ConfigDict:
+    """The recipe for a task, or a small model."""
+    if variant not in FULL | SMALL:
+        names = ", ".join(FULL | SMALL)
+        raise ValueError(f"unknown variant {variant!r}; expected one of {names}")
+    config = (FULL | SMALL)[variant].get_config("attention")
+    default.set_rule(config, "hrm")
+    config.model.prefix_len = 1
+    config.optim.ema_decay = 0.0
+    if variant in FULL:
+        config.model.layers = default.LAYERS["attention"] * 2
+        config.train.micro_batches = 1
+    if variant in ("sudoku", "maze"):
+        config.train.steps = 26_041  # 20,000 epochs of 1,000 puzzles
+    if variant == "maze":
+        config.data.num_augmentations = 0
+    if variant in SMALL:
+        config.optim.ema_ramp = False
+    return config

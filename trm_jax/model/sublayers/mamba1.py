@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Mamba-1 mixer (arXiv 2312.00752, figure 3), in both directions."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from trm_jax.errors import ConfigError
+from trm_jax.model.layers import Linear, lecun_init, truncated_normal, weight_dtype
+from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.model.sublayers.directions import (
+    FLIPS,
+    Flip,
+    log_uniform_dt,
+    uniform,
+    uniform_fan_in,
+)
+from trm_jax.ops.conv import causal_conv
+from trm_jax.ops.selective_scan import IMPLEMENTATIONS, selective_scan
+from trm_jax.settings import knob
+from trm_jax.types import SSD, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mamba1Settings:
+    """config.model.mamba1."""
+
+    expand: int = knob(2, "Inner width / d_model.", low=1, high=2**6)
+    d_state: int = knob(16, "State dimensions per channel.", low=1, high=2**12)
+    dt_rank: int = knob(
+        0,
+        "Width from which step sizes follow; 0 = d_model / 16.",
+        low=0,
+        high=2**16,
+    )
+    d_conv: int = knob(4, "Window of the convolution.", low=1, high=2**6)
+    conv_bias: bool = knob(True, "Give the convolution a bias.")
+    init: str = knob(
+        "mamba",
+        "Initial weights: those of the paper's code, or plain ones, where every step "
+        "size starts at 0.69 and the convolution is narrow.",
+        choices=("mamba", "plain"),
+    )
+    chunk_size: int = knob(
+        16, "Tokens per chunk of the scan; changes speed and memory.", low=1, high=2**12
+    )
+    implementation: str = knob(
+        "auto",
+        "Form of the scan; auto: loop on a CPU, else associative.",
+        choices=("auto", *IMPLEMENTATIONS),
+    )
+
+    def check(self, d_model: int, dtype: Any) -> None:
+        """Raise ConfigError if dt_rank exceeds the inner width."""
+        if self.dt_rank > (inner := self.expand * d_model):
+            raise ConfigError(
+                f"model.mamba1.dt_rank = {self.dt_rank}; expected at most "
+                f"model.mamba1.expand * model.d_model = {inner}"
+            )
+
+
+def _kernel_init(plain: bool) -> Any:
+    return lecun_init if plain else uniform_fan_in
+
+
+class Mamba1(Sublayer):
+    """Mamba-1, left to right."""
+
+    section: ClassVar[str] = "mamba1"
+    Settings: ClassVar[type] = Mamba1Settings
+    no_decay: ClassVar[tuple[str, ...]] = ("A_log", "D", "dt_bias", "conv_bias")
+    plain: ClassVar[dict[str, Any]] = {"implementation": "recurrent"}
+    forward_mode: ClassVar[dict[str, Any]] = {"implementation": "recurrent"}
+    direction: ClassVar[str] = "forward"
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        c, d = self.settings, hidden.shape[-1]
+        inner, rank = c.expand * d, c.dt_rank or -(-d // 16)
+        wide = weight_dtype(hidden.dtype)
+        plain = c.init == "plain"
+        projected = Linear(2 * inner, _kernel_init(plain), name="in_proj")(hidden)
+        x, gate = jnp.split(projected, 2, axis=-1)
+        kernel, bias = self._conv_params(inner, wide)
+        x_proj = Linear(rank + 2 * c.d_state, _kernel_init(plain), name="x_proj")
+        dt_kernel, dt_bias = self._dt_params(rank, inner, wide)
+        A_log = self.param("A_log", self._log_rates, (inner, c.d_state), wide)
+        D = self.param("D", nn.initializers.ones, (inner,), wide)
+
+        def scan(flip: Flip) -> Array:
+            mixed = nn.silu(causal_conv(flip(x), kernel, bias))
+            low, B, C = jnp.split(x_proj(mixed), [rank, rank + c.d_state], axis=-1)
+            delta = (low @ dt_kernel.astype(low.dtype)).astype(wide)
+            y, _ = selective_scan(
+                *(mixed, nn.softplus(delta + dt_bias[None, None]), -jnp.exp(A_log)),
+                *(B, C),
+                chunk_size=c.chunk_size,
+                implementation=None if c.implementation == "auto" else c.implementation,
+            )
+            y = checkpoint_name(y, SSD) + D[None, None] * mixed
+            return flip(y) * nn.silu(gate.astype(y.dtype))
+
+        out = sum(map(scan, FLIPS[self.direction]), jnp.zeros((), wide))
+        return Linear(d, uniform_fan_in, name="out_proj")(out.astype(hidden.dtype))
+
+    def _conv_params(self, width: int, dtype: Any) -> tuple[Params, Params]:
+        c = self.settings
+        plain, limit = c.init == "plain", 1 / math.sqrt(c.d_conv)
+        init = truncated_normal(1 / math.sqrt(width)) if plain else uniform(limit)
+        kernel = self.param("conv_kernel", init, (c.d_conv, width), dtype)
+        if not c.conv_bias:
+            return kernel, jnp.zeros(width, dtype)
+        of_bias = nn.initializers.zeros if plain else uniform(limit)
+        return kernel, self.param("conv_bias", of_bias, (width,), dtype)
+
+    def _dt_params(self, rank: int, width: int, dtype: Any) -> tuple[Params, Params]:
+        """Step sizes at zero input are log-uniform in [1e-3, 1e-1], or all 0.69."""
+        plain = self.settings.init == "plain"
+        init = lecun_init if plain else uniform_fan_in
+        kernel = self.param("dt_kernel", init, (rank, width), dtype)
+        of_bias = nn.initializers.zeros if plain else log_uniform_dt
+        return kernel, self.param("dt_bias", of_bias, (width,), dtype)
+
+    def _log_rates(self, _: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A = -1, -2, ..., -n in every channel."""
+        rates = jnp.arange(1, shape[1] + 1, dtype=dtype)
+        return jnp.broadcast_to(jnp.log(rates), shape)
+
+
+class Mamba1Backward(Mamba1):
+    """Mamba-1, right to left."""
+
+    direction: ClassVar[str] = "backward"
+
+
+class Mamba1Both(Mamba1):
+    """The sum of the outputs of both directions, computed with the same weights."""
+
+    direction: ClassVar[str] = "both"
