@@ -4,10 +4,11 @@
 Command:  python train.py --config=configs/hrm.py:VARIANT --workdir=runs/hrm
           (VARIANT: sudoku, maze, arc, demo or smoke; for arc also
           --config.data.train=FOLDER)
-Hardware: sudoku, maze, arc: eight GPUs in the paper (not run); demo, smoke: 2 CPU cores.
+Hardware: eight GPUs in the paper for sudoku, maze and arc (not run); 2 CPU cores for
+          demo and smoke.
 Result:   exact accuracy in the paper is 55.0 % (sudoku) and 74.5 % (maze), and pass@2
           40.3 % (arc). Not run here.
-Data:     as in sudoku_extreme.py, maze_hard.py and arc_agi_1.py; demo and smoke generate
+Data:     as in sudoku_extreme.py, maze_hard.py and arc_agi_1.py; demo, smoke generate
           their puzzles.
 """
 
@@ -37,4 +38,7 @@ def get_config(variant: str = "sudoku") -> ConfigDict:
         config.data.num_augmentations = 0
     if variant in SMALL:
         config.optim.ema_ramp = False
+    if variant == "demo":
+        config.optim.update(lr=1e-3, table_lr=1e-3)
+        config.train.steps = 8_000
     return config

@@ -106,6 +106,9 @@ NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
     "model.token_mlp.expansion": {"model.token_mlp.width": 0},
     "optim.decay_start": {"optim.min_ratio": 0.5},
+    "rule.hrm.unroll": {"rule.hrm.grad_calls": 3},
+    "rule.hrm.grow_calls_to": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
+    "rule.hrm.grow_updates": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
 }
 # Values of knobs for which `another` finds no valid one.
 VALUES = {
@@ -120,7 +123,9 @@ VALUES = {
     "model.mamba2.num_groups": 1,
     "model.mamba2.implementation": "recurrent",
 }
-NO_CHOICE = {"rule.name", "optim.name"}  # their sections are tried one by one
+# The sections of rules and optimisers are tried one by one. The initial weights are
+# compared in mamba1_test.py.
+NO_CHOICE = {"rule.name", "optim.name", "model.mamba1.init"}
 
 
 def knobs():

@@ -71,9 +71,15 @@ class HRM(TwoLatents):
                     f"rule.hrm.{name} = {value}, but a supervision step has h_cycles * "
                     f"(l_cycles + 1) = {most} network calls"
                 )
-        if bool(self.grow_calls_to) != bool(self.grow_updates):
+        if self.grow_updates and not self.grow_calls_to:
             raise ConfigError(
-                "rule.hrm.grow_calls_to and grow_updates belong together: set both"
+                f"rule.hrm.grow_updates = {self.grow_updates}; expected 0, since "
+                "rule.hrm.grow_calls_to = 0"
+            )
+        if self.grow_calls_to and not self.grow_updates:
+            raise ConfigError(
+                f"rule.hrm.grow_calls_to = {self.grow_calls_to}; expected 0, since "
+                "rule.hrm.grow_updates = 0"
             )
         if self.grow_calls_to and not 0 < self.grad_calls < self.grow_calls_to:
             raise ConfigError(
