@@ -18,6 +18,8 @@ from trm_jax.training.config import default_config
 LAYERS = {
     "mlp_t": ("token_mlp", "swiglu") * 2,
     "attention": ("attention", "swiglu") * 2,
+    "mamba1": ("mamba1", "swiglu") * 2,  # TinyRecursiveMamba
+    "mamba1_attn": ("mamba1", "mamba1", "attention", "swiglu"),  # ours
     "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),  # TR-mamba2mlpt
     "mamba2_attn": ("mamba2", "mamba2", "attention", "swiglu"),  # TR-mamba2attn
     "mamba2_attn_bidir": ("mamba2", "mamba2_backward", "attention", "swiglu"),  # ours

@@ -98,6 +98,7 @@ def run(
       FloatingPointError: a metric is not finite; see config.train.on_non_finite.
       CheckpointError: no intact checkpoint, or (SaveError) a save failed.
     """
+    from trm_jax.model.network import halts_blindly
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
     from trm_jax.training.cost import check_memory
@@ -111,6 +112,12 @@ def run(
         log.warning("warning: %s", warning)
     built = build(config, data.spec.sizes)
     check_memory(built)
+    if halts_blindly(built.recipe.model.config):
+        log.warning(
+            "warning: the halting logit sees no cell, since all layers of model.layers "
+            "run forward: it depends on puzzle id and step alone. "
+            "halting.halt_position = 'last' or 'mean' sees the grid"
+        )
     for line in _header(config, data, built):
         log.info("%s", line)
     hooks: dict[str, Any] = {

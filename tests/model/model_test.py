@@ -11,6 +11,7 @@ from tests.helpers.tiny import tiny_built, tiny_config, tiny_recipe
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import matmul, rms_norm, rotary_tables, rotate
 from trm_jax.model.model import HALT_BIAS, BoundModel, init_params
+from trm_jax.model.network import halts_blindly
 from trm_jax.model.sublayers.base import inner_width
 from trm_jax.training.config import read_run
 from trm_jax.types import Batch
@@ -118,13 +119,53 @@ def test_without_a_prefix_the_first_cell_decides_on_halting():
     assert halting_at(model, params, 0) == 32 + HALT_BIAS
 
 
-@pytest.mark.parametrize("position", [0, 3, -1])
-def test_the_halting_logits_are_read_at_the_chosen_position(position):
-    model, params = initialised(changes=(("halting.halt_position", position),))
-    assert halting_at(model, params, position) == 32 + HALT_BIAS
-    assert halting_at(model, params, 1) == HALT_BIAS
-    with pytest.raises(ConfigError, match="halt_position = 18; expected one of the 18"):
-        tiny_recipe({"halting.halt_position": 18})
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        ("first", {0: 32}),
+        ("last", {17: 32}),
+        ("mean", dict.fromkeys(range(18), 32 / 18)),
+    ],
+)
+def test_the_halting_logits_are_read_at_the_chosen_position(chosen, seen):
+    model, params = initialised(changes=(("halting.halt_position", chosen),))
+    for position in (0, 3, 17):
+        expected = seen.get(position, 0) + HALT_BIAS
+        assert halting_at(model, params, position) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "blind"),
+    [
+        (("mamba1", "swiglu"), True),
+        (("mamba2", "mamba1"), True),
+        (("mamba1", "mamba1_backward"), False),
+        (("mamba2_both",), False),
+        (("mamba1", "attention"), False),
+        (("token_mlp", "swiglu"), False),
+    ],
+)
+def test_a_halting_logit_that_sees_no_cell_is_noticed(layers, blind):
+    changes = {"model.layers": layers}
+    assert halts_blindly(tiny_recipe(changes).model.config) == blind
+    for position in ("last", "mean"):
+        more = changes | {"halting.halt_position": position}
+        assert not halts_blindly(tiny_recipe(more).model.config)
+
+
+@pytest.mark.parametrize("position", ["first", "last"])
+def test_blind_halting_is_what_it_says(position):
+    changes = (("model.layers", ("mamba1",)), ("halting.halt_position", position))
+    model, params = initialised(changes=changes)
+    params = params | {"halt_kernel": jnp.ones_like(params["halt_kernel"])}
+    inputs = jax.random.randint(jax.random.key(0), (2, 16), 1, 7)
+
+    def q_halt(model, inputs):
+        x = model.embed(inputs, jnp.zeros((2, model.config.puzzle_width)))
+        return model.predict(model.refine(x, "net"))[1][:, 0]
+
+    first, second = model.apply({"params": params}, inputs, method=q_halt)
+    assert (first == second) == (position == "first")
 
 
 def halting_at(model, params, position):

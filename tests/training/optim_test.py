@@ -13,6 +13,7 @@ from trm_jax.model.sublayers import Mamba2
 from trm_jax.training.build import decayed
 from trm_jax.training.optim import ema_update
 from trm_jax.training.optim.adam_atan2 import AdamAtan2, scale_by_adam_atan2
+from trm_jax.training.optim.adamw import AdamW
 from trm_jax.training.optim.base import make_schedule
 from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 
@@ -35,6 +36,37 @@ def test_adam_atan2_matches_the_published_updates():
             updates, state = optimizer.update(jnp.asarray(grads), state, params)
             params = optax.apply_updates(params, updates)
             np.testing.assert_allclose(params, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_adamw_follows_its_definition():
+    chosen = AdamW(b1=0.8, b2=0.9, eps=1e-3)
+    optimizer = chosen.build(lambda k: 0.1 * k, 0.5, lambda p: {"a": True, "b": False})
+    params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
+    state, m, v = optimizer.init(params), 0.0, 0.0
+    p = np.array([1.0, -2.0, 3.0])
+    for k in (1, 2, 3):
+        g = np.array([0.5, -0.1 * k, 2.0])
+        grads = {"a": jnp.asarray(g[:2]), "b": jnp.asarray(g[2:])}
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        step = m / (1 - 0.8**k) / (np.sqrt(v / (1 - 0.9**k)) + 1e-3)
+        p = p - 0.1 * k * (step + 0.5 * p * np.array([1, 1, 0]))
+    found = np.concatenate([params["a"], params["b"]])
+    np.testing.assert_allclose(found, p, rtol=1e-5)
+
+
+def test_everything_decays_if_asked_to():
+    def decayed_by(**changes):
+        layers = {"model.layers": ("mamba1",), "optim.lr": 0.1, "optim.warmup_steps": 0}
+        optim = tiny_built(layers | changes).recipe.optim
+        params = {"net": {"0_mamba1": {"A_log": jnp.ones(2), "x": jnp.ones(2)}}}
+        still = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = optim.optimizer.update(still, optim.optimizer.init(params), params)
+        return {name: bool(u.any()) for name, u in updates["net"]["0_mamba1"].items()}
+
+    assert decayed_by() == {"A_log": False, "x": True}
+    assert decayed_by(**{"optim.decay_all": True}) == {"A_log": True, "x": True}
 
 
 def test_adam_atan2_leaves_a_parameter_without_gradient_alone():

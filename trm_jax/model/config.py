@@ -50,7 +50,7 @@ class ModelConfig:
     grid_shape: tuple[int, int]  # rows, columns
     num_puzzles: int
     blank: int  # token of an unknown cell; -1 if the task has none
-    halt_position: int = 0
+    halt_position: str = "first"
 
     @classmethod
     def of(
@@ -58,7 +58,7 @@ class ModelConfig:
         section: Mapping[str, Any],
         sizes: Mapping[str, Any],
         *,
-        halt_position: int = 0,
+        halt_position: str = "first",
     ) -> "ModelConfig":
         """Build it from config.model and the sizes of the data. Raises ConfigError."""
         settings = read(ModelSettings, own_values(section), "model")
@@ -88,11 +88,6 @@ class ModelConfig:
             raise ConfigError(
                 f"model.puzzle_dim = {s.puzzle_dim}, but nothing reads it where "
                 "model.prefix_len = 0"
-            )
-        if not -self.seq_len <= self.halt_position < self.seq_len:
-            raise ConfigError(
-                f"halting.halt_position = {self.halt_position}; expected one of the "
-                f"{self.seq_len} positions"
             )
         for _, settings in self.operators:
             settings.check(self.d_model, self.compute_dtype)

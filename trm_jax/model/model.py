@@ -88,7 +88,14 @@ class ReasoningModel(nn.Module):
         """Cell logits, and halting logits (halt, continue), from an answer state."""
         wide = jnp.promote_types(y.dtype, jnp.float32)
         logits = self.head(y[:, self.config.prefix_len :])
-        q = y[:, self.config.halt_position].astype(wide) @ self.halt_kernel
+        match self.config.halt_position:
+            case "first":
+                seen = y[:, 0].astype(wide)
+            case "last":
+                seen = y[:, -1].astype(wide)
+            case _:
+                seen = y.astype(wide).mean(1)
+        q = seen @ self.halt_kernel
         return logits.astype(wide), q + self.halt_bias[None]
 
 

@@ -28,6 +28,15 @@ class Network(nn.Module):
         return hidden
 
 
+def halts_blindly(config: ModelConfig) -> bool:
+    """Whether the halting logit sees no cell: at position 0, with causal layers only.
+
+    It then depends on the puzzle id and on the number of steps alone.
+    """
+    looks_ahead = any(operator(name).looks_ahead for name in config.layers)
+    return config.halt_position == "first" and not looks_ahead
+
+
 def free_of_decay(path: str) -> bool:
     """Whether an operator exempts the parameter at `path` from weight decay.
 

@@ -23,8 +23,10 @@ class Halting:
         low=0.0,
         high=1.0,
     )
-    halt_position: int = knob(
-        0, "Position of y at which halting is decided; negative from the end."
+    halt_position: str = knob(
+        "first",
+        "Position of y at which halting is decided, or the mean over all positions.",
+        choices=("first", "last", "mean"),
     )
 
 

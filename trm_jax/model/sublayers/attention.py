@@ -59,6 +59,7 @@ class Attention(Sublayer):
 
     section: ClassVar[str] = "attention"
     Settings: ClassVar[type] = AttentionSettings
+    looks_ahead: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:

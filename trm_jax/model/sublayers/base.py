@@ -21,6 +21,7 @@ class Sublayer(nn.Module):
     section: ClassVar[str]  # of config.model
     Settings: ClassVar[type[Any]]
     no_decay: ClassVar[tuple[str, ...]] = ()  # its own parameters without weight decay
+    looks_ahead: ClassVar[bool] = False  # a position sees positions after it
     norm_axis: ClassVar[int] = -1  # of the norm that follows it
     plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
     forward_mode: ClassVar[dict[str, Any]] = {}  # settings under which jax.jvp works

@@ -136,9 +136,11 @@ class Mamba1Backward(Mamba1):
     """Mamba-1, right to left."""
 
     direction: ClassVar[str] = "backward"
+    looks_ahead: ClassVar[bool] = True
 
 
 class Mamba1Both(Mamba1):
     """The sum of the outputs of both directions, computed with the same weights."""
 
     direction: ClassVar[str] = "both"
+    looks_ahead: ClassVar[bool] = True

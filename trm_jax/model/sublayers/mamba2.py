@@ -123,9 +123,11 @@ class Mamba2Backward(Mamba2):
     """Mamba-2, right to left."""
 
     direction: ClassVar[str] = "backward"
+    looks_ahead: ClassVar[bool] = True
 
 
 class Mamba2Both(Mamba2):
     """The sum of the outputs of both directions, computed with the same weights."""
 
     direction: ClassVar[str] = "both"
+    looks_ahead: ClassVar[bool] = True

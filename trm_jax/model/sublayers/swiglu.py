@@ -52,6 +52,7 @@ class TokenMlp(Sublayer):
     section: ClassVar[str] = "token_mlp"
     Settings: ClassVar[type] = SwiGluSettings
     norm_axis: ClassVar[int] = 1
+    looks_ahead: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
 from trm_jax.settings import choose, knob, own_values, read
 from trm_jax.training.optim.adam_atan2 import AdamAtan2
+from trm_jax.training.optim.adamw import AdamW
 from trm_jax.training.optim.base import Mask, Optimizer, make_schedule
 from trm_jax.types import Params
 
-OPTIMIZERS: dict[str, type[Any]] = {"adam_atan2": AdamAtan2}
+OPTIMIZERS: dict[str, type[Any]] = {"adam_atan2": AdamAtan2, "adamw": AdamW}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class OptimSettings:
     name: str = knob("adam_atan2", "The optimiser: the name of a section below.")
     lr: float = knob(1e-4, "Learning rate after the warm-up.", low=0.0)
     weight_decay: float = knob(1.0, "Decoupled decay of the weights.", low=0.0)
+    decay_all: bool = knob(
+        False, "Decay also the parameters that operators and rules exempt."
+    )
     table_lr: float = knob(1e-4, "Rate of the puzzle table's sign-SGD.", low=0.0)
     table_weight_decay: float = knob(1.0, "Weight decay of the puzzle table.", low=0.0)
     warmup_steps: int = knob(2_000, "Updates of linear warm-up.", low=0)
@@ -68,6 +73,8 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
     )
     schedule = shaped(s.lr)
     kind = choose(OPTIMIZERS, s.name, "optim.name")
+    if s.decay_all:
+        decayed = partial(jax.tree.map, lambda _: True)
     chosen: Optimizer = read(kind, section[s.name], f"optim.{s.name}")
     optimizer = chosen.build(schedule, s.weight_decay, decayed)
     return Optim(optimizer, schedule, shaped(s.table_lr), s)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only HRM does; tests/training/parity_test.py compares its numbers."""
+
+import dataclasses
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.golden_trm import GOLDEN
+from tests.rules import judge
+from trm_jax import api
+from trm_jax.errors import ConfigError
+from trm_jax.rules.base import Clock
+from trm_jax.rules.halting import halt
+from trm_jax.rules.hrm import HRM, HRMOutputs
+from trm_jax.rules.trm import TRM
+from trm_jax.training.build import build
+from trm_jax.training.cost import step_flops
+from trm_jax.training.supervision import bind
+
+FILE = np.load(GOLDEN / "hrm_attn.npz")
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes"),
+    [
+        ("sudoku", {"vocab_size": 11, "grid_shape": (9, 9)}),
+        ("maze", {"vocab_size": 6, "grid_shape": (30, 30)}),
+        ("arc", {"vocab_size": 12, "grid_shape": (30, 30)}),
+    ],
+)
+def test_the_recipes_have_the_published_number_of_parameters(variant, sizes):
+    config = api.get_config(f"hrm:{variant}")
+    config.mesh.data = 1
+    built = build(config.to_dict(), sizes | {"num_puzzles": 1, "blank": 1})
+    leaves = jax.tree.leaves(built.state_like.params)
+    count = sum(math.prod(leaf.shape) for leaf in leaves)
+    assert count == FILE[f"full_size_parameters/{variant}"]
+    if variant == "sudoku":  # 64 layers forward, 24 of them for the target
+        assert step_flops(built.recipe, 1) == pytest.approx(36.7e9, rel=0.01)
+
+
+def test_halting_and_exploration_follow_the_published_table():
+    q = jnp.stack([FILE[f"explore/q_{k}_logits"] for k in ("halt", "continue")], -1)
+    answer = HRM().answer(HRMOutputs(jnp.zeros((64, 1, 7)), q, None, None))
+    explores = FILE["explore/uniform"] < FILE["explore/prob"]
+    least = jnp.where(explores, FILE["explore/drawn_min_steps"], 0)
+    steps = jnp.asarray(FILE["explore/steps"])
+    most = int(FILE["explore/halt_max_steps"])
+    found = halt(answer.wants_halt, steps, least, max_steps=most)
+    np.testing.assert_array_equal(found, FILE["explore/halted"])
+
+
+def test_without_a_continue_head_a_row_halts_above_0():
+    q = jnp.array([[-1.0, -9.0], [0.1, 9.0]])
+    outputs = HRMOutputs(jnp.zeros((2, 1, 7)), q, None, None)
+    assert HRM(continue_head=False).answer(outputs).wants_halt.tolist() == [False, True]
+    assert HRM().answer(outputs).wants_halt.tolist() == [True, False]
+
+
+def test_one_network_the_last_cycle_and_no_continue_head_are_trm():
+    cycles = {"h_cycles": 3, "l_cycles": 2}
+    like = HRM(share_network=True, grad_calls=3, continue_head=False, **cycles)
+    world = judge.begun("trm")
+    ours, theirs = (
+        world._replace(recipe=world.recipe._replace(rule=rule))
+        for rule in (like, TRM(**cycles))
+    )
+
+    def results(world):
+        def total(params, vectors):
+            carry, outputs = judge.one_step(world, world.carry, (params, vectors))
+            losses = world.recipe.rule.loss(outputs, world.carry.batch)
+            return losses.total.sum(), (carry.state, outputs.logits)
+
+        args = world.state.params, judge.vectors_of(world)
+        return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(*args)
+
+    chex.assert_trees_all_close(results(ours), results(theirs), rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_flow_through_the_last_calls_and_no_others():
+    """By finite differences: the calls without gradients run with frozen weights."""
+    calls = HRM(h_cycles=2, l_cycles=2).num_calls
+    assert calls == 6
+    world = judge.begun("hrm")
+    rule = dataclasses.replace(world.recipe.rule, continue_head=False)
+
+    def gradient(grad_calls):
+        chosen = dataclasses.replace(rule, grad_calls=grad_calls)
+        changed = world._replace(recipe=world.recipe._replace(rule=chosen))
+        args = world.state.params, judge.vectors_of(world), world.carry.state
+        loss = jax.grad(lambda *a: judge.total_loss(changed, *a))
+        return jax.jit(loss)(*args)
+
+    by_calls = [gradient(n) for n in (*range(1, calls + 1), 0)]
+    chex.assert_trees_all_equal(by_calls[-1], by_calls[-2])  # 0 = all
+    size = [np.abs(g["low"]["0_swiglu"]["down"]["kernel"]).sum() for g in by_calls]
+    assert size[0] == 0  # one call: only `high`
+    np.testing.assert_array_equal(by_calls[0]["embed_tokens"], 0)
+    for fewer, more in zip(by_calls[:-2], by_calls[1:-1], strict=True):
+        assert any(
+            np.abs(a - b).max() > 1e-7
+            for a, b in zip(*map(jax.tree.leaves, (fewer, more)), strict=True)
+        )
+
+
+def test_calls_with_gradients_grow_by_update():
+    world = judge.begun("hrm")
+    grows = HRM(grad_calls=2, grow_calls_to=5, grow_updates=30, continue_head=False)
+
+    def gradient(rule, update):
+        model_of, carry = world.recipe.model, world.carry
+        clock = Clock(carry.steps, 3, jnp.int32(update))
+
+        def loss(params):
+            constants, vectors = world.state.constants, judge.vectors_of(world)
+            model = bind(rule, model_of, params, constants, vectors)
+            _, outputs = rule.step(model, carry.batch, carry.state, world.keys, clock)
+            return rule.loss(outputs, carry.batch).total.sum()
+
+        return jax.jit(jax.grad(loss))(world.state.params)
+
+    for update, calls in [(0, 2), (9, 2), (10, 3), (20, 4), (29, 4), (30, 5), (999, 5)]:
+        fixed = HRM(grad_calls=calls, continue_head=False)
+        expected = gradient(fixed, 0)
+        found = gradient(grows, update)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grad_calls": 7}, r"rule\.hrm\.grad_calls = 7, but .* = 6 network calls"),
+        ({"grow_calls_to": 3}, r"grow_calls_to = 3; expected 0"),
+        ({"grow_updates": 3}, r"grow_updates = 3; expected 0"),
+        ({"grow_calls_to": 2, "grow_updates": 9}, "expected more than grad_calls = 2"),
+    ],
+)
+def test_numbers_of_calls_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        HRM(**settings)
