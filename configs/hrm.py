@@ -25,7 +25,8 @@ def get_config(variant: str = "sudoku") -> ConfigDict:
     if variant not in FULL | SMALL:
         names = ", ".join(FULL | SMALL)
         raise ValueError(f"unknown variant {variant!r}; expected one of {names}")
-    config = (FULL | SMALL)[variant].get_config("attention")
+    network = "mlp_t" if variant == "demo" else "attention"
+    config = (FULL | SMALL)[variant].get_config(network)
     default.set_rule(config, "hrm")
     config.model.prefix_len = 1
     config.optim.ema_decay = 0.0
@@ -39,6 +40,6 @@ def get_config(variant: str = "sudoku") -> ConfigDict:
     if variant in SMALL:
         config.optim.ema_ramp = False
     if variant == "demo":
-        config.optim.update(lr=1e-3, table_lr=1e-3)
-        config.train.steps = 8_000
+        config.optim.update(lr=2e-3, table_lr=2e-3)
+        config.train.steps = 4_000
     return config
