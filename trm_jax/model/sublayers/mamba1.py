@@ -47,7 +47,7 @@ class Mamba1Settings:
         choices=("mamba", "plain"),
     )
     chunk_size: int = knob(
-        16, "Tokens per chunk of the scan; changes speed and memory.", low=1, high=2**12
+        8, "Tokens per chunk of the scan; changes speed and memory.", low=1, high=2**12
     )
     implementation: str = knob(
         "auto",
