@@ -31,7 +31,6 @@ def write_report(workdir, step, right=RIGHT, pooled=(), candidates=6):
         weights="ema",
         votes=4,
         pooled_steps=[*pooled, step],
-        ks=(1, 2, 10),
     )
     folder = workdir / "eval"
     folder.mkdir(parents=True, exist_ok=True)
