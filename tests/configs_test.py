@@ -106,6 +106,7 @@ NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
     "model.token_mlp.expansion": {"model.token_mlp.width": 0},
     "optim.decay_start": {"optim.min_ratio": 0.5},
+    "optim.decay_all": {"model.layers": ("mamba1",)},
     "rule.hrm.unroll": {"rule.hrm.grad_calls": 3},
     "rule.hrm.grow_calls_to": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
     "rule.hrm.grow_updates": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},

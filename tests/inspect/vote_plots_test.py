@@ -69,7 +69,6 @@ def lines_of(axis):
 
 def test_curves_run_through_the_evaluations_in_order(axes):
     assert lines_of(axes[0, 0]) == {
-        "pass@10": [[90, 0], [1000, 50]],
         "pass@2": [[90, 0], [1000, 50]],
         "pass@1": [[90, 0], [1000, 25]],
     }
