@@ -157,7 +157,7 @@ def test_a_hub_out_of_reach_leaves_nothing(tfds, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", fail)
     with pytest.raises(DataError, match="no network"):
         prepare(tmp_path, source="hub")
     assert_nothing_prepared(tmp_path)
