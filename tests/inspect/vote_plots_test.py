@@ -31,6 +31,7 @@ def write_report(workdir, step, right=RIGHT, pooled=(), candidates=6):
         weights="ema",
         votes=4,
         pooled_steps=[*pooled, step],
+        ks=(1, 2, 10),
     )
     folder = workdir / "eval"
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,7 @@ def lines_of(axis):
 
 def test_curves_run_through_the_evaluations_in_order(axes):
     assert lines_of(axes[0, 0]) == {
+        "pass@10": [[90, 0], [1000, 50]],
         "pass@2": [[90, 0], [1000, 50]],
         "pass@1": [[90, 0], [1000, 25]],
     }

@@ -88,6 +88,7 @@ def vote_report(
     weights: str,
     votes: int,
     pooled_steps: Sequence[int],
+    ks: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Return what eval/step_N.json holds about a vote; `vote_plots` reads it.
 
@@ -101,7 +102,7 @@ def vote_report(
     """
     cover = coverage(ballots, is_right, len(task_of_question))
     tasks = len(np.unique(task_of_question))
-    shares = pass_at_k(ballots, is_right, task_of_question)
+    shares = pass_at_k(ballots, is_right, task_of_question, ks)
     label = f"step {pooled_steps[-1]}"
     if len(pooled_steps) > 1:
         first, last = pooled_steps[0], pooled_steps[-1]
