@@ -7,7 +7,9 @@ Command:  python train.py --config=configs/hrm.py:VARIANT --workdir=runs/hrm
 Hardware: eight GPUs in the paper for sudoku, maze and arc (not run); 2 CPU cores for
           demo and smoke.
 Result:   exact accuracy in the paper is 55.0 % (sudoku) and 74.5 % (maze), and pass@2
-          40.3 % (arc). Not run here.
+          40.3 % (arc). Not run here. demo: 93.85 % of 1,024 unseen puzzles are exact
+          (seed 0, jax 0.10.2, commit a84d5da); with --config.train.steps=8_000 it is
+          76.95 %. smoke was not run.
 Data:     as in sudoku_extreme.py, maze_hard.py and arc_agi_1.py; demo, smoke generate
           their puzzles.
 """

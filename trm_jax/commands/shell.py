@@ -231,15 +231,10 @@ def _quieten_failed_reads() -> None:
 
 
 def _failed(code: int, message: str) -> int:
-    """Report an error, and return the exit code.
-
-    Characters that a terminal does not show, such as no-break spaces, are escaped.
-    """
+    """Report an error, with unseen characters escaped, and return the exit code."""
     BAR.clear()
     prefix = f"{processes.name()}: " if processes.name() else ""
-    message = "".join(
-        c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message
-    )
+    message = "\n".join(map(pipeline("errors").visible, message.split("\n")))
     with contextlib.suppress(OSError):  # a closed pipe
         sys.stderr.write(f"{prefix}{message}\n")
     return code
