@@ -45,7 +45,7 @@ MAMBA1 = {
     "conv1d.weight": ("conv_kernel",),
     "conv1d.bias": ("conv_bias",),
     "x_proj.weight": ("x_proj", "kernel"),
-    "dt_proj.weight": ("dt_kernel",),
+    "dt_proj.weight": ("dt_proj", "kernel"),
     "dt_proj.bias": ("dt_bias",),
     "A_log": ("A_log",),
     "D": ("D",),

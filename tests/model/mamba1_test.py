@@ -94,7 +94,7 @@ def test_the_first_weights_are_those_of_the_named_code(init):
     std = {
         name: float(np.std(params[name]["kernel"])) for name in ("in_proj", "x_proj")
     }
-    out, dt = params["out_proj"]["kernel"], params["dt_kernel"]
+    out, dt = params["out_proj"]["kernel"], params["dt_proj"]["kernel"]
     assert np.abs(out).max() <= 1 / math.sqrt(wide)  # uniform in both
     assert np.std(out) == pytest.approx(1 / math.sqrt(3 * wide), rel=0.01)
     steps = np.log1p(np.exp(params["dt_bias"]))

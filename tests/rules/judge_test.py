@@ -82,7 +82,7 @@ def test_the_target_of_pair_is_a_second_pass_of_the_same_weights_as_data(monkeyp
         state, outputs = rule.step(model, carry.batch, carry.state, world.keys, clock)
         _, later = rule.infer(model, carry.batch, state, world.keys, clock)
         best = jnp.where(clock.step == 2, later.q[:, 0], later.q.max(-1))
-        return outputs.target.sum(), (outputs.target, jax.nn.sigmoid(best))
+        return outputs.q_target.sum(), (outputs.q_target, jax.nn.sigmoid(best))
 
     slopes = jax.grad(targets, argnums=(0, 1), has_aux=True)
     args = world.state.params, judge.vectors_of(world)

@@ -9,6 +9,7 @@ no continue head, this rule computes what TRM computes.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,12 +22,13 @@ from jaxtyping import Array, Float
 from trm_jax.errors import ConfigError
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
-from trm_jax.rules.latents import MAX_CYCLES, Latents, Net, TwoLatents
-from trm_jax.rules.losses import RowLosses, row_losses
+from trm_jax.rules.latents import MAX_CYCLES, Latents, TwoLatents
+from trm_jax.rules.losses import RowLosses
 from trm_jax.rules.recursion import frozen, iterate, rematerialised, repeat
 from trm_jax.settings import knob
 from trm_jax.types import Batch, StepOutput
 
+Net = Callable[[Array], Array]
 Inputs = tuple[BoundModel, Array]  # the model, and the embedded question
 
 
@@ -112,11 +114,10 @@ class HRM(TwoLatents):
         keep: Keep | None = None,
     ) -> tuple[Latents, HRMOutputs]:
         """One segment, and in training a second one that gives the continue target."""
-        state, outputs = self._segment(model, rows, state, clock, keep)
+        state, outputs = self.infer(model, rows, state, keys, clock, keep)
         if not self.continue_head:
             return state, outputs
-        ahead = frozen(model), rows, frozen(state), keys, clock
-        _, later = self.infer(*ahead)
+        _, later = self.infer(frozen(model), rows, frozen(state), keys, clock)
         is_last = clock.step + 1 >= clock.num_steps
         best = jnp.where(is_last, later.q[:, 0], later.q.max(-1))
         return state, outputs._replace(q_target=jax.nn.sigmoid(best))
@@ -130,18 +131,7 @@ class HRM(TwoLatents):
         clock: Clock,
         keep: Keep | None = None,
     ) -> tuple[Latents, HRMOutputs]:
-        """One segment."""
-        return self._segment(model, rows, state, clock, keep)
-
-    def _segment(
-        self,
-        model: BoundModel,
-        rows: Batch,
-        state: Latents,
-        clock: Clock,
-        keep: Keep | None,
-    ) -> tuple[Latents, HRMOutputs]:
-        """All cycles, and the prediction from y."""
+        """One segment: all cycles, and the prediction from y."""
         inputs = model, model.embed(rows.inputs)
         first = self.grad_calls or self.num_calls
         numbers = range(first, max(first, self.grow_calls_to) + 1)
@@ -207,14 +197,7 @@ class HRM(TwoLatents):
 
     def loss(self, outputs: HRMOutputs, rows: Batch) -> RowLosses:
         """Cells, and "all correct" as the halting target; in training also going on."""
-        losses = row_losses(
-            outputs.logits,
-            outputs.q[:, 0],
-            rows,
-            loss=self.cell_loss,
-            label_smoothing=self.label_smoothing,
-            halt_weight=self.halt_weight,
-        )
+        losses = super().loss(outputs, rows)
         if outputs.q_target is None:
             return losses
         going_on = optax.sigmoid_binary_cross_entropy(

@@ -2,8 +2,7 @@
 """What TRM and HRM share: two latents with fixed starts, and the same settings."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +11,13 @@ from jaxtyping import Array, Float
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.layers import truncated_normal
 from trm_jax.model.model import BoundModel
-from trm_jax.rules.losses import LOSSES
+from trm_jax.rules.losses import LOSSES, RowLosses, row_losses
 from trm_jax.rules.recursion import REMAT_POLICIES
 from trm_jax.settings import knob
 from trm_jax.types import Batch, Params
 
 MAX_CYCLES = 10_000  # a supervision step with more would hardly end
 MAX_UNROLLED = 16  # latent updates: the program grows with each
-
-Net = Callable[[Array], Array]
 
 
 class Latents(NamedTuple):
@@ -32,7 +29,7 @@ class Latents(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoLatents:
-    """The settings, the starts and the unrolling of rules with y and z.
+    """The settings, the starts, the loss and the unrolling of rules with y and z.
 
     A rule adds `h_cycles` and `l_cycles`: z is updated `l_cycles` times, then y once,
     and this `h_cycles` times.
@@ -91,3 +88,14 @@ class TwoLatents:
         """
         most = min(times, MAX_UNROLLED)
         return self.unroll or (most if self.remat == "none" else 1)
+
+    def loss(self, outputs: Any, rows: Batch) -> RowLosses:
+        """Cell cross-entropy, and a halting loss whose target is "all correct"."""
+        return row_losses(
+            outputs.logits,
+            outputs.q[:, 0],
+            rows,
+            loss=self.cell_loss,
+            label_smoothing=self.label_smoothing,
+            halt_weight=self.halt_weight,
+        )

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
 from trm_jax.rules.latents import MAX_CYCLES, Latents, TwoLatents
-from trm_jax.rules.losses import RowLosses, row_losses
 from trm_jax.rules.recursion import iterate, rematerialised, repeat
 from trm_jax.settings import knob
 from trm_jax.types import Batch, StepOutput
@@ -83,17 +82,6 @@ class TRM(TwoLatents):
         z, _ = repeat(lambda z: net(z + (y + x)), z, self.l_cycles, unroll=unroll)
         y = net(y + z)
         return Latents(y, z)
-
-    def loss(self, outputs: TRMOutputs, rows: Batch) -> RowLosses:
-        """Cell cross-entropy, and a halting loss whose target is "all correct"."""
-        return row_losses(
-            outputs.logits,
-            outputs.q[:, 0],
-            rows,
-            loss=self.cell_loss,
-            label_smoothing=self.label_smoothing,
-            halt_weight=self.halt_weight,
-        )
 
     def answer(self, outputs: TRMOutputs) -> StepOutput:
         """Halt as soon as q predicts a correct answer (ACT without a continue head)."""

@@ -42,8 +42,8 @@ class Mamba1Settings:
     conv_bias: bool = knob(True, "Give the convolution a bias.")
     init: str = knob(
         "mamba",
-        "Initial weights: those of the paper's code, or plain ones, where every step "
-        "size starts at 0.69 and the convolution is narrow.",
+        "Initial weights: those of the paper's code (step sizes log-uniform in 1e-3 to "
+        "1e-1), or plain ones (step sizes 0.69, a narrow convolution).",
         choices=("mamba", "plain"),
     )
     chunk_size: int = knob(
@@ -64,10 +64,6 @@ class Mamba1Settings:
             )
 
 
-def _kernel_init(plain: bool) -> Any:
-    return lecun_init if plain else uniform_fan_in
-
-
 class Mamba1(Sublayer):
     """Mamba-1, left to right."""
 
@@ -84,21 +80,23 @@ class Mamba1(Sublayer):
         inner, rank = c.expand * d, c.dt_rank or -(-d // 16)
         wide = weight_dtype(hidden.dtype)
         plain = c.init == "plain"
-        projected = Linear(2 * inner, _kernel_init(plain), name="in_proj")(hidden)
+        kernel_init = lecun_init if plain else uniform_fan_in
+        projected = Linear(2 * inner, kernel_init, name="in_proj")(hidden)
         x, gate = jnp.split(projected, 2, axis=-1)
         kernel, bias = self._conv_params(inner, wide)
-        x_proj = Linear(rank + 2 * c.d_state, _kernel_init(plain), name="x_proj")
-        dt_kernel, dt_bias = self._dt_params(rank, inner, wide)
+        x_proj = Linear(rank + 2 * c.d_state, kernel_init, name="x_proj")
+        dt_proj = Linear(inner, kernel_init, name="dt_proj")
+        of_bias = nn.initializers.zeros if plain else log_uniform_dt
+        dt_bias = self.param("dt_bias", of_bias, (inner,), wide)
         A_log = self.param("A_log", self._log_rates, (inner, c.d_state), wide)
         D = self.param("D", nn.initializers.ones, (inner,), wide)
 
         def scan(flip: Flip) -> Array:
             mixed = nn.silu(causal_conv(flip(x), kernel, bias))
             low, B, C = jnp.split(x_proj(mixed), [rank, rank + c.d_state], axis=-1)
-            delta = (low @ dt_kernel.astype(low.dtype)).astype(wide)
+            delta = nn.softplus(dt_proj(low).astype(wide) + dt_bias[None, None])
             y, _ = selective_scan(
-                *(mixed, nn.softplus(delta + dt_bias[None, None]), -jnp.exp(A_log)),
-                *(B, C),
+                *(mixed, delta, -jnp.exp(A_log), B, C),
                 chunk_size=c.chunk_size,
                 implementation=None if c.implementation == "auto" else c.implementation,
             )
@@ -117,14 +115,6 @@ class Mamba1(Sublayer):
             return kernel, jnp.zeros(width, dtype)
         of_bias = nn.initializers.zeros if plain else uniform(limit)
         return kernel, self.param("conv_bias", of_bias, (width,), dtype)
-
-    def _dt_params(self, rank: int, width: int, dtype: Any) -> tuple[Params, Params]:
-        """Step sizes at zero input are log-uniform in [1e-3, 1e-1], or all 0.69."""
-        plain = self.settings.init == "plain"
-        init = lecun_init if plain else uniform_fan_in
-        kernel = self.param("dt_kernel", init, (rank, width), dtype)
-        of_bias = nn.initializers.zeros if plain else log_uniform_dt
-        return kernel, self.param("dt_bias", of_bias, (width,), dtype)
 
     def _log_rates(self, _: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """A = -1, -2, ..., -n in every channel."""
