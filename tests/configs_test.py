@@ -158,8 +158,11 @@ def another(field, now):
 
 
 def is_slow(path):
-    """Whether the knob is slow to test: Mamba-2 takes five times as long to trace."""
-    return path.startswith("model.mamba2.") and path != "model.mamba2.d_state"
+    """Whether the knob is slow to test: these take many times as long to trace."""
+    section, _, name = path.rpartition(".")
+    here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}
+    here["rule.hrm"] = "grad_calls"  # one knob of each is tested here
+    return section in here and name != here[section]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_gradients_flow_through_the_last_calls_and_no_others():
         )
 
 
+@pytest.mark.slow
 def test_calls_with_gradients_grow_by_update():
     world = judge.begun("hrm")
     grows = HRM(grad_calls=2, grow_calls_to=5, grow_updates=30, continue_head=False)

@@ -26,7 +26,10 @@ OWN = {"loop": Loop, "pair": Pair}
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
-PARAMS = [*RULES, "pair", pytest.param("loop", marks=pytest.mark.slow)]
+PARAMS = [
+    *RULES,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pair", "loop")),
+]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
