@@ -13,7 +13,7 @@ import pytest
 from data_pipeline import settings as data_settings
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.operators.shift import Shift
-from tests.helpers.rules.loop import Loop
+from tests.helpers.rules.turns import Turns
 from tests.helpers.runs import ROOT, call_here
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import settings as settings_page
@@ -75,7 +75,7 @@ def test_every_example_of_contributing_stands_there_whole():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert BLOCK.findall(text) == [
         "tests/helpers/operators/shift.py",
-        "tests/helpers/rules/loop.py",
+        "tests/helpers/rules/turns.py",
         "tests/helpers/futoshiki/task.py",
     ]
 
@@ -101,8 +101,8 @@ def get_config():
     config.model.dtype = "float32"
     config.model.shift.reach = 2
     config.model.swiglu.width = 16
-    config.rule.name = "loop"
-    config.rule.loop.turns = 2
+    config.rule.name = "turns"
+    config.rule.turns.turns = 2
     config.halting.max_supervision_steps = 2
     config.train.update(steps=4, batch_size=4, log_every=1)
     config.eval.batch_size = 4
@@ -114,7 +114,7 @@ def get_config():
 def examples(monkeypatch):
     """Register the operator, the rule and the puzzle of CONTRIBUTING.md."""
     monkeypatch.setitem(SUBLAYERS, "shift", Shift)
-    monkeypatch.setitem(RULES, "loop", Loop)
+    monkeypatch.setitem(RULES, "turns", Turns)
     task = "tests.helpers.futoshiki.task"
     monkeypatch.setitem(data_settings.TASKS, "futoshiki", task)
 
@@ -140,7 +140,7 @@ def test_the_examples_train_evaluate_and_resume(examples, tmp_path, monkeypatch)
 
 def test_the_settings_of_the_examples_are_listed_like_all_others(examples):
     page = settings_page.page()
-    for key in ("model.shift.reach", "rule.loop.turns", "data.futoshiki.num_signs"):
+    for key in ("model.shift.reach", "rule.turns.turns", "data.futoshiki.num_signs"):
         assert f"\n| `{key}` | " in page
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from trm_jax.beside import pipeline
-from trm_jax.errors import CheckpointError, ConfigError
+from trm_jax.errors import ConfigError
 from trm_jax.evaluation import voting
 from trm_jax.evaluation.evaluate import (
     EvalStep,
@@ -24,13 +24,10 @@ from trm_jax.evaluation.evaluate import (
 )
 from trm_jax.model.model import BoundModel, ReasoningModel
 from trm_jax.rules.latents import Latents
-from trm_jax.runtime.checkpoint import Checkpoints
+from trm_jax.runtime.weights import read_weights
 from trm_jax.runtime.workdir import read_run
 from trm_jax.training.build import Built, build
-from trm_jax.training.digest import not_finite
 from trm_jax.training.supervision import bind
-
-_FIELDS = {"ema": "ema_params", "raw": "params"}  # of TrainState, by name of weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +160,18 @@ class Model:
         z: Float[Array, "b l d"],
         x: Float[Array, "b l d"],
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"]]:
-        """One h-cycle of TRM: y and z after `l_cycles` updates of z and one of y.
+        """One h-cycle of TRM or HRM: `l_cycles` updates of z, then one of y.
 
         `jax.jvp`, `jax.jacfwd` and `jax.grad` work, since no gradient or tangent is
         stopped in a cycle. The derivatives of a whole supervision step by its first y
         and z are 0, since `iterate` stops them before the last cycle. The cycle takes
         the forms that have a forward-mode derivative: float32 for a bfloat16 model, and
-        scans token by token.
+        scans token by token. Raises ConfigError if the rule has no y and z.
         """
         rule: Any = self._built.recipe.rule
+        if getattr(rule, "latents", None) is not Latents:
+            name = self.config["rule"]["name"]
+            raise ConfigError(f"rule.name = {name!r} has no cycle of two latents y, z")
         return tuple(rule.latent_recursion((self._bound(), x), Latents(y, z), 0))
 
     def _bound(self) -> BoundModel:
@@ -214,28 +214,6 @@ def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> 
         built = build(config, identity["sizes"])
         step, arrays = read_weights(folder, built, step, weights)
     return Model(config, built, arrays, step=step, id_map=identity.get("id_map"))
-
-
-def read_weights(
-    workdir: str | Path, built: Built, step: int | None, kind: str
-) -> tuple[int, Weights]:
-    """Step and weights of a checkpoint (None: the newest); nothing else is read.
-
-    `kind` is "ema" or "raw". Raises ConfigError and CheckpointError.
-    """
-    if kind not in _FIELDS:
-        raise ConfigError(f"weights = {kind!r}; expected ema or raw")
-    read = ("step", _FIELDS[kind], "constants", "puzzle_table")
-    like = built.state_like
-    unread: Any = {name: None for name in like._fields if name not in read}
-    state = Checkpoints(workdir).restore_step(like._replace(**unread), step)
-    params = getattr(state, _FIELDS[kind])
-    if wrong := not_finite(state._asdict())():
-        raise CheckpointError(
-            f"{workdir}: step {int(state.step)}: {wrong[0]} has values that are not "
-            "finite; evaluate another --step"
-        )
-    return int(state.step), (params, state.constants, state.puzzle_table)
 
 
 def _is_many(puzzle: Any) -> bool:

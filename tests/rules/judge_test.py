@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.compiled_once import share_compilations
-from tests.helpers.rules.loop import Loop, LoopOutputs
 from tests.helpers.rules.pair import Pair
+from tests.helpers.rules.turns import Turns, TurnsOutputs
 from tests.rules import judge
 from tests.rules.judge import ROWS, begun, make_rows, one_step, take, tiny
 from trm_jax import api
@@ -22,13 +22,13 @@ from trm_jax.training.cost import step_flops
 from trm_jax.training.digest import state_digest
 from trm_jax.training.supervision import bind
 
-OWN = {"loop": Loop, "pair": Pair}
+OWN = {"turns": Turns, "pair": Pair}
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
 PARAMS = [
     *RULES,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pair", "loop")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pair", "turns")),
 ]
 
 
@@ -66,12 +66,12 @@ def test_losses_and_gradients_are_finite_and_reach_every_parameter(rule):
     chex.assert_trees_all_equal(first, jax.tree.map(jnp.zeros_like, first))
 
 
-class Idle(Loop):
+class Idle(Turns):
     """A rule that predicts from the incoming state and stops no gradient itself."""
 
     def step(self, model, rows, state, keys, clock, keep=None):
         logits, q = model.predict(state.h)
-        return state, LoopOutputs(logits[None], q[None], None)
+        return state, TurnsOutputs(logits[None], q[None], None)
 
 
 def test_the_target_of_pair_is_a_second_pass_of_the_same_weights_as_data(monkeypatch):
@@ -106,8 +106,8 @@ def test_the_seed_of_an_evaluation_decides_its_draws(monkeypatch):
 
 
 def test_no_gradient_crosses_the_start_whatever_the_rule(monkeypatch):
-    monkeypatch.setitem(RULES, "loop", Loop)
-    world = begun("loop")
+    monkeypatch.setitem(RULES, "turns", Turns)
+    world = begun("turns")
     world = world._replace(recipe=world.recipe._replace(rule=Idle()))
     args = world.state.params, judge.vectors_of(world), world.carry.state
     loss = jax.grad(judge.total_loss, argnums=(1, 2))

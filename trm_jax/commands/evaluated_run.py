@@ -78,7 +78,7 @@ class EvaluatedRun:
         """Evaluate a checkpoint: its step, all its rows, and the rows per second."""
         from trm_jax.evaluation.evaluate import evaluate
         from trm_jax.evaluation.parts import EvalParts
-        from trm_jax.trained import read_weights
+        from trm_jax.runtime.weights import read_weights
         from trm_jax.training.digest import state_digest
 
         kind = self.values.weights

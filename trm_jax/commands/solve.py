@@ -107,7 +107,7 @@ def _answers(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Predictions `1 m` and q_halt `1` after each supervision step."""
     from trm_jax.evaluation.evaluate import answers_by_step
-    from trm_jax.trained import read_weights
+    from trm_jax.runtime.weights import read_weights
     from trm_jax.training.build import build
     from trm_jax.training.sharding import put_batch
 

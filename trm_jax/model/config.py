@@ -18,9 +18,15 @@ class ModelSettings:
     """config.model, without the sections of the operators."""
 
     layers: tuple[str, ...] = knob(
-        ("attention", "swiglu") * 2, "Sublayers by name, each h = rms(h + f(h))."
+        ("attention", "swiglu") * 2, "Sublayers by name, from input to output."
     )
     d_model: int = knob(512, "Width of the latent states.", low=1, high=2**16)
+    norm: str = knob(
+        "post",
+        "Place of the norm: h = rms(h + f(h)), or h = h + f(rms(h)) and one more "
+        "before the heads.",
+        choices=("post", "pre"),
+    )
     positions: str = knob(
         "none",
         "What is added to the embedded question: nothing, or one learned vector per "

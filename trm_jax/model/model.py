@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.model.config import ModelConfig
-from trm_jax.model.layers import Linear, truncated_normal
+from trm_jax.model.layers import Linear, rms_norm, truncated_normal
 from trm_jax.model.network import Network
 from trm_jax.types import Batch, Params
 
@@ -87,6 +87,8 @@ class ReasoningModel(nn.Module):
     ) -> tuple[Float[Array, "b m v"], Float[Array, "b c"]]:
         """Cell logits, and halting logits (halt, continue), from an answer state."""
         wide = jnp.promote_types(y.dtype, jnp.float32)
+        if self.config.settings.norm == "pre":
+            y = rms_norm(y)
         logits = self.head(y[:, self.config.prefix_len :])
         match self.config.halt_position:
             case "first":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tiny network: a stack of sublayers, each applied as h = rms(h + f(h))."""
+"""The tiny network: a stack of sublayers, each h = rms(h + f(h)) or h + f(rms(h))."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -10,7 +10,7 @@ from trm_jax.model.sublayers import SUBLAYERS, operator
 
 
 class Network(nn.Module):
-    """Post-norm stack of `config.layers`."""
+    """The stack of `config.layers`, with the norm where `config.norm` places it."""
 
     config: ModelConfig
 
@@ -24,7 +24,10 @@ class Network(nn.Module):
                 self.config.prefix_len,
                 name=f"{i}_{name}",
             )
-            hidden = rms_norm(hidden + sublayer(hidden), axis=kind.norm_axis)
+            if self.config.settings.norm == "pre":
+                hidden += sublayer(rms_norm(hidden, axis=kind.norm_axis))
+            else:
+                hidden = rms_norm(hidden + sublayer(hidden), axis=kind.norm_axis)
         return hidden
 
 

@@ -10,10 +10,17 @@ from typing import Any
 
 from trm_jax.rules.base import Rule
 from trm_jax.rules.hrm import HRM
+from trm_jax.rules.loop import Loop
+from trm_jax.rules.one_latent import OneLatent
 from trm_jax.rules.trm import TRM
 from trm_jax.settings import choose, knob, own_values, read
 
-RULES: dict[str, type[Any]] = {"trm": TRM, "hrm": HRM}
+RULES: dict[str, type[Any]] = {
+    "trm": TRM,
+    "one_latent": OneLatent,
+    "hrm": HRM,
+    "loop": Loop,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

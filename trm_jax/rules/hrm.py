@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from trm_jax.errors import ConfigError
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
-from trm_jax.rules.latents import MAX_CYCLES, Latents, TwoLatents
+from trm_jax.rules.latents import MAX_CYCLES, FixedStarts, Latents
 from trm_jax.rules.losses import RowLosses
 from trm_jax.rules.recursion import frozen, iterate, rematerialised, repeat
 from trm_jax.settings import knob
@@ -42,7 +42,7 @@ class HRMOutputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HRM(TwoLatents):
+class HRM(FixedStarts):
     """Gradients flow through the last network calls; a second pass judges going on."""
 
     h_cycles: int = knob(

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float
 
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
-from trm_jax.rules.latents import MAX_CYCLES, Latents, TwoLatents
+from trm_jax.rules.latents import MAX_CYCLES, FixedStarts, Latents
 from trm_jax.rules.recursion import iterate, rematerialised, repeat
 from trm_jax.settings import knob
-from trm_jax.types import Batch, StepOutput
+from trm_jax.types import Batch, State, StepOutput
 
 
 class TRMOutputs(NamedTuple):
@@ -30,7 +30,7 @@ class TRMOutputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TRM(TwoLatents):
+class TRM(FixedStarts):
     """One network updates y and z; gradients flow only through the last h-cycle."""
 
     h_cycles: int = knob(
@@ -46,11 +46,11 @@ class TRM(TwoLatents):
         self,
         model: BoundModel,
         rows: Batch,
-        state: Latents,
+        state: State,
         keys: Array,
         clock: Clock,
         keep: Keep | None = None,
-    ) -> tuple[Latents, TRMOutputs]:
+    ) -> tuple[State, TRMOutputs]:
         """Deep recursion: `h_cycles` latent recursions, the last with gradients."""
         x = model.embed(rows.inputs)
         updates_per_turn = self.updates_per_turn(self.l_cycles)

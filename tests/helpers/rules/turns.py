@@ -18,13 +18,13 @@ from trm_jax.settings import knob
 from trm_jax.types import Batch, Params, StepOutput
 
 
-class LoopState(NamedTuple):
+class TurnsState(NamedTuple):
     """The one latent that recurs."""
 
     h: Float[Array, "b l d"]
 
 
-class LoopOutputs(NamedTuple):
+class TurnsOutputs(NamedTuple):
     """What each turn `t` predicts, and what was kept of it."""
 
     logits: Float[Array, "t b m v"]
@@ -33,7 +33,7 @@ class LoopOutputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Loop:
+class Turns:
     """h starts as the embedded question, which no turn sees again: h <- net(h)."""
 
     turns: int = knob(4, "Applications of the network per supervision step.", low=1)
@@ -52,36 +52,36 @@ class Loop:
 
     def start(
         self, model: BoundModel, rows: Batch, keys: Array, *, training: bool
-    ) -> LoopState:
+    ) -> TurnsState:
         """The embedded question."""
-        return LoopState(model.embed(rows.inputs))
+        return TurnsState(model.embed(rows.inputs))
 
     def step(
         self,
         model: BoundModel,
         rows: Batch,
-        state: LoopState,
+        state: TurnsState,
         keys: Array,
         clock: Clock,
         keep: Keep | None = None,
-    ) -> tuple[LoopState, LoopOutputs]:
+    ) -> tuple[TurnsState, TurnsOutputs]:
         """`turns` applications of the network, and a prediction after each."""
 
-        def turn(state: LoopState) -> LoopState:
-            return LoopState(model.net(state.h))
+        def turn(state: TurnsState) -> TurnsState:
+            return TurnsState(model.net(state.h))
 
-        def read(state: LoopState) -> tuple[Any, Any]:
+        def read(state: TurnsState) -> tuple[Any, Any]:
             return model.predict(state.h), keep(state) if keep else None
 
         # The question is embedded again in a row's first step, where it has gradients.
         is_first = (clock.step == 0)[:, None, None]
         h = jnp.where(is_first, model.embed(rows.inputs), frozen(state.h))
-        state, ((logits, q), kept) = repeat(turn, LoopState(h), self.turns, read)
-        return state, LoopOutputs(logits, q, kept)
+        state, ((logits, q), kept) = repeat(turn, TurnsState(h), self.turns, read)
+        return state, TurnsOutputs(logits, q, kept)
 
     infer = step
 
-    def loss(self, outputs: LoopOutputs, rows: Batch) -> RowLosses:
+    def loss(self, outputs: TurnsOutputs, rows: Batch) -> RowLosses:
         """The mean loss of all turns, with the scores of the last turn."""
         of_turn = partial(
             row_losses,
@@ -94,7 +94,7 @@ class Loop:
         last = jax.tree.map(lambda each: each[-1], turns)
         return last._replace(total=turns.total.mean(0))
 
-    def answer(self, outputs: LoopOutputs) -> StepOutput:
+    def answer(self, outputs: TurnsOutputs) -> StepOutput:
         """Halt as soon as the last turn says that its answer is correct."""
         q_halt = outputs.q[-1, :, 0]
         return StepOutput(outputs.logits[-1], q_halt, q_halt > 0)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the latents of a trained run move, loop by loop, and whether they collapse.
+
+python -m trm_jax.inspect.dynamics WORKDIR [--step=N] [--loops=K] [--rows=R] [--out=D]
+
+A loop is one supervision step of an evaluation. By default there are four times as many
+loops as training had at most, on the first 512 test puzzles. WORKDIR/dynamics (or the
+folder D) gets step_N.json, with all numbers and the verdict with its thresholds, and
+step_N.png. `loop_measures.py` defines the numbers.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trm_jax.beside import pipeline
+from trm_jax.errors import CheckpointError, ConfigError, SaveError
+from trm_jax.evaluation.evaluate import Weights, stepper
+from trm_jax.files import write_whole
+from trm_jax.inspect.loop_measures import (
+    THRESHOLDS,
+    answer_measures,
+    motion_measures,
+    state_measures,
+    verdict,
+)
+from trm_jax.runtime.weights import read_weights
+from trm_jax.runtime.workdir import read_run
+from trm_jax.training.build import Built, build
+from trm_jax.training.step import Recipe
+from trm_jax.types import Batch, Carry
+
+PANELS = (
+    ("exact, cell_accuracy", ("exact", "cell_accuracy")),
+    ("entropy (nats)", ("entropy",)),
+    ("norm, motion", ("norm", "motion")),
+    ("cosine", ("cosine", "input_cosine", "input_cosine_per_position", "token_cosine")),
+    ("effective rank", ("effective_rank",)),
+)
+VERDICT_READS = ("exact", "entropy", "input_cosine", "effective_rank", "motion")
+
+
+def loop_states(
+    recipe: Recipe, weights: Weights, batches: list[Batch], *, loops: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the latents that the heads read `n l d` and the logits `n m v` per loop.
+
+    All batches have the same number of rows; n counts the rows of all of them.
+    """
+    size = len(batches[0].weight)
+
+    @jax.jit
+    @jax.threefry_partitionable(True)
+    def step(
+        weights: Weights, batch: Batch, first_row: Any, carry: Carry | None
+    ) -> tuple[Carry, Any, Any]:
+        numbers = first_row + jnp.arange(size)
+        first, advance = stepper(recipe, weights, batch, numbers, loops, seed)
+        carry, outputs = advance(first if carry is None else carry)
+        return carry, carry.state[0], recipe.rule.answer(outputs).logits
+
+    carries: list[Carry | None] = [None] * len(batches)
+    for _ in range(loops):
+        states, logits = [], []
+        for i, batch in enumerate(batches):
+            carries[i], z, answer = step(weights, batch, i * size, carries[i])
+            states.append(np.asarray(z.astype(jnp.promote_types(z.dtype, jnp.float32))))
+            logits.append(np.asarray(answer))
+        yield np.concatenate(states), np.concatenate(logits)
+
+
+def measure(
+    recipe: Recipe, weights: Weights, rows: list[Batch], *, loops: int, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The measures of every loop, from 1 on. Motion is that from the loop before.
+
+    Rows of weight 0 and rows without labels are left out. Raises ConfigError if fewer
+    than two rows remain.
+    """
+    every = [np.concatenate([np.asarray(b[i]) for b in rows]) for i in range(5)]
+    _, labels, mask, _, weight = every
+    kept = (weight > 0) & mask.any(-1)
+    if kept.sum() < 2:
+        raise ConfigError("the test set has fewer than 2 puzzles with solutions")
+    labels, mask = labels[kept], mask[kept]
+    loss = getattr(recipe.rule, "cell_loss", "softmax")
+    found: list[dict[str, Any]] = []
+    before = None
+    for z, logits in loop_states(recipe, weights, rows, loops=loops, seed=seed):
+        z = z[kept]
+        one = answer_measures(logits[kept], labels, mask, loss=loss)
+        one |= state_measures(z)
+        if before is not None:
+            one |= motion_measures(before, z)
+        found.append({"loop": len(found) + 1} | one)
+        before = z
+    return found
+
+
+def report(
+    workdir: str | Path,
+    *,
+    step: int | None = None,
+    loops: int | None = None,
+    rows: int = 512,
+) -> dict[str, Any]:
+    """Measures and verdict of a checkpoint of a run (None: the newest), as written.
+
+    Raises the errors of reading a run and its data.
+    """
+    config, identity = read_run(workdir)
+    settings = config["train"] | {"micro_batches": 1}
+    config = config | {"mesh": {"data": 1, "fsdp": 1}, "train": settings}
+    with jax.enable_x64(config["model"]["dtype"] == "float64"):
+        built = build(config, identity["sizes"])
+        step, weights = read_weights(workdir, built, step, "ema")
+        batches = _batches(config, rows)
+        trained = _training_loops(built)
+        measured = measure(
+            built.recipe,
+            weights,
+            batches,
+            loops=loops or 4 * trained,
+            seed=built.run.eval.seed,
+        )
+    # The first loop has no motion: the verdict reads the last one alone.
+    names = {name: [one.get(name, 0.0) for one in measured] for name in VERDICT_READS}
+    return {
+        "workdir": Path(workdir).resolve().name,
+        "step": step,
+        "rule": config["rule"]["name"],
+        "layers": list(config["model"]["layers"]),
+        "rows": int(sum((batch.weight > 0).sum() for batch in batches)),
+        "training_loops": trained,
+        **verdict(names),
+        "thresholds": THRESHOLDS,
+        "loops": measured,
+    }
+
+
+def _training_loops(built: Built) -> int:
+    """The most loops that a row has in training."""
+    most: int = built.run.halting.max_supervision_steps
+    return most * int(getattr(built.recipe.rule, "loops", 1))
+
+
+def _batches(config: dict[str, Any], rows: int) -> list[Batch]:
+    """The first test puzzles, as they are, in batches of one size."""
+    test = pipeline("tasks").load(config["data"]).test
+    questions = test.questions(votes=1, max_puzzles=rows)
+    size = min(config["eval"]["batch_size"], questions.num_rows)
+    return [Batch(**fields) for fields, _ in questions.batches(size)]
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """One panel per kind of measure, over loops; a line marks the loops of training."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(17, 3.4))
+    loops = [one["loop"] for one in found["loops"]]
+    for axis, (title, names) in zip(axes, PANELS, strict=True):
+        for name in names:
+            values = [one.get(name, np.nan) for one in found["loops"]]
+            axis.plot(loops, values, label=name, linewidth=1.4)
+        axis.axvline(found["training_loops"], color="grey", linestyle=":")
+        axis.set(title=title, xlabel="loop")
+        axis.grid(alpha=0.3)
+        if len(names) > 1:
+            axis.legend(fontsize="x-small")
+    figure.suptitle(f"{found['workdir']}, step {found['step']}: {found['verdict']}")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The verdict, its thresholds and some of the loops, for a terminal."""
+    names = ("exact", "entropy", "norm", "motion", "input_cosine", "effective_rank")
+    lines = [f"{'loop':>5} " + " ".join(f"{name:>14}" for name in names)]
+    for one in found["loops"]:
+        if one["loop"] & (one["loop"] - 1) == 0 or one is found["loops"][-1]:
+            numbers = (f"{one.get(name, np.nan):14.4f}" for name in names)
+            lines.append(f"{one['loop']:5d} " + " ".join(numbers))
+    limits = ", ".join(f"{k} {v:g}" for k, v in found["thresholds"].items())
+    best, lost = found["best_loop"], found["overthink"]
+    lines.append(
+        f"{found['verdict']}: most exact at loop {best}, {lost:.4f} less at the end; "
+        f"training had {found['training_loops']} loops"
+    )
+    return "\n".join([*lines, f"thresholds: {limits}"])
+
+
+def main(argv: list[str]) -> int:
+    """Run as the command line says; wrong input is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.dynamics")
+    parser.add_argument("workdir")
+    parser.add_argument("--step", type=int)
+    parser.add_argument("--loops", type=int)
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args(argv)
+    for name in ("loops", "rows"):
+        if (value := getattr(args, name)) is not None and value < 2:
+            parser.error(f"--{name} = {value}; expected 2 or more")
+    errors = (ConfigError, CheckpointError, pipeline("errors").DataError, OSError)
+    try:
+        found = report(args.workdir, step=args.step, loops=args.loops, rows=args.rows)
+        out = args.out or Path(args.workdir) / "dynamics"
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"step_{found['step']}.json"
+        write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
+        draw(found, path.with_suffix(".png"))
+        picture = path.with_suffix(".png").name
+        pipeline("console").say(f"{as_text(found)}\nwritten to {path} and {picture}\n")
+    except errors as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    pipeline("console").run(main)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TRM with one latent: Figure 4 of "Less is More" (arXiv 2510.04871).
+
+z is both the reasoning and the answer. The Universal Reasoning Model (URM) recurs in
+the same way: its L_cycles are `l_cycles` + 1 here.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Array, Float
+
+from trm_jax.model.model import BoundModel
+from trm_jax.rules.latents import MAX_CYCLES
+from trm_jax.rules.recursion import rematerialised, repeat
+from trm_jax.rules.trm import TRM
+from trm_jax.settings import knob
+
+
+class Latent(NamedTuple):
+    """The one feature that recurs."""
+
+    z: Float[Array, "b l d"]
+
+    @property
+    def y(self) -> Float[Array, "b l d"]:
+        """The state that the heads read: z itself."""
+        return self.z
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneLatent(TRM):
+    """The network updates z, `l_cycles` + 1 times per h-cycle: as often as in TRM."""
+
+    l_cycles: int = knob(
+        6, "Network calls per h-cycle, less one (paper n).", low=1, high=MAX_CYCLES
+    )
+    latents: ClassVar[type[Any]] = Latent
+
+    def updates_per_turn(self, times: int) -> int:
+        """Updates of z per turn of the loop, in the cycle with gradients."""
+        return super().updates_per_turn(times + 1)
+
+    def latent_recursion(  # type: ignore[override]
+        self,
+        inputs: tuple[BoundModel, Array],
+        state: Latent,
+        _: Any,
+        unroll: int = 1,
+    ) -> Latent:
+        """One h-cycle."""
+        model, x = inputs
+        net = rematerialised(model.net, self.remat)
+        times = self.l_cycles + 1
+        z, _ = repeat(lambda z: net(z + x), state.z, times, unroll=unroll)
+        return Latent(z)
