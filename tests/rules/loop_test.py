@@ -1,6 +1,8 @@
 """Tests of the rule "loop", and of a network with the norm before its sublayers."""
 
 import dataclasses
+import json
+import shutil
 from functools import partial
 
 import jax
@@ -8,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.compiled_once import share_compilations
 from tests.rules import judge
 from tests.rules.judge import ROWS, make_rows, on_device, tiny
+from trm_jax import api
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import rms_norm
 from trm_jax.rules.base import Clock
 from trm_jax.rules.loop import Loop, LoopOutputs, rotated
 from trm_jax.rules.losses import cross_entropy
 from trm_jax.training.build import decayed
+from trm_jax.training.digest import state_digest
 from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import bind, row_keys
 
@@ -215,3 +220,19 @@ def test_settings_that_do_not_fit_are_refused(sections, begins):
         judge.recipe_of(tiny("loop", **sections)).rule.module(
             judge.recipe_of(tiny("loop", **sections)).model.config
         )
+
+
+def test_a_mamba1_loop_resumes_to_the_bit(tmp_path, monkeypatch):
+    share_compilations(monkeypatch)
+    config = tiny(
+        "loop",
+        model={"layers": ("mamba1_both", "swiglu"), "norm": "pre"},
+        rule={"loop": ALL_ON | {"loops": 3}},
+        train={"steps": 4, "checkpoint_every": 2},
+    )
+    whole = state_digest(api.run(config, tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    resumed = api.run(config, tmp_path)
+    assert state_digest(resumed) == whole
+    runs = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert [json.loads(run)["from_step"] for run in runs] == [0, 2]

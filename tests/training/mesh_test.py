@@ -27,10 +27,23 @@ from trm_jax.training.sharding import (
 
 ROWS = 16
 NETWORKS = {
-    "attention": ("attention", "swiglu"),
-    "mlp_t": ("token_mlp", "swiglu"),
-    "mamba2_attn": ("mamba2", "mamba2", "attention", "swiglu"),
-    "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),
+    "attention": {"model.layers": ("attention", "swiglu")},
+    "mlp_t": {"model.layers": ("token_mlp", "swiglu")},
+    "mamba2_attn": {"model.layers": ("mamba2", "mamba2", "attention", "swiglu")},
+    "mamba2_mlp_t": {"model.layers": ("mamba2", "mamba2", "token_mlp")},
+}
+OTHERS = {  # these run on the mesh ALL_PARTS only
+    "mamba1": {"model.layers": ("mamba1_both", "swiglu")},
+    "one_latent": {"model.layers": ("swiglu",), "rule.name": "one_latent"},
+    "hrm": {"model.layers": ("token_mlp", "swiglu"), "rule.name": "hrm"},
+    "loop": {
+        "model.layers": ("mamba1_both",),
+        "model.norm": "pre",
+        "rule.name": "loop",
+        "rule.loop.lifeline": True,
+        "rule.loop.loop_encoding": True,
+        "rule.loop.supervise": "every",
+    },
 }
 MESHES = {  # data, fsdp, parts of a batch
     "data": (8, 1, 1),
@@ -40,8 +53,13 @@ MESHES = {  # data, fsdp, parts of a batch
 }
 EIGHT = jax.device_count() >= 8
 on_eight = pytest.mark.skipif(not EIGHT, reason="eight_devices_test.py starts these")
-each_network = pytest.mark.parametrize("network", NETWORKS)
+ALL_PARTS = "data x fsdp, in parts"
+each_network = pytest.mark.parametrize("network", NETWORKS | OTHERS)
 each_mesh = pytest.mark.parametrize("mesh", MESHES)
+each_case = pytest.mark.parametrize(
+    ("network", "mesh"),
+    [(n, m) for n in NETWORKS for m in MESHES] + [(n, ALL_PARTS) for n in OTHERS],
+)
 
 
 class Layout:
@@ -49,7 +67,7 @@ class Layout:
 
     def __init__(self, network, data, fsdp=1, micro_batches=1):
         changes = {
-            "model.layers": NETWORKS[network],
+            **(NETWORKS | OTHERS)[network],
             "sizes.num_puzzles": TABLE_UNIT,
             "train.batch_size": ROWS,
             "eval.batch_size": ROWS,
@@ -106,15 +124,14 @@ def test_one_step_from_20_states_of_a_run_has_the_losses_of_one_device(
     for batch in batches(make_batch, 20):
         followed = jax.device_get(one.after(state, batch))
         expected = losses(followed)
-        for mesh in MESHES.values():
-            found = losses(layout(network, *mesh).after(state, batch))
+        for mesh in MESHES if network in NETWORKS else [ALL_PARTS]:
+            found = losses(layout(network, *MESHES[mesh]).after(state, batch))
             assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
         state = followed
 
 
 @on_eight
-@each_network
-@each_mesh
+@each_case
 def test_three_steps_in_float64_are_those_of_one_device(network, mesh, make_batch):
     with jax.enable_x64(True):
         one = layout(network, 1)
@@ -122,7 +139,7 @@ def test_three_steps_in_float64_are_those_of_one_device(network, mesh, make_batc
         start = jax.device_get(one.init())
         steps = list(batches(make_batch, 3))
         expected, found = one.after(start, *steps), other.after(start, *steps)
-        assert expected.carry.state.y.dtype == jnp.float64
+        assert expected.carry.state[0].dtype == jnp.float64
         expected, found = jax.device_get((expected, found))
         assert losses(found) == pytest.approx(losses(expected), rel=1e-6, abs=1e-6)
         chex.assert_trees_all_equal(found.carry.batch, expected.carry.batch)
@@ -131,8 +148,7 @@ def test_three_steps_in_float64_are_those_of_one_device(network, mesh, make_batc
 
 
 @on_eight
-@each_network
-@each_mesh
+@each_case
 def test_each_layout_repeats_itself_to_the_bit(network, mesh, make_batch):
     on_mesh = layout(network, *MESHES[mesh])
     start = jax.device_get(on_mesh.init())
@@ -207,8 +223,7 @@ def collectives(program):
 
 
 @on_eight
-@each_network
-@each_mesh
+@each_case
 def test_only_sums_weights_ids_and_puzzle_vectors_travel(network, mesh):
     on_mesh = layout(network, *MESHES[mesh])
     config, weights = on_mesh.config, jax.tree.leaves(on_mesh.like.params)
