@@ -12,7 +12,7 @@ from absl import flags
 
 from tests.helpers.runs import ROOT, call, call_here
 from trm_jax import api
-from trm_jax.commands import config_flag, solve, train
+from trm_jax.commands import config_flag, solve, sweep, train
 from trm_jax.commands import eval as eval_command
 from trm_jax.training.config import read_run
 
@@ -43,6 +43,7 @@ def test_there_are_commands():
     assert len(of_script("train.py")) >= 20
     assert len(of_script("eval.py")) >= 6
     assert len(of_script("solve.py")) >= 2
+    assert len(of_script("sweep.py")) >= 1
 
 
 @pytest.mark.parametrize("words", of_script("train.py"), ids=" ".join)
@@ -67,6 +68,14 @@ def test_every_evaluation_that_is_shown_has_flags_that_exist(words, tmp_path):
     result = call_here(main, *line)
     assert result.returncode == 2
     assert f"{tmp_path}/config.json: not found" in result.stderr
+
+
+@pytest.mark.parametrize("words", of_script("sweep.py"), ids=" ".join)
+def test_every_sweep_that_is_shown_can_start(words, tmp_path):
+    line = [re.sub(r"^--out=.*", f"--out={tmp_path}", word) for word in words[1:]]
+    result = call_here(sweep.main, *line, "--dry_run", "--only=none")
+    assert result.returncode == 2
+    assert "--only=none: expected arms of " in result.stderr
 
 
 @pytest.mark.parametrize("name", sorted({w[1] for w in commands() if w[0] == "-m"}))

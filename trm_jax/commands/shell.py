@@ -107,17 +107,25 @@ def call(
         processes.crash()  # prints a traceback; the other processes end as well
 
 
-def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Read the flags of `argv` into `values`. Raises ConfigError."""
+def parse_flags(
+    values: flags.FlagValues, argv: Sequence[str], *, positional: Sequence[str] = ()
+) -> list[str]:
+    """Read the flags of `argv` into `values`; return the arguments called `positional`.
+
+    Raises ConfigError.
+    """
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ConfigError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
-    if extra:
+    if odd := extra[len(positional) :]:
         raise ConfigError(
-            f"unexpected argument {extra[0]!r}; flags look like --name=value"
+            f"unexpected argument {odd[0]!r}; flags look like --name=value"
         )
+    if missing := positional[len(extra) :]:
+        raise ConfigError(f"{missing[0]} is missing")
+    return extra
 
 
 def define_process_flags(values: flags.FlagValues) -> None:

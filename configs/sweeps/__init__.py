@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweeps: configs that are compared over several seeds; `sweep.py` runs them."""

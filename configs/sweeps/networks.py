@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a second network help, one for each latent?
+
+Command:  python sweep.py configs/sweeps/networks.py --out=docs/sweeps/networks
+          --workdirs=runs/networks
+Hardware: 2 CPU cores.
+Result:   not run.
+Claim:    one network for both latents solves at least as many puzzles as two networks,
+          which have twice the parameters. Both arms use the rule "hrm" with gradients
+          through the last cycle and without a continue head; the shared arm is TRM. The
+          FLOPs and updates are the same.
+"""
+
+from trm_jax.commands.sweep_runs import Arm, Sweep
+
+# The rule "hrm" with these settings and one network is TRM.
+TRM = {
+    "rule.hrm.grad_calls": 3,
+    "rule.hrm.continue_head": False,
+    "optim.lr": 3e-3,
+    "optim.table_lr": 3e-3,
+    "optim.ema_decay": 0.995,
+    "optim.ema_ramp": True,
+    "train.steps": 1_400,
+    "train.eval_every": 350,
+}
+
+
+def get_sweep() -> Sweep:
+    """One shared network, or one for each latent."""
+
+    def arm(name: str, paper: str, *, shared: bool) -> Arm:
+        share = {"rule.hrm.share_network": shared}
+        return Arm(name, "hrm:demo", TRM | share, paper=paper)
+
+    return Sweep(
+        title="One network or two, 6x6 Sudoku",
+        arms=(
+            arm("shared", "87.4 (Sudoku-Extreme)", shared=True),
+            arm("two", "82.4 (Sudoku-Extreme)", shared=False),
+        ),
+    )

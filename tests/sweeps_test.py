@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every sweep loads, states its claim, and compares what it says that it compares."""
+
+import jax
+import pytest
+
+from data_pipeline import tasks
+from tests.helpers.runs import ROOT
+from trm_jax.beside import get_config
+from trm_jax.commands.sweep_runs import load, runs_of
+from trm_jax.settings import flatten
+from trm_jax.training.build import build
+
+NAMES = sorted(path.stem for path in (ROOT / "configs" / "sweeps").glob("[!_]*.py"))
+
+
+def first_runs(name):
+    """The runs of the first seed, by arm."""
+    sweep = load(ROOT / "configs" / "sweeps" / f"{name}.py")
+    return {run.arm.name: run for run in runs_of(name, sweep) if run.seed == 0}
+
+
+def training_flops(run):
+    return run.step_flops() * run.read_config()["train"]["steps"]
+
+
+def parameters(run):
+    config = run.read_config()
+    like = build(config, tasks.spec_of(config["data"]).sizes).state_like
+    return sum(leaf.size for leaf in jax.tree.leaves(like.params))
+
+
+def differences(one, other):
+    one, other = flatten(one), flatten(other)
+    return {key for key in one.keys() | other.keys() if one[key] != other[key]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sweep_reads_and_states_its_claim(name):
+    text = (ROOT / "configs" / "sweeps" / f"{name}.py").read_text()
+    for word in ("Command:", "Hardware:", "Result:", "Claim:"):
+        assert word in text
+    assert f"configs/sweeps/{name}.py --out=docs/sweeps/{name}" in text
+    sweep = load(ROOT / "configs" / "sweeps" / f"{name}.py")
+    assert sweep.seeds == (0, 1, 2)
+    for run in first_runs(name).values():
+        config = run.read_config()
+        assert config["data"]["sudoku"]["box_cols"] == 3
+        assert config["train"]["eval_every"] == -(-config["train"]["steps"] // 4)
+
+
+def test_cycles_have_equal_flops():
+    flops = {arm: training_flops(run) for arm, run in first_runs("cycles").items()}
+    assert len(flops) == 3
+    assert max(flops.values()) < 1.02 * min(flops.values()), flops
+
+
+@pytest.mark.slow
+def test_operators_have_equal_parameters_and_flops():
+    runs = first_runs("operators")
+    assert len(runs) == 7
+    sizes = {arm: parameters(run) for arm, run in runs.items()}
+    assert max(sizes.values()) < 1.05 * min(sizes.values()), sizes
+    flops = {arm: training_flops(run) for arm, run in runs.items()}
+    assert max(flops.values()) < 1.02 * min(flops.values()), flops
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "calls"), [("gradient", "last_cycle", 3), ("networks", "shared", 3)]
+)
+def test_the_arm_that_is_trm_is_the_demo(name, arm, calls):
+    config, demo = first_runs(name)[arm].read_config(), get_config("demo").to_dict()
+    rule = config["rule"]["hrm"]
+    assert rule["share_network"]
+    assert not rule["continue_head"]
+    trm = demo["rule"]["trm"]
+    for key in ("h_cycles", "l_cycles"):
+        assert rule[key] == trm[key]
+    assert rule["grad_calls"] == trm["l_cycles"] + 1 == calls
+    changed = differences(config, demo)
+    others = {key for key in changed if not key.startswith("rule.")}
+    assert others == {"train.eval_every"}
+
+
+def test_arms_of_a_sweep_differ_only_in_what_it_compares():
+    compared = {
+        "gradient": {"rule.hrm.grad_calls"},
+        "networks": {"rule.hrm.share_network"},
+        "l_cycles": {"rule.trm.l_cycles"},
+        "layers": {"model.layers", "rule.trm.l_cycles"},
+        "ema": {"optim.ema_decay", "optim.ema_ramp"},
+        "cycles": {"rule.trm.h_cycles", "rule.trm.l_cycles", "train.steps"}
+        | {"train.eval_every"},
+    }
+    assert {*compared, "operators"} == set(NAMES)
+    for name, keys in compared.items():
+        first, *others = (run.read_config() for run in first_runs(name).values())
+        changed = set().union(*(differences(first, other) for other in others))
+        assert changed == keys, name
