@@ -55,6 +55,11 @@ def test_cycles_have_equal_flops():
     assert max(flops.values()) < 1.02 * min(flops.values()), flops
 
 
+def test_one_latent_costs_as_much_as_two():
+    one, two = first_runs("latents").values()
+    assert one.step_flops() == two.step_flops()
+
+
 @pytest.mark.slow
 def test_operators_have_equal_parameters_and_flops():
     runs = first_runs("operators")
@@ -88,6 +93,9 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         "networks": {"rule.hrm.share_network"},
         "l_cycles": {"rule.trm.l_cycles"},
         "layers": {"model.layers", "rule.trm.l_cycles"},
+        "latents": {"rule.name"}
+        | {f"rule.trm.{key}" for key in ("h_cycles", "l_cycles")}
+        | {f"rule.one_latent.{key}" for key in ("h_cycles", "l_cycles")},
         "ema": {"optim.ema_decay", "optim.ema_ramp"},
         "cycles": {"rule.trm.h_cycles", "rule.trm.l_cycles", "train.steps"}
         | {"train.eval_every"},
