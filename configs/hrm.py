@@ -42,6 +42,8 @@ def get_config(variant: str = "sudoku") -> ConfigDict:
     if variant in SMALL:
         config.optim.ema_ramp = False
     if variant == "demo":
-        config.optim.update(lr=2e-3, table_lr=2e-3)
+        config.optim.update(lr=2e-3, table_lr=2e-3, ema_decay=0.995, ema_ramp=True)
+        # Rows that stay after they are solved teach the states to stay, too.
+        config.halting.explore_rate = 0.3
         config.train.steps = 4_000
     return config

@@ -45,7 +45,7 @@ def test_every_sweep_reads_and_states_its_claim(name):
     assert sweep.seeds == (0, 1, 2)
     for run in first_runs(name).values():
         config = run.read_config()
-        assert config["data"]["sudoku"]["box_cols"] == 3
+        assert config["data"]["sudoku"]["box_cols"] == (2 if "4x4" in name else 3)
         assert config["train"]["eval_every"] == -(-config["train"]["steps"] // 4)
 
 
@@ -100,7 +100,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         "cycles": {"rule.trm.h_cycles", "rule.trm.l_cycles", "train.steps"}
         | {"train.eval_every"},
     }
-    assert {*compared, "operators"} == set(NAMES)
+    assert {*compared, "operators", "loops_4x4", "loops_6x6"} == set(NAMES)
     for name, keys in compared.items():
         first, *others = (run.read_config() for run in first_runs(name).values())
         changed = set().union(*(differences(first, other) for other in others))

@@ -20,8 +20,7 @@ TRM = {
     "rule.hrm.continue_head": False,
     "optim.lr": 3e-3,
     "optim.table_lr": 3e-3,
-    "optim.ema_decay": 0.995,
-    "optim.ema_ramp": True,
+    "halting.explore_rate": 0.1,
     "train.steps": 1_400,
     "train.eval_every": 350,
 }

@@ -8,8 +8,8 @@ Result:   not run.
 Claim:    none yet: the sweep compares. The widths are chosen so that parameters agree
           within 5 %, and the steps so that training FLOPs agree within 2 % (a test
           checks both). The Mamba-only networks alternate the direction of their scan,
-          since a causal scan shows no cell what follows it. HRM keeps its own recipe
-          (learning rate 2e-3, no EMA, a continue head), with two networks.
+          since a causal scan shows no cell what follows it. HRM is that of hrm.py:demo
+          (learning rate 2e-3, more exploration, a continue head), with two networks.
 """
 
 from typing import Any

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the loops of a sweep's runs, and print a table of all that were measured.
+
+python benchmarks/loop_study.py --out=docs/sweeps/loops_4x4 [--workdirs=W]
+                                [--loops=32] [--rows=512]
+
+The workdirs in W are those that sweep.py left, one per run. Each finished run that has
+no file in OUT/dynamics gets one, which `trm_jax.inspect.dynamics` computes. OUT then
+receives dynamics.md, a table over all files in OUT/dynamics, and dynamics.png. Without
+--workdirs it only writes these two again.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.common import first_line
+from trm_jax.errors import CheckpointError, ConfigError, SaveError
+from trm_jax.files import write_whole
+from trm_jax.inspect.dynamics import report
+from trm_jax.inspect.loop_measures import THRESHOLDS
+
+SHOWN = (1, 2, 4, 8, 16, 32)  # loops at which the table has the exactness
+AT_END = ("entropy", "norm", "motion", "input_cosine", "token_cosine", "effective_rank")
+
+
+def measure(workdirs: Path, out: Path, *, loops: int, rows: int) -> None:
+    """Write the measures of every run that has none yet."""
+    out.mkdir(parents=True, exist_ok=True)
+    for result in sorted(out.parent.glob("*-[0-9].json")):
+        path, workdir = out / result.name, workdirs / result.stem
+        if path.exists() or not workdir.is_dir():
+            continue
+        try:
+            found = report(workdir, loops=loops, rows=rows)
+        except (ConfigError, CheckpointError, OSError) as error:
+            sys.stderr.write(f"{workdir}: {first_line(error)}\n")
+            continue
+        found["commit"] = json.loads(result.read_text()).get("commit")
+        write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
+        sys.stderr.write(f"{path.name}: {found['verdict']}\n")
+
+
+def by_arm(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """The measured runs of every arm, in order of names."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*.json")):
+        arm = path.stem.rpartition("-")[0]
+        arms.setdefault(arm, []).append(json.loads(path.read_text()))
+    return arms
+
+
+def table(arms: dict[str, list[dict[str, Any]]]) -> str:
+    """Means over seeds: exactness by loop, the last loop's measures, verdicts."""
+    last = max(SHOWN)
+    head = ["arm", "seeds", *(f"exact, {k}" for k in SHOWN)]
+    head += [f"{name}, {last}" for name in AT_END] + ["verdicts"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for arm, runs in arms.items():
+
+        def mean(loop: int, name: str, runs: Any = runs) -> float:
+            return fmean(run["loops"][loop - 1].get(name, 0.0) for run in runs)
+
+        verdicts = Counter(run["verdict"] for run in runs)
+        cells = [arm, str(len(runs)), *(f"{100 * mean(k, 'exact'):.1f}" for k in SHOWN)]
+        cells += [f"{mean(last, name):.3g}" for name in AT_END]
+        cells.append(", ".join(f"{n} {name}" for name, n in sorted(verdicts.items())))
+        lines.append("| " + " | ".join(cells) + " |")
+    limits = ", ".join(f"{name} {value:g}" for name, value in THRESHOLDS.items())
+    runs = [run for each in arms.values() for run in each]
+    commits = sorted({str(run.get("commit"))[:7] for run in runs})
+    return (
+        "\n".join(lines)
+        + f"\n\nMeans over the seeds, on {max(r['rows'] for r in runs)} test puzzles. "
+        + f"Thresholds of the verdicts: {limits}. Commits: {', '.join(commits)}.\n"
+    )
+
+
+def draw(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """One column per network: exactness, entropy, motion, cosine between inputs."""
+    import matplotlib.pyplot as plt
+
+    names = ("exact", "entropy", "motion", "input_cosine")
+    networks = sorted({arm.partition(".")[2] for arm in arms})
+    kinds = sorted({arm.partition(".")[0] for arm in arms})
+    size = 3.4 * len(networks), 2.4 * len(names)
+    figure, axes = plt.subplots(
+        len(names), len(networks), figsize=size, squeeze=False, sharex=True
+    )
+    for row, name in zip(axes, names, strict=True):
+        for axis, network in zip(row, networks, strict=True):
+            for i, kind in enumerate(kinds):
+                for run in arms.get(f"{kind}.{network}", []):
+                    loops = [one["loop"] for one in run["loops"]]
+                    values = [one.get(name) for one in run["loops"]]
+                    label = kind if run is arms[f"{kind}.{network}"][0] else None
+                    axis.plot(loops, values, color=f"C{i}", linewidth=1.2, label=label)
+            axis.set_title(f"{network}: {name}", fontsize="small")
+            axis.axvline(8, color="grey", linestyle=":")
+            axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="x-small")
+    for axis in axes[-1]:
+        axis.set_xlabel("loop")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure if workdirs are given, then write table and figure."""
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workdirs", type=Path)
+    parser.add_argument("--loops", type=int, default=max(SHOWN))
+    parser.add_argument("--rows", type=int, default=512)
+    args = parser.parse_args()
+    if args.loops < max(SHOWN):
+        parser.error(f"--loops = {args.loops}; expected at least {max(SHOWN)}")
+    folder = args.out / "dynamics"
+    if args.workdirs:
+        measure(args.workdirs, folder, loops=args.loops, rows=args.rows)
+    arms = by_arm(folder)
+    if not arms:
+        parser.error(f"{folder} holds no measured run")
+    text = table(arms)
+    write_whole(args.out / "dynamics.md", text, SaveError)
+    draw(arms, args.out / "dynamics.png")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the table and the figure of the loop study, from made-up measures."""
+
+import json
+
+import pytest
+
+from benchmarks import loop_study
+
+
+def measured(exact, verdict):
+    """A run of 32 loops that is `exact` up to loop 8, and half as exact later."""
+    loops = [
+        {"loop": k, "exact": exact if k <= 8 else exact / 2, "norm": 2.0, "entropy": 1}
+        for k in range(1, 33)
+    ]
+    return {"loops": loops, "verdict": verdict, "rows": 512, "commit": "abcdefghij"}
+
+
+@pytest.fixture
+def out(tmp_path):
+    runs = {
+        "feedback.mamba2-0": measured(0.5, "static"),
+        "feedback.mamba2-1": measured(0.25, "drift"),
+        "trm.mamba2-0": measured(1.0, "settled"),
+    }
+    for name, run in runs.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+    return tmp_path
+
+
+def test_the_table_has_the_means_over_seeds_and_counts_verdicts(out):
+    lines = loop_study.table(loop_study.by_arm(out)).splitlines()
+    first = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert first[:8] == ["feedback.mamba2", "2", *["37.5"] * 4, *["18.8"] * 2]
+    assert first[8:10] == ["1", "2"]
+    assert first[-1] == "1 drift, 1 static"
+    assert lines[3].startswith("| trm.mamba2 | 1 | 100.0 |")
+    assert "on 512 test puzzles" in lines[-1]
+    assert lines[-1].endswith("Commits: abcdefg.")
+
+
+def test_the_figure_has_a_column_per_network(out):
+    pytest.importorskip("matplotlib")
+    loop_study.draw(loop_study.by_arm(out), out / "figure.png")
+    assert (out / "figure.png").read_bytes()[:4] == b"\x89PNG"
