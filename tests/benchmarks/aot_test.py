@@ -246,3 +246,32 @@ def test_a_step_is_compiled_for_a_pod(module, topology, tmp_path):
     assert 0 < row["memory_bytes_per_device"]["sum"] < 1e9
     moved = sum(total["bytes"] for total in row["collectives"].values())
     assert 4 * 10_000 < moved < 4 * 100_000  # gradients move, activations do not
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize(
+    "config",
+    [
+        "hrm.py:smoke",
+        "loops.py:encoded-mamba1_both-4x4",
+        "loops.py:feedback-mamba2-4x4",
+    ],
+)
+@pytest.mark.parametrize(
+    ("module", "topology"), [("libtpu", "v5e:2x4"), ("jax_cuda13_plugin", "h200:8")]
+)
+def test_other_rules_and_operators_are_compiled_for_a_pod(
+    module, topology, config, tmp_path
+):
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"needs {module}")
+    out = tmp_path / "rows.json"
+    path = str(ROOT / "configs" / config)
+    args = ("--topology", topology, "--config", path, "--json", str(out))
+    result = call(
+        "benchmarks/aot.py", *args, "--set", "train.batch_size=64", timeout=600
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (row,) = json.loads(out.read_text())
+    assert row["rows_per_device"] == 8
+    assert 0 < row["memory_bytes_per_device"]["sum"] < 1e9

@@ -11,11 +11,13 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from tests.helpers.golden_trm import GOLDEN, MAMBA1, to_layout
+from trm_jax import api
 from trm_jax.errors import ConfigError
 from trm_jax.model.sublayers import SUBLAYERS
 from trm_jax.model.sublayers.mamba1 import Mamba1Settings
 from trm_jax.ops.selective_scan import IMPLEMENTATIONS
 from trm_jax.settings import defaults, read
+from trm_jax.training.build import build
 
 
 def mixer(name="mamba1", **settings):
@@ -81,6 +83,17 @@ def parameters(d_model=512, **settings):
 )
 def test_a_layer_has_the_published_number_of_parameters(settings, expected):
     params = jax.eval_shape(lambda: parameters(**settings))
+    assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"), [("mamba1", 8_118_274), ("mamba1_attn", 6_809_602)]
+)
+def test_the_recipes_have_the_stated_number_of_parameters(variant, expected):
+    config = api.get_config(f"sudoku_extreme:{variant}")
+    config.mesh.data = 1
+    sizes = {"vocab_size": 11, "grid_shape": (9, 9), "num_puzzles": 1, "blank": 1}
+    params = build(config.to_dict(), sizes).state_like.params
     assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == expected
 
 
