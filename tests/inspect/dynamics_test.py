@@ -24,8 +24,8 @@ from trm_jax.inspect.loop_measures import (
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "recursive_loop.npz")
 STATE = {
     "norm": "norm_rms",
-    "input_cosine": "cross_input_cosine_pooled",
-    "input_cosine_per_position": "cross_input_cosine_per_position",
+    "input_cosine": "cross_input_cosine_per_position",
+    "input_cosine_pooled": "cross_input_cosine_pooled",
     "token_cosine": "token_cosine",
     "effective_rank": "effective_rank",
 }

@@ -40,7 +40,7 @@ PANELS = (
     ("exact, cell_accuracy", ("exact", "cell_accuracy")),
     ("entropy (nats)", ("entropy",)),
     ("norm, motion", ("norm", "motion")),
-    ("cosine", ("cosine", "input_cosine", "input_cosine_per_position", "token_cosine")),
+    ("cosine", ("cosine", "input_cosine", "input_cosine_pooled", "token_cosine")),
     ("effective rank", ("effective_rank",)),
 )
 VERDICT_READS = ("exact", "entropy", "input_cosine", "effective_rank", "motion")

@@ -53,13 +53,17 @@ def effective_rank(matrix: np.ndarray) -> float:
 
 
 def state_measures(z: np.ndarray) -> dict[str, float]:
-    """Norm, cosines and rank of the latents `b l d` of one loop, b >= 2, l >= 2."""
+    """Norm, cosines and rank of the latents `b l d` of one loop, b >= 2, l >= 2.
+
+    `input_cosine` compares the same position of two inputs. Pooled over positions, the
+    latents of two Sudokus are alike (0.9 and more) in a model that solves them, too.
+    """
     z = z.astype(np.float64)
     _, l, d = z.shape
     return {
         "norm": float((np.linalg.norm(z, axis=(1, 2)) / np.sqrt(l * d)).mean()),
-        "input_cosine": float(mean_cosine(z.mean(1))),
-        "input_cosine_per_position": float(mean_cosine(z.swapaxes(0, 1)).mean()),
+        "input_cosine": float(mean_cosine(z.swapaxes(0, 1)).mean()),
+        "input_cosine_pooled": float(mean_cosine(z.mean(1))),
         "token_cosine": float(mean_cosine(z).mean()),
         "effective_rank": effective_rank(z.reshape(-1, d)),
     }
