@@ -42,7 +42,7 @@ def measure(workdirs: Path, out: Path, *, loops: int, rows: int) -> None:
         except (ConfigError, CheckpointError, OSError) as error:
             sys.stderr.write(f"{workdir}: {first_line(error)}\n")
             continue
-        found["commit"] = json.loads(result.read_text()).get("commit")
+        found["commits"] = json.loads(result.read_text())["commits"]
         write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
         sys.stderr.write(f"{path.name}: {found['verdict']}\n")
 
@@ -74,7 +74,7 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     limits = ", ".join(f"{name} {value:g}" for name, value in THRESHOLDS.items())
     runs = [run for each in arms.values() for run in each]
-    commits = sorted({str(run.get("commit"))[:7] for run in runs})
+    commits = sorted({commit[:7] for run in runs for commit in run["commits"]})
     return (
         "\n".join(lines)
         + f"\n\nMeans over the seeds, on {max(r['rows'] for r in runs)} test puzzles. "

@@ -14,7 +14,7 @@ def measured(exact, verdict):
         {"loop": k, "exact": exact if k <= 8 else exact / 2, "norm": 2.0, "entropy": 1}
         for k in range(1, 33)
     ]
-    return {"loops": loops, "verdict": verdict, "rows": 512, "commit": "abcdefghij"}
+    return {"loops": loops, "verdict": verdict, "rows": 512, "commits": ["abcdefghij"]}
 
 
 @pytest.fixture
