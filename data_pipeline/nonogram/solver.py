@@ -55,7 +55,7 @@ def solve(
         across = _narrowed(across, columns[who], shape.rows)
         after = _transposed(across, shape.rows)
         both = after & after >> 1 & even  # the cells with two options
-        broken = ((after | after >> 1) & even != even).any(1)
+        broken = (after == 0).any(1)
         still = (after == state).all(1) & ~broken
         solved = still & ~both.any(1)
         found.filled[who[solved]] = _options(after[solved], shape.cols)[..., 1]

@@ -87,6 +87,7 @@ def test_no_test_puzzle_is_a_training_puzzle_of_another_seed():
         return [min(turned_forms(grid)) for grid in found]
 
     train, test, other = set(forms(0, 1)), set(forms(1, 1)), set(forms(1, 2))
+    assert len(train) == len(test) == 2_000  # none is a turned form of another
     assert not train & test
     assert not train & other
     assert test & other  # so few dense grids exist that seeds share some

@@ -129,7 +129,7 @@ def test_loader_serves_all_forms_and_masks_the_clues(case):
     assert ((batch["inputs"] == shape.spec.blank) == batch["label_mask"]).all()
 
 
-def test_a_hundred_thousand_forms_a_second():
+def test_twenty_thousand_forms_of_ten_are_made_a_second():
     shape = NonogramShape(10, 10)
     puzzles, _ = generate(shape, (50, 1), filled_share=(0.5, 0.7), seed=0)
     variants = NonogramVariants(shape, 50, 8)
