@@ -13,6 +13,7 @@ from .arc import check as arc
 from .arrays import read_arrays
 from .errors import DataError
 from .maze import check as maze
+from .nonogram import check as nonogram
 from .sudoku import check as sudoku
 from .text_files import SPLITS
 
@@ -59,6 +60,7 @@ KINDS = {
     "sudoku": sudoku.check,
     "maze": maze.check,
     "arc": arc.check,
+    "nonogram": nonogram.check,
     "built": check_built,
 }
 USAGE = f"usage: python -m {__package__}.check {{{','.join(KINDS)}}} PATH\n"

@@ -16,7 +16,12 @@ from .errors import DataError
 
 # The module of each task, which has a section `Settings` and a subclass `Task` of
 # tasks.PuzzleTask. To add a task, write such a module anywhere and add an entry here.
-TASKS = {"sudoku": ".sudoku.task", "maze": ".maze.task", "arc": ".arc.task"}
+TASKS = {
+    "sudoku": ".sudoku.task",
+    "maze": ".maze.task",
+    "arc": ".arc.task",
+    "nonogram": ".nonogram.task",
+}
 MAX_SEED = 2**63 - 1
 
 _KINDS = {int: "a whole number", float: "a finite number", str: "a text"}
@@ -36,7 +41,7 @@ def knob(default: Any, doc: str, **about: Any) -> Any:
 class DataSettings:
     """The settings that every task reads."""
 
-    task: str = knob("sudoku", "the kind of puzzle: sudoku | maze | arc")
+    task: str = knob("sudoku", "the kind of puzzle: sudoku | maze | arc | nonogram")
     source: str = knob(
         "csv",
         "csv | arrays | generator | hub | prepared; arc: json | prepared | arrays",
@@ -61,7 +66,8 @@ class DataSettings:
     )
     num_augmentations: int = knob(
         0,
-        "forms of each training puzzle besides itself; maze: up to 7",
+        "forms of each training puzzle besides itself; maze: up to 7; nonogram: up to "
+        "7, or 3 if data.nonogram.rows and data.nonogram.cols differ",
         low=0,
         high=10**6,
     )

@@ -35,6 +35,9 @@ VARIANTS = {
     "arc_agi_1": ["attention", "mamba2_attn"],
     "arc_agi_2": ["attention", "mamba2_attn"],
     "arc_small": ["attention", "mamba2_attn"],
+    "nonogram": [
+        n + d for n in ("mlp_t", "attention", "mamba2_attn") for d in ("", "_4")
+    ],
 }
 ARC_OK = ROOT / "tests" / "data_pipeline" / "bad" / "arc_ok"
 CASES = [(name, v) for name in NAMES for v in VARIANTS.get(name, [None])]

@@ -87,6 +87,7 @@ class Model:
         Args:
           puzzle: Sudoku: text, row by row, `.` or 0 for a blank, or rows of digits.
             Mazes: text, `#` wall, space free, S start, G goal. ARC: rows of colours.
+            Nonograms: text, the clues of the rows and columns, `1 1/5/...|2/1/...`.
           steps: supervision steps; None means as many as in the run's evaluations.
           votes: forms (symmetries) of the puzzle that are solved; the most frequent
             answer is returned. 0 means all forms.
