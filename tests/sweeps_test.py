@@ -12,6 +12,7 @@ from trm_jax.settings import flatten
 from trm_jax.training.build import build
 
 NAMES = sorted(path.stem for path in (ROOT / "configs" / "sweeps").glob("[!_]*.py"))
+FIVE = {"rows": 5, "cols": 5}
 
 
 def first_runs(name):
@@ -45,7 +46,11 @@ def test_every_sweep_reads_and_states_its_claim(name):
     assert sweep.seeds == (0, 1, 2)
     for run in first_runs(name).values():
         config = run.read_config()
-        assert config["data"]["sudoku"]["box_cols"] == (2 if "4x4" in name else 3)
+        if name == "nonogram":
+            assert config["data"]["nonogram"] == {**config["data"]["nonogram"], **FIVE}
+        else:
+            cols = 2 if "4x4" in name else 3
+            assert config["data"]["sudoku"]["box_cols"] == cols
         assert config["train"]["eval_every"] == -(-config["train"]["steps"] // 4)
 
 
@@ -100,7 +105,8 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         "cycles": {"rule.trm.h_cycles", "rule.trm.l_cycles", "train.steps"}
         | {"train.eval_every"},
     }
-    assert {*compared, "operators", "loops_4x4", "loops_6x6"} == set(NAMES)
+    others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
+    assert compared.keys() | others == set(NAMES)
     for name, keys in compared.items():
         first, *others = (run.read_config() for run in first_runs(name).values())
         changed = set().union(*(differences(first, other) for other in others))
