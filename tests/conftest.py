@@ -34,6 +34,20 @@ from trm_jax.types import Batch
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Linux lets a process have 65,530 memory mappings, and a compiled program takes some
+# four. LLVM ends the process when it gets no more: one worker alone reaches that.
+MOST_MAPPINGS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Forget the compiled programs once they are many."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+
+
 @pytest.fixture(params=["attention", "token_mlp"])
 def mixer(request):
     return request.param
