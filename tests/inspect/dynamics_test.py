@@ -141,7 +141,7 @@ def test_a_run_is_measured_as_its_evaluation_scored_it(run):
     )
     assert found["thresholds"] == loop_measures.THRESHOLDS
     assert "motion" not in found["loops"][0]
-    assert "motion" in found["loops"][1]
+    assert all(0.01 < one["motion"] < 3 for one in found["loops"][1:])
 
 
 def test_batches_and_their_padding_change_no_measure(run):
