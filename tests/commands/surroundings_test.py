@@ -23,7 +23,9 @@ if "ignored" in sys.argv:
 from trm_jax.commands.stop_signal import StopSignal
 stop = StopSignal()
 os.kill(os.getpid(), signal.SIGHUP)
-time.sleep(0.5)
+until = time.monotonic() + (1 if "ignored" in sys.argv else 60)
+while not stop() and time.monotonic() < until:
+    time.sleep(0.05)
 print(stop())
 """
 
