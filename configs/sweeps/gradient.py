@@ -4,7 +4,7 @@
 Command:  python sweep.py configs/sweeps/gradient.py --out=docs/sweeps/gradient
           --workdirs=runs/gradient
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   one seed: 29.3, 98.6, 99.3 and 99.4 % exact; docs/ablations.md.
 Claim:    with gradients through the last one or two of six network calls, fewer puzzles
           are solved than with gradients through the last cycle, which is TRM. The last
           two calls, one for each latent, are the one-step gradient of HRM. Gradients
