@@ -19,13 +19,18 @@ LENGTH = {"train.steps": 1_000, "train.eval_every": 250}
 NETWORKS = ("mamba2_both", "mamba1_both", "mamba2", "mamba1")
 
 
-def get_sweep() -> Sweep:
+def study(size: str) -> Sweep:
     """Every arm with every network, the networks that see all cells first."""
     return Sweep(
-        title="Recursive loops, 4x4 Sudoku",
+        title=f"Recursive loops, {size} Sudoku",
         arms=tuple(
-            Arm(f"{arm}.{network}", f"loops:{arm}-{network}-4x4", LENGTH)
+            Arm(f"{arm}.{network}", f"loops:{arm}-{network}-{size}", LENGTH)
             for network in NETWORKS
             for arm in ARMS
         ),
     )
+
+
+def get_sweep() -> Sweep:
+    """The study at 4x4 size."""
+    return study("4x4")

@@ -12,20 +12,10 @@ Claim:    none yet: see docs/loops.md. Every arm has the same data, network and 
           it, however often it loops, so that it cannot solve a Sudoku.
 """
 
-from configs.loops import ARMS
-from trm_jax.commands.sweep_runs import Arm, Sweep
-
-LENGTH = {"train.steps": 1_000, "train.eval_every": 250}
-NETWORKS = ("mamba2_both", "mamba1_both", "mamba2", "mamba1")
+from configs.sweeps.loops_4x4 import study
+from trm_jax.commands.sweep_runs import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Every arm with every network, the networks that see all cells first."""
-    return Sweep(
-        title="Recursive loops, 6x6 Sudoku",
-        arms=tuple(
-            Arm(f"{arm}.{network}", f"loops:{arm}-{network}-6x6", LENGTH)
-            for network in NETWORKS
-            for arm in ARMS
-        ),
-    )
+    """The study at 6x6 size."""
+    return study("6x6")

@@ -11,25 +11,15 @@ Claim:    one network for both latents solves at least as many puzzles as two ne
           FLOPs and updates are the same.
 """
 
+from configs.sweeps.gradient import TRM
 from trm_jax.commands.sweep_runs import Arm, Sweep
-
-# The rule "hrm" with these settings and one network is TRM.
-TRM = {
-    "rule.hrm.grad_calls": 3,
-    "rule.hrm.continue_head": False,
-    "optim.lr": 3e-3,
-    "optim.table_lr": 3e-3,
-    "halting.explore_rate": 0.1,
-    "train.steps": 1_400,
-    "train.eval_every": 350,
-}
 
 
 def get_sweep() -> Sweep:
     """One shared network, or one for each latent."""
 
     def arm(name: str, paper: str, *, shared: bool) -> Arm:
-        share = {"rule.hrm.share_network": shared}
+        share = {"rule.hrm.share_network": shared, "rule.hrm.grad_calls": 3}
         return Arm(name, "hrm:demo", TRM | share, paper=paper)
 
     return Sweep(
