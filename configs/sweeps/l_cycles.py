@@ -4,7 +4,7 @@
 Command:  python sweep.py configs/sweeps/l_cycles.py --out=docs/sweeps/l_cycles
           --workdirs=runs/l_cycles
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   one seed: 99.3, 99.5, 99.2 and 99.9 % exact; docs/ablations.md.
 Claim:    more l-cycles raise the accuracy at equal updates, and the memory of a step
           grows in proportion, since gradients flow through all of the last cycle. The
           table has the accuracy and the memory (temporaries).
