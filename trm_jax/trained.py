@@ -24,7 +24,7 @@ from trm_jax.evaluation.evaluate import (
 )
 from trm_jax.model.model import BoundModel, ReasoningModel
 from trm_jax.rules.latents import Latents
-from trm_jax.runtime.weights import read_weights
+from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run
 from trm_jax.training.build import Built, build
 from trm_jax.training.supervision import bind
@@ -209,8 +209,7 @@ def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> 
     if folder.parent.name == "checkpoints" and folder.name.isdecimal():
         folder, step = folder.parents[1], int(folder.name)
     config, identity = read_run(folder)
-    settings = config["train"] | {"micro_batches": 1}
-    config = config | {"mesh": {"data": 1, "fsdp": 1}, "train": settings}
+    config = on_one_device(config)
     with jax.enable_x64(config["model"]["dtype"] == "float64"):
         built = build(config, identity["sizes"])
         step, arrays = read_weights(folder, built, step, weights)

@@ -30,7 +30,7 @@ from trm_jax.inspect.loop_measures import (
     state_measures,
     verdict,
 )
-from trm_jax.runtime.weights import read_weights
+from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run
 from trm_jax.training.build import Built, build
 from trm_jax.training.step import Recipe
@@ -115,8 +115,7 @@ def report(
     Raises the errors of reading a run and its data.
     """
     config, identity = read_run(workdir)
-    settings = config["train"] | {"micro_batches": 1}
-    config = config | {"mesh": {"data": 1, "fsdp": 1}, "train": settings}
+    config = on_one_device(config)
     with jax.enable_x64(config["model"]["dtype"] == "float64"):
         built = build(config, identity["sizes"])
         step, weights = read_weights(workdir, built, step, "ema")

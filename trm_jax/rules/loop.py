@@ -9,7 +9,6 @@ and the definitions are ours.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -21,7 +20,7 @@ from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
-from trm_jax.rules.losses import RowLosses, row_losses
+from trm_jax.rules.losses import RowLosses
 from trm_jax.rules.recursion import frozen, rematerialised, repeat
 from trm_jax.rules.supervised import Supervised
 from trm_jax.settings import knob
@@ -193,15 +192,13 @@ class Loop(Supervised):
         last = super().loss(outputs, rows)
         if outputs.each is None:
             return last
-        of_loop = partial(
-            row_losses,
-            q_halt=outputs.q[:, 0],
-            rows=rows,
-            loss=self.cell_loss,
-            label_smoothing=self.label_smoothing,
-            halt_weight=self.halt_weight,
-        )
-        losses = jax.vmap(of_loop)(outputs.each).cell_loss
+
+        def of_loop(logits: Array) -> Array:
+            return Supervised.loss(
+                self, outputs._replace(logits=logits), rows
+            ).cell_loss
+
+        losses = jax.vmap(of_loop)(outputs.each)
         if self.supervise == "first_and_last":
             early = losses[0]
             total = last.total + early

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of a checkpoint, without the rest of the training state."""
+"""A run as its evaluation needs it: on one device, with the weights alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from trm_jax.training.build import Built
 from trm_jax.training.digest import not_finite
 
 _FIELDS = {"ema": "ema_params", "raw": "params"}  # of TrainState, by name of weights
+
+
+def on_one_device(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, changed so that its model is used on one device."""
+    settings = config["train"] | {"micro_batches": 1}
+    return {**config, "mesh": {"data": 1, "fsdp": 1}, "train": settings}
 
 
 def read_weights(
