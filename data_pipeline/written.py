@@ -61,9 +61,13 @@ class WrittenPuzzle(abc.ABC):
         names = string.digits + string.ascii_lowercase
         return Look(tuple(names.ljust(self.spec().vocab_size, "?")))
 
-    def shown(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens `... m` -> the part of the grid that is drawn, `... r c`."""
-        return tokens.reshape(*tokens.shape[:-1], *self.spec().grid_shape)
+    def shown(self, answers: np.ndarray, question: np.ndarray) -> np.ndarray:
+        """Answers to a question, tokens `k m` -> what is drawn, `k m`.
+
+        A task may replace cells of an answer that have no meaning.
+        """
+        del question
+        return answers
 
     def tokens(self, question: Any) -> np.ndarray:
         """Tokens `m` of a question, which may be an array of tokens `m` already."""

@@ -74,6 +74,12 @@ class Task(PuzzleTask):
         except DataError as error:
             raise DataError(f"the nonogram: {error}") from None
 
+    def shown(self, answers: np.ndarray, question: np.ndarray) -> np.ndarray:
+        """The clues of the question, and the cells of the answers."""
+        rectangle = np.zeros(self.spec().grid_shape, bool)
+        rectangle[self.shape.top :, self.shape.left :] = True
+        return np.where(rectangle.ravel(), answers, question)
+
     def is_whole(self, line: str) -> bool:
         """A question has no line ends."""
         return "|" in line

@@ -91,6 +91,7 @@ def a_record(answers, valid, solution=None):
         "question": [1, 2],
         "given": [False, True],
         "solution": solution,
+        "votes": None,
         "steps": steps,
     }
 

@@ -90,7 +90,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     log.info("%s", record["title"])
     for paragraph in solve_show.as_text(record, colour=colour):
         log.info("%s\n", paragraph)
-    if "votes" in record:
+    if record["votes"]:
         log.info("%s\n", solve_show.of_votes(record, colour=colour))
     line, good = solve_show.verdict(record)
     log.info("%s", line)
@@ -105,17 +105,17 @@ def _record(values: flags.FlagValues, model: "Model") -> dict[str, Any]:
     question, solution, name, title = _chosen_puzzle(values, model)
     steps = values.supervision_steps
     trace = model.trace(question, steps, task=name)
-    facts = {"about": repr(model)[1:-1], "weights": values.weights}
-    record = as_record(trace, model.task, title=title, model=facts, solution=solution)
-    if values.votes != 1:
-        voted = model.solve(question, steps, values.votes, task=name)
-        record["votes"] = {
-            "tokens": model.task.shown(voted.tokens).ravel().tolist(),
-            "valid": voted.is_valid,
-            "votes": voted.votes,
-            "forms": voted.forms,
-        }
-    return record
+    votes, voted = values.votes, None
+    if votes != 1:
+        voted = model.solve(question, steps, votes, task=name)
+    return as_record(
+        trace,
+        model.task,
+        title=title,
+        model={"about": repr(model)[1:-1], "weights": values.weights},
+        solution=solution,
+        voted=voted,
+    )
 
 
 def _chosen_puzzle(

@@ -60,7 +60,7 @@ def verdict(record: dict[str, Any]) -> tuple[str, bool]:
     The rules of the puzzle judge it, or else the solution if it is known.
     """
     steps = record["steps"]
-    final = record.get("votes", steps[-1])
+    final = record["votes"] or steps[-1]
     if final["valid"] is None and record["solution"] is not None:
         right = final["tokens"] == record["solution"]
         return f"right: {'yes' if right else 'no'}", right

@@ -8,6 +8,7 @@ import numpy as np
 from trm_jax.inspect.trace import Trace
 
 FORMAT = 1
+EMPTY = 0  # the token PAD
 
 
 def as_record(
@@ -17,44 +18,61 @@ def as_record(
     title: str,
     model: dict[str, Any],
     solution: np.ndarray | None = None,
+    voted: Any = None,
 ) -> dict[str, Any]:
     """What a replay shows: the drawn cells of the question and of every record.
 
-    `task` draws the tokens, and `solution` are tokens `m`. Cells are listed row by row;
-    entropies are in nats.
+    `task` draws the tokens, `solution` are tokens `m`, and `voted` is the Solution by
+    votes. Cells are listed row by row; entropies are in nats.
     """
-    look = task.look()
-    question = task.shown(trace.question)
-    cells = task.shown(trace.tokens)  # k r c
-    blank = task.spec().blank
-    given = question != blank if blank is not None else np.zeros(question.shape, bool)
-    before = np.concatenate([question[None], cells[:-1]])
-    changed = (cells != before).sum((1, 2))
-    valid = trace.valid
-    confidence, entropy = task.shown(trace.confidence), task.shown(trace.entropy)
+    look, shape = task.look(), trace.grid_shape
+
+    def drawn(tokens: np.ndarray) -> np.ndarray:
+        return task.shown(tokens, trace.question).reshape(-1, *shape)
+
+    question, cells = drawn(trace.question[None]), drawn(trace.tokens)
+    answer = question[:0] if solution is None else drawn(solution[None])
+    # What is empty in all grids, at the right and below, is not drawn.
+    used = (np.concatenate([question, cells, answer]) != EMPTY).any(0)
+    rows = 1 + int(max(np.flatnonzero(used.any(1)), default=0))
+    columns = 1 + int(max(np.flatnonzero(used.any(0)), default=0))
+
+    def flat(grid: np.ndarray) -> list[Any]:
+        found: list[Any] = grid.reshape(shape)[:rows, :columns].ravel().tolist()
+        return found
+
+    changed = (cells != np.concatenate([question, cells[:-1]])).sum((1, 2))
+    confidence, entropy = trace.confidence.round(4), trace.entropy.round(4)
     return {
         "format": FORMAT,
         "task": task.common.task,
         "title": title,
         "model": model,
         "every": trace.every,
-        "shape": list(question.shape),
+        "shape": [rows, columns],
         "box": list(look.box) if look.box else None,
         "symbols": list(look.symbols),
         "colours": list(look.colours) if look.colours else None,
-        "question": _flat(question),
-        "given": _flat(given),
-        "solution": None if solution is None else _flat(task.shown(solution)),
+        "question": flat(question[0]),
+        "given": flat(trace.given),
+        "solution": None if solution is None else flat(answer[0]),
+        "votes": voted
+        and {
+            "tokens": flat(drawn(voted.tokens[None])),
+            "valid": voted.is_valid,
+            "votes": voted.votes,
+            "forms": voted.forms,
+        },
         "steps": [
             {
                 "step": int(trace.steps[k]),
-                "tokens": _flat(cells[k]),
-                "confidence": _flat(confidence[k].round(4)),
-                "entropy": _flat(entropy[k].round(4)),
+                "tokens": flat(cells[k]),
+                "confidence": flat(confidence[k]),
+                "entropy": flat(entropy[k]),
                 "q_halt": round(float(trace.q_halt[k]), 5),
                 "halt_probability": round(float(trace.halt_probability[k]), 5),
                 "changed": int(changed[k]),
-                "valid": None if valid is None else bool(valid[k]),
+                "valid": None if trace.valid is None else bool(trace.valid[k]),
             }
             for k in range(len(trace))
         ],
@@ -87,7 +105,3 @@ def marks_between(
         else:
             found.append("right" if solution else "")
     return found
-
-
-def _flat(cells: np.ndarray) -> list[Any]:
-    return list(cells.ravel().tolist())

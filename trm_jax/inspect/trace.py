@@ -40,6 +40,8 @@ class Trace:
 
     every: str  # "step", "cycle" or "call": what each record follows
     question: np.ndarray  # tokens `m`
+    given: np.ndarray  # `m`: which cells are clues; none if the task has no blank
+    grid_shape: tuple[int, int]  # rows, columns of the m cells
     steps: np.ndarray  # the supervision step of each record, `k`, from 1
     start: dict[str, np.ndarray]  # the state before the first step, by name: `l d`
     states: dict[str, np.ndarray]  # the state after each record, by name: `k l d`
@@ -118,12 +120,15 @@ def record(
         for state in within(weights, numbers, before):
             found.append((i, *map(_on_host, (state, *predict(weights, batch, state)))))
         found.append((i, *map(_on_host, (carry.state, answer.logits, answer.q_halt))))
-    names = carry.state._fields
+    names, config = carry.state._fields, recipe.model.config
+    questions = np.asarray(batch.inputs)
     loss = getattr(recipe.rule, "cell_loss", "softmax")
     traces = [
         Trace(
             every=every,
-            question=np.asarray(batch.inputs[row]),
+            question=questions[row],
+            given=(questions[row] != config.blank) & (config.blank >= 0),
+            grid_shape=config.grid_shape,
             steps=np.array([one[0] for one in found]),
             start={name: getattr(start, name)[row] for name in names},
             states={
