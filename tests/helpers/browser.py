@@ -8,16 +8,25 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 NODE = shutil.which("node")
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
 needs_node = pytest.mark.skipif(not NODE, reason="there is no node here")
 KEY_CODES = {" ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 KEY_CODES |= {"ArrowUp": 38, "ArrowDown": 40, "Tab": 9, "Delete": 46}
+# The browser reads from file descriptor 3 and writes to 4.
+START = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(pipe), fcntl.F_DUPFD, 10) for pipe in sys.argv[1:3]]
+for descriptor, pipe in enumerate(pipes, 3):
+    os.dup2(pipe, descriptor)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 WAIT = 60  # seconds; the machine may be busy
 
 
@@ -29,13 +38,13 @@ class Page:
         self.errors = []  # exceptions of the page, and what it could not load
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # The browser reads from file descriptor 3 and writes to 4.
-        line = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run")
+        pipes = to_browser, from_browser
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", line, CHROMIUM, *flags, f"--user-data-dir={profile}"]
-            + ["--remote-debugging-pipe", "--disable-dev-shm-usage", "about:blank"],
-            pass_fds=(to_browser, from_browser),
+            [sys.executable, "-c", START, *map(str, pipes), CHROMIUM, *flags]
+            + [f"--user-data-dir={profile}", "--remote-debugging-pipe"]
+            + ["--disable-dev-shm-usage", "about:blank"],
+            pass_fds=pipes,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -96,7 +105,7 @@ class Page:
 
     def press(self, key):
         """Press and release a key, which types it if it is a character."""
-        what = {"key": key, "windowsVirtualKeyCode": KEY_CODES.get(key, ord(key[0]))}
+        what = {"key": key, "windowsVirtualKeyCode": KEY_CODES.get(key, 0)}
         text = {"text": key} if len(key) == 1 else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **what, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **what)

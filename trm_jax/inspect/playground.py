@@ -128,7 +128,7 @@ def examples(box: tuple[int, int], seed: int) -> list[str]:
         own_seed = seed * len(EXAMPLES) + number  # another grid for each
         drawn, _ = generate(shape, (1, 1), clues=clues, seed=own_seed)
         found.append(decode(drawn.inputs[0]))
-    return found
+    return sorted(found, key=lambda text: text.count("."))
 
 
 def main(argv: list[str]) -> int:

@@ -24,6 +24,7 @@ A record is a dict of JSON values, with m cells and tokens from 0 on:
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ from trm_jax.inspect.html_page import assemble
 FORMAT = 1
 TASKS = ("sudoku", "maze", "arc", "nonogram")
 DIGITS = 3  # decimals of confidence and entropy that the page shows
+_PER_CELL = ("confidence", "entropy")
 _FIELDS = {
+    "format": int,
+    "task": str,
     "title": str,
     "model": Mapping,
     "shape": list,
@@ -64,80 +68,77 @@ def page(record: Mapping[str, Any]) -> str:
     check(record)
     steps = [
         dict(step)
-        | {name: [round(v, DIGITS) for v in step[name]] for name in _ROUNDED}
+        | {name: [round(v, DIGITS) for v in step[name]] for name in _PER_CELL}
         | {name: round(step[name], 5) for name in ("q_halt", "halt_probability")}
         for step in record["steps"]
     ]
     return assemble("replay.html", {**record, "steps": steps})
 
 
-_ROUNDED = ("confidence", "entropy")
-
-
 def check(record: Mapping[str, Any]) -> None:
     """Raise ConfigError if this is no record of format 1."""
-    _check_fields(record, {"format": int, "task": str} | _FIELDS, "record")
+    _check_fields(record, _FIELDS, "record")
     if record["format"] != FORMAT:
         raise ConfigError(f"record.format = {record['format']}; expected {FORMAT}")
     if record["task"] not in TASKS:
-        expected = ", ".join(TASKS)
-        raise ConfigError(
-            f"record.task = {record['task']!r}; expected one of {expected}"
-        )
+        expected = f"expected one of {', '.join(TASKS)}"
+        raise ConfigError(f"record.task = {record['task']!r}; {expected}")
     for name in ("shape", "box"):
-        sizes = record[name]
-        if sizes is not None and (
-            len(sizes) != 2 or not all(isinstance(n, int) and n > 0 for n in sizes)
-        ):
-            raise ConfigError(
-                f"record.{name} = {sizes}; expected two numbers, 1 or more"
-            )
-    num_tokens, (rows, columns) = len(record["symbols"]), record["shape"]
+        if record[name] is not None:
+            _check_list(record[name], 2, int, f"record.{name}", low=1)
+    num_tokens, m = len(record["symbols"]), math.prod(record["shape"])
+    _check_list(record["symbols"], num_tokens, str, "record.symbols")
     if record["colours"] is not None:
-        _check_length(record["colours"], num_tokens, "record.colours")
-    _check_length(record["given"], rows * columns, "record.given")
-    before = record["question"]
+        _check_list(record["colours"], num_tokens, str | None, "record.colours")
+    _check_list(record["given"], m, bool, "record.given")
     for name in ("question", "solution"):
         if record[name] is not None:
-            _check_tokens(record[name], rows * columns, num_tokens, f"record.{name}")
+            _check_list(record[name], m, int, f"record.{name}", high=num_tokens - 1)
     if not record["steps"]:
         raise ConfigError("record.steps is empty; expected a supervision step")
+    before = record["question"]
     for i, step in enumerate(record["steps"]):
         place = f"record.steps[{i}]"
         _check_fields(step, _STEP, place)
-        _check_tokens(step["tokens"], rows * columns, num_tokens, f"{place}.tokens")
-        for name in _ROUNDED:
-            _check_length(step[name], rows * columns, f"{place}.{name}")
-        pairs = zip(step["tokens"], before, strict=True)
-        if (changed := sum(a != b for a, b in pairs)) != step["changed"]:
-            raise ConfigError(
-                f"{place}.changed = {step['changed']}, but {changed} cells differ from "
-                f"{'the step before' if i else 'the question'}"
-            )
+        _check_list(step["tokens"], m, int, f"{place}.tokens", high=num_tokens - 1)
+        for name in _PER_CELL:
+            _check_list(step[name], m, float | int, f"{place}.{name}")
+        changed = sum(a != b for a, b in zip(step["tokens"], before, strict=True))
+        if changed != step["changed"]:
+            than = "the step before" if i else "the question"
+            found = f"{changed} cells differ from {than}"
+            raise ConfigError(f"{place}.changed = {step['changed']}, but {found}")
         before = step["tokens"]
 
 
 def _check_fields(found: Any, fields: Mapping[str, Any], place: str) -> None:
     if not isinstance(found, Mapping):
         raise ConfigError(f"{place} is a {type(found).__name__}; expected an object")
-    if found.keys() != fields.keys():
-        odd = sorted(found.keys() ^ fields.keys())
-        raise ConfigError(f"{place}: missing or unknown: {', '.join(map(str, odd))}")
+    if odd := sorted(map(str, found.keys() ^ fields.keys())):
+        raise ConfigError(f"{place}: missing or unknown: {', '.join(odd)}")
     for name, kind in fields.items():
         if not isinstance(found[name], kind):
-            actual = type(found[name]).__name__
-            raise ConfigError(f"{place}.{name} is of type {actual}")
+            raise ConfigError(f"{place}.{name} is a {type(found[name]).__name__}")
 
 
-def _check_length(values: list[Any], length: int, place: str) -> None:
+def _check_list(
+    values: list[Any],
+    length: int,
+    kind: Any,
+    place: str,
+    *,
+    low: int = 0,
+    high: int | None = None,
+) -> None:
+    """Raise ConfigError if length or type differ, or an integer is out of range."""
     if len(values) != length:
         raise ConfigError(f"{place} has {len(values)} values; expected {length}")
-
-
-def _check_tokens(values: list[Any], length: int, count: int, place: str) -> None:
-    _check_length(values, length, place)
-    if wrong := [t for t in values if not (isinstance(t, int) and 0 <= t < count)]:
-        raise ConfigError(f"{place} has {wrong[0]!r}; expected tokens 0 to {count - 1}")
+    most = math.inf if high is None else high
+    for i, value in enumerate(values):
+        if not isinstance(value, kind) or (kind is int and not low <= value <= most):
+            limits = f"{low} or more" if high is None else f"{low} to {high}"
+            expected = limits if kind is int else "another type"
+            raise ConfigError(f"{place}[{i}] = {value!r}; expected {expected}")
 
 
 def main(argv: list[str]) -> int:
