@@ -63,7 +63,7 @@ _STEP = {
 }
 
 
-def page(record: Mapping[str, Any]) -> str:
+def page(record: Any) -> str:
     """The page of a record. Raises ConfigError, which names the place that is wrong."""
     check(record)
     steps = [
@@ -75,7 +75,7 @@ def page(record: Mapping[str, Any]) -> str:
     return assemble("replay.html", {**record, "steps": steps})
 
 
-def check(record: Mapping[str, Any]) -> None:
+def check(record: Any) -> None:
     """Raise ConfigError if this is no record of format 1."""
     _check_fields(record, _FIELDS, "record")
     if record["format"] != FORMAT:
