@@ -196,7 +196,7 @@ def test_a_record_without_solution_and_verdict_has_no_wrong_cells(browser, tmp_p
         ),
         (
             lambda r: r["steps"][2].update(changed=99),
-            r"record.steps\[2\].changed = 99, but \d+ cells differ from the step before",
+            r"steps\[2\].changed = 99, but \d+ cells differ from the step before",
         ),
         (lambda r: r["steps"][0].update(valid="yes"), r"steps\[0\].valid is a str"),
         (lambda r: r["steps"][0].update(q_halt=math.nan), "data of replay.html"),
