@@ -328,15 +328,29 @@ def test_the_verdict_is_that_of_the_rules(opened):
             f"(playground.sudoku.judge(...{asked}))"
         )
         assert verdict[1] == is_solution(tokens, question, shape)
-        units = shape.units()[shape.broken_units(tokens[None])[0]]
-        repeated = {
-            cell
-            for unit in units
-            for cell in unit
-            if tokens[cell] > 1 and (tokens[unit] == tokens[cell]).sum() > 1
-        }
         altered = np.flatnonzero((question > 1) & (question != tokens))
-        assert set(verdict[0]) == repeated | set(altered.tolist())
+        assert set(verdict[0]) == repeated(tokens, shape) | set(altered.tolist())
+
+
+@pytest.mark.parametrize("box", [(2, 2), (2, 3), (3, 3)])
+def test_repeated_digits_are_found_in_rows_columns_and_boxes(opened, box):
+    browser, _ = opened
+    shape, rng = SudokuShape(*box), np.random.default_rng(0)
+    for _ in range(10):
+        shown = rng.random(shape.num_cells) < 0.2
+        tokens = np.where(shown, rng.integers(2, shape.side + 2, len(shown)), 1)
+        asked = f"new Sudoku({json.dumps(box)}).broken({json.dumps(tokens.tolist())})"
+        assert set(browser.eval(f"[...{asked}]")) == repeated(tokens, shape)
+
+
+def repeated(tokens, shape):
+    """The cells whose digit occurs again in a unit."""
+    return {
+        int(cell)
+        for unit in shape.units()
+        for cell in unit
+        if tokens[cell] > 1 and (tokens[unit] == tokens[cell]).sum() > 1
+    }
 
 
 @pytest.mark.parametrize("width", [320, 400, 1200])
