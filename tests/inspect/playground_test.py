@@ -4,7 +4,6 @@
 import functools
 import json
 import re
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +11,18 @@ import numpy as np
 import pytest
 
 import trm_jax
+from benchmarks.playground import by_jax, by_node
 from configs import smoke
 from data_pipeline import tasks
 from data_pipeline.sudoku.grid import SudokuShape, decode, encode
 from data_pipeline.sudoku.text import is_solution, parse_puzzle
-from tests.helpers.browser import NODE, needs_node
+from tests.helpers.browser import needs_node
 from tests.helpers.runs import call
 from trm_jax.errors import ConfigError
-from trm_jax.evaluation.evaluate import stepper
 from trm_jax.inspect import playground
 from trm_jax.rules.losses import log_stablemax
 from trm_jax.trained import Model
 from trm_jax.training.build import build
-from trm_jax.types import Batch
 
 STEPS = 4
 # The largest accepted difference of logits, which are about 1, after one step and after
@@ -54,21 +52,6 @@ VARIANTS = {
         "data.sudoku.box_cols": 3,
     },
 }
-# Runs the worker of a page as the page does; prints what it posts for each question.
-WORKER = """
-const fs = require("fs"), zlib = require("zlib"), html = fs.readFileSync(0, "utf8");
-const text = (id) => html.match(new RegExp(`id="${id}">([^]*?)</script>`))[1];
-const page = JSON.parse(zlib.gunzipSync(Buffer.from(text("data"), "base64")));
-const posted = [], self = { postMessage: (m) => posted.push(m) };
-new Function("self", `${text("trm")}\n${text("worker")}`)(self);
-const [questions, steps] = JSON.parse(process.argv[1]);
-self.onmessage({ data: { spec: page.model } });
-questions.forEach((question, run) => {
-  self.onmessage({ data: { question, run } });
-  for (let step = 1; step <= steps; step++) self.onmessage({ data: { step } });
-});
-console.log(JSON.stringify(posted.map((m) => ({ ...m, logits: [...m.logits] }))));
-"""
 
 
 @functools.cache
@@ -87,55 +70,6 @@ def model_of(variant):
     like = built.state_like
     weights = like.ema_params, like.constants, like.puzzle_table
     return Model(config, built, jax.tree.map(draw, weights), step=0, id_map=None)
-
-
-def by_jax(model, questions, steps):
-    """Logits `s b m v` and halting logits `s b` of the evaluation."""
-    n, m = questions.shape
-    rows = Batch(
-        inputs=jnp.asarray(questions, jnp.int32),
-        labels=jnp.zeros((n, m), jnp.int32),
-        label_mask=jnp.zeros((n, m), bool),
-        puzzle_id=jnp.zeros(n, jnp.int32),
-        weight=jnp.ones(n, jnp.float32),
-    )
-
-    weights = model.params, model.constants, model.table
-    return map(np.asarray, run_of(model, steps)(weights, rows))
-
-
-@functools.cache
-def run_of(model, steps):
-    recipe = model._built.recipe
-
-    @jax.jit
-    def run(weights, rows):
-        numbers = jnp.arange(len(rows.weight))
-        carry, step = stepper(recipe, weights, rows, numbers, steps, 0)
-
-        def body(carry, _):
-            carry, outputs = step(carry)
-            answer = recipe.rule.answer(outputs)
-            return carry, (answer.logits, answer.q_halt)
-
-        return jax.lax.scan(body, carry, length=steps)[1]
-
-    return run
-
-
-def by_node(html, questions, steps):
-    """The same as by_jax, and all that the worker posted."""
-    asked = json.dumps([questions.tolist(), steps])
-    line = [NODE, "-e", WORKER, asked]
-    done = subprocess.run(
-        line, input=html, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    posted = json.loads(done.stdout)
-    n, m = questions.shape
-    logits = np.array([one["logits"] for one in posted]).reshape(n, steps, m, -1)
-    q = np.array([one["q_halt"] for one in posted]).reshape(n, steps)
-    return logits.swapaxes(0, 1), q.T, posted
 
 
 def random_questions(model, count=3):
@@ -370,13 +304,13 @@ def test_the_page_of_a_trained_model_solves_what_the_model_solves(tmp_path, brow
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"page.html, 0\.\d\d MiB", done.stdout)
-    html = (tmp_path / "page.html").read_text(encoding="utf-8")
-    questions = tasks.load(model.config["data"]).test.puzzles.inputs[:32].astype(int)
-    logits, q = by_jax(model, questions, 8)
-    found_logits, found_q, _ = by_node(html, questions, 8)
-    np.testing.assert_allclose(found_logits, logits, rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(found_q, q, rtol=1e-3, atol=1e-2)
-    assert (found_logits.argmax(-1) == logits.argmax(-1)).all()
+    done = call("benchmarks/playground.py", tmp_path / "run", "--steps=8")
+    assert done.returncode == 0, done.stderr
+    assert "equal answers: 512 of 512" in done.stdout
+    largest = re.search(r"by step: (.*)", done.stdout)[1].split(", ")
+    assert max(map(float, largest)) < 0.05
+    assert float(largest[0]) < 1e-3
+    questions = tasks.load(model.config["data"]).test.puzzles.inputs
     browser.open(tmp_path / "page.html")
     browser.until("window.playground")
     paste(browser, decode(questions[0]))

@@ -34,8 +34,7 @@ class Playground {
       last: page.steps, show: () => this.draw(), prepare: (step) => this.prepare(step),
     });
     this.listen(page.steps);
-    byId("example").selectedIndex = this.examples.length / 2;
-    this.load(byId("example").selectedIndex);
+    this.load(Math.floor(this.examples.length / 2));
   }
 
   listen(steps) {
@@ -45,7 +44,7 @@ class Playground {
       choice.append(element("option", { value: i }, `${i + 1}: ${givens} givens`));
     });
     choice.addEventListener("change", () => this.load(Number(choice.value)));
-    byId("restore").addEventListener("click", () => this.load(Number(choice.value)));
+    byId("restore").addEventListener("click", () => this.load(this.example));
     byId("clear").addEventListener("click", () => this.pose(this.question.fill(BLANK)));
     last.value = steps;
     last.addEventListener("input", () => {
@@ -80,11 +79,14 @@ class Playground {
     this.run += 1;
     this.worker.postMessage({ question, run: this.run });
     byId("text").value = this.sudoku.write(question);
+    byId("example").value = ""; // the option for a puzzle of the visitor's own
     this.player.restart();
   }
 
   load(example) {
+    this.example = example;
     this.pose(this.sudoku.parse(this.examples[example].puzzle));
+    byId("example").value = example;
   }
 
   read(text) {

@@ -23,7 +23,7 @@ function byId(id) {
 }
 
 function percent(share) {
-  return `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`;
+  return `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)}\u00a0%`;
 }
 
 function plural(count, noun) {
