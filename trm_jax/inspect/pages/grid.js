@@ -14,15 +14,17 @@ class Grid {
     root.classList.toggle("many", this.columns > 20);
     root.setAttribute("role", "table");
     root.setAttribute("aria-label", name);
-    this.cells = [];
+    Object.assign(this, { cells: [], names: [], states: [] });
     for (let r = 0; r < this.rows; r++) {
       const row = element("div", { role: "row", class: "row" });
       for (let c = 0; c < this.columns; c++) {
-        const cell = element("div", { role: "cell", class: "cell" }, this.content(r, c));
-        if (box && c % box[1] === 0) cell.classList.add("box-left");
-        if (box && r % box[0] === 0) cell.classList.add("box-top");
+        const left = box && c && c % box[1] === 0 ? " box-left" : "";
+        const top = box && r && r % box[0] === 0 ? " box-top" : "";
+        const names = `cell${left}${top}`;
+        const cell = element("div", { role: "cell", class: names }, this.content(r, c));
         row.append(cell);
         this.cells.push(cell);
+        this.names.push(names);
       }
       root.append(row);
     }
@@ -56,18 +58,24 @@ class Grid {
   draw(tokens, { given, changed, bad, shades = null, kind = "none" } = {}) {
     this.root.dataset.shade = shades ? kind : "none";
     tokens.forEach((token, i) => {
-      const cell = this.cells[i], content = cell.firstChild;
-      const symbol = this.symbols[token] ?? "?";
-      if (this.editable) content.value = symbol;
-      else content.textContent = symbol;
-      cell.classList.toggle("given", Boolean(given?.(i)));
-      cell.classList.toggle("changed", Boolean(changed?.(i)));
-      cell.classList.toggle("bad", Boolean(bad?.(i)));
-      cell.style.setProperty("--v", shades ? shades[i].toFixed(3) : 0);
-      const colour = this.colours?.[token];
-      cell.classList.toggle("coloured", Boolean(colour));
-      cell.style.setProperty("--token", colour ?? "transparent");
-      cell.style.setProperty("--token-ink", this.inks?.[token] ?? "currentcolor");
+      const symbol = this.symbols[token] ?? "?", colour = this.colours?.[token];
+      if (this.editable) this.cells[i].firstChild.value = symbol;
+      const marks = { given: given?.(i), changed: changed?.(i), bad: bad?.(i) };
+      const names = Object.keys(marks).filter((name) => marks[name]);
+      if (colour) names.push("coloured");
+      const style = `--v: ${shades ? shades[i].toFixed(2) : 0};`
+        + (colour ? `--token: ${colour}; --token-ink: ${this.inks[token]}` : "");
+      this.update(i, symbol, `${this.names[i]} ${names.join(" ")}`, style);
     });
+  }
+
+  // Change a cell. One that stays as it is costs nothing: grids may have 900 cells.
+  update(i, symbol, names, style) {
+    const cell = this.cells[i], state = `${symbol}\n${names}\n${style}`;
+    if (this.states[i] === state) return;
+    this.states[i] = state;
+    cell.className = names;
+    cell.style.cssText = style;
+    if (!this.editable) cell.firstChild.textContent = symbol;
   }
 }
