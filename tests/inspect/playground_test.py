@@ -303,7 +303,7 @@ def test_the_page_of_a_trained_model_solves_what_the_model_solves(tmp_path, brow
         "-m", "trm_jax.inspect.playground", tmp_path / "run", tmp_path / "page.html"
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"page.html, 0\.\d\d MiB", done.stdout)
+    assert re.search(r"page.html: 0\.\d\d MiB", done.stdout)
     done = call("benchmarks/playground.py", tmp_path / "run", "--steps=8")
     assert done.returncode == 0, done.stderr
     assert "equal answers: 512 of 512" in done.stdout
