@@ -117,8 +117,9 @@ def placed(folder, words):
 
 def reading():
     """The shown commands that read a run; all votes of a Sudoku would take minutes."""
-    plots = [w for w in commands() if w[:2] == ("-m", "trm_jax.inspect.plots")]
-    each = of_script("eval.py") + of_script("solve.py") + plots
+    modules = ("trm_jax.inspect.plots", "trm_jax.inspect.playground")
+    written = [w for w in commands() if w[0] == "-m" and w[1] in modules]
+    each = of_script("eval.py") + of_script("solve.py") + written
     return [words for words in each if "--votes=0" not in words]
 
 
@@ -129,7 +130,8 @@ def test_a_command_that_reads_a_run_does_so(words, trained):
     # 1 says that a puzzle is not solved; the smoke test's network solves few.
     assert done.returncode in ((0, 1) if words[0] == "solve.py" else (0,)), done.stderr
     if words[0] == "-m":
-        assert (trained / Path(words[2]).name).stat().st_size > 10_000
+        (out,) = (word for word in words if word.endswith((".png", ".html")))
+        assert (trained / Path(out).name).stat().st_size > 10_000
     else:
         assert "exact accuracy" in done.stdout or "supervision step" in done.stdout
 

@@ -54,6 +54,16 @@ def test_no_file_is_long_and_a_short_one_has_a_reason():
     assert short == set(MAY_BE_SHORT)
 
 
+def test_no_script_style_or_template_of_a_page_is_long():
+    folder = ROOT / "trm_jax" / "inspect" / "pages"
+    texts = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {"trm.js", "pages.css", "playground.html", "replay.html"} <= texts.keys()
+    assert {name for name, text in texts.items() if text.count("\n") > 250} == set()
+    licence = "SPDX-License-Identifier: Apache-2.0"
+    heads = {name: text.split("\n")[:2] for name, text in texts.items()}
+    assert {n for n, head in heads.items() if licence not in "".join(head)} == set()
+
+
 def is_list_of_exports(name):
     """Whether a file is an `__init__.py` that only exports names."""
     kinds = ast.Expr | ast.ImportFrom | ast.Assign

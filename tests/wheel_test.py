@@ -87,6 +87,8 @@ def test_the_commands_of_the_wheel_run(installed, tmp_path):
     )
     line = [sys.executable, scripts / "trm-train", f"--config={own}", "--workdir=own"]
     assert run(installed, tmp_path, *line).returncode == 0
+    page = [sys.executable, "-m", "trm_jax.inspect.playground", "own", "page.html"]
+    assert "open it in a browser" in run(installed, tmp_path, *page).stdout
     check = [sys.executable, "-m", "trm_jax.data_pipeline.check", "sudoku"]
     bad = ROOT / "tests" / "data_pipeline" / "bad" / "sudoku_ok.csv"
     assert run(installed, tmp_path, *check, str(bad)).returncode == 0
