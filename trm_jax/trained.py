@@ -71,11 +71,19 @@ class Model:
         self._eval_steps: dict[int, EvalStep] = {}  # by number of supervision steps
 
     def __repr__(self) -> str:
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        rule, task = self.config["rule"]["name"], self.config["data"]["task"]
-        layers = ", ".join(self.config["model"]["layers"])
+        facts = self.facts()
+        task, count = self.config["data"]["task"], facts["parameters"]
         sizes = f"{count:,} parameters; task {task}; step {self.step}"
-        return f"<Model: {rule} of {layers}; {sizes}>"
+        return f"<Model: {facts['rule']} of {facts['layers']}; {sizes}>"
+
+    def facts(self) -> dict[str, Any]:
+        """Rule, layers, number of parameters and of updates."""
+        return {
+            "rule": self.config["rule"]["name"],
+            "layers": ", ".join(self.config["model"]["layers"]),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.params)),
+            "updates": self.step,
+        }
 
     def solve(
         self,

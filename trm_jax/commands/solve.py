@@ -112,7 +112,7 @@ def _record(values: flags.FlagValues, model: "Model") -> dict[str, Any]:
         trace,
         model.task,
         title=title,
-        model={"about": repr(model)[1:-1], "weights": values.weights},
+        model=model.facts() | {"weights": values.weights},
         solution=solution,
         voted=voted,
     )
@@ -144,6 +144,11 @@ def _write(values: flags.FlagValues, record: dict[str, Any]) -> None:
         text = json.dumps(record, indent=1) + "\n"
         write_whole(Path(values.json), text, SaveError)
         log.info("written to %s", values.json)
+    if values.html:
+        from trm_jax.inspect.replay import page
+
+        write_whole(Path(values.html), page(record), SaveError)
+        log.info("written to %s", values.html)
     if values.gif:
         from trm_jax.inspect.gif import write_gif
 

@@ -9,6 +9,7 @@ A record is a dict of JSON values, with m cells and tokens from 0 on:
     task        "sudoku", "maze", "arc" or "nonogram"
     title       text at the top of the page
     model       facts about the model: name -> text or number
+    every       what a record follows: "step", "cycle" or "call"
     shape       [rows, columns], m = rows * columns
     box         [rows, columns] of a box, or null
     symbols     the text of every token
@@ -16,10 +17,15 @@ A record is a dict of JSON values, with m cells and tokens from 0 on:
     question    m tokens
     given       m booleans: which cells are clues
     solution    m tokens, or null if unknown
-    steps       one dict per supervision step: tokens (m), confidence (m, probability of
-                the token), entropy (m, nats), q_halt (a logit), halt_probability,
-                changed (cells whose token differs from the step before, or from the
-                question), valid (boolean, or null if unknown)
+    votes       the answer by votes: tokens (m), valid, votes (forms that gave it),
+                forms (all that were solved); or null
+    steps       one dict per record: step (its supervision step, from 1), tokens (m),
+                confidence (m, probability of the token), entropy (m, nats), q_halt (a
+                logit), halt_probability, changed (cells whose token differs from the
+                record before, or from the question), valid (boolean, or null if
+                unknown)
+
+`replay_record.py` makes such a record of a trace, and `solve.py --json` writes it.
 """
 
 import argparse
@@ -33,8 +39,8 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import ConfigError, SaveError
 from trm_jax.files import write_whole
 from trm_jax.inspect.html_page import assemble
+from trm_jax.inspect.replay_record import FORMAT
 
-FORMAT = 1
 TASKS = ("sudoku", "maze", "arc", "nonogram")
 DIGITS = 3  # decimals of confidence and entropy that the page shows
 _PER_CELL = ("confidence", "entropy")
@@ -43,6 +49,7 @@ _FIELDS = {
     "task": str,
     "title": str,
     "model": Mapping,
+    "every": str,
     "shape": list,
     "box": list | None,
     "symbols": list,
@@ -50,9 +57,11 @@ _FIELDS = {
     "question": list,
     "given": list,
     "solution": list | None,
+    "votes": Mapping | None,
     "steps": list,
 }
 _STEP = {
+    "step": int,
     "tokens": list,
     "confidence": list,
     "entropy": list,
