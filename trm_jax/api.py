@@ -22,14 +22,7 @@ if TYPE_CHECKING:
     from trm_jax.types import Batch, TrainState
     from trm_jax.warm_start import WarmStart
 
-__all__ = [
-    "get_config",
-    "is_shipped",
-    "pipeline",
-    "run",
-    "sizes_of",
-    "train",
-]
+__all__ = ["get_config", "is_shipped", "pipeline", "run", "sizes_of", "train"]
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]  # done, total, unit

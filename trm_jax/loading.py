@@ -108,10 +108,9 @@ def _has_settings(files: list[str]) -> bool:
 def _of_file(place: Path, config: Any) -> Bundle:
     """The bundle of an exchange folder or file, or of a file of torch.save."""
     settings = Path(config) if isinstance(config, str | os.PathLike) else None
-    ours = None if settings else config
-    ours = ours.to_dict() if hasattr(ours, "to_dict") else ours
+    ours = config.to_dict() if hasattr(config, "to_dict") else config
     if not place.is_dir() and _begins(place, 4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
-        return published.read(place, ours, settings=settings)
+        return published.read(place, None if settings else ours, settings=settings)
     if settings:
         raise ConfigError(f"{settings}: only for published PyTorch files")
     bundle = exchange.read(place)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that starts from given weights: checked, recorded in init.json, and applied."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trm_jax.types import TrainState
 from trm_jax.weights.tensors import TABLE_MODES, to_weights, weights_digest
 
 RECORD = "init.json"
+log = logging.getLogger(__name__)
 
 
 class WarmStart:
@@ -84,6 +86,8 @@ class WarmStart:
             self._weights = to_weights(
                 bundle, built, table=self._table, flag="--init_table"
             )
+            text = "weights  of %s, step %d; puzzle table: %s"
+            log.info(text, bundle.source, bundle.record["step"], self._table)
 
     def claim(self) -> None:
         """Write the record, if there is one."""

@@ -48,6 +48,7 @@ def write(folder: Path, bundle: Bundle) -> None:
     def fill(draft: Path) -> None:
         save_file(arrays, draft / MODEL, metadata={KEY: json.dumps(record)})
         write_whole(draft / CONFIG, json.dumps(record, indent=2) + "\n", SaveError)
+        (draft / MODEL).chmod((draft / CONFIG).stat().st_mode)  # it was for one user
 
     write_folder(folder, fill)
 
