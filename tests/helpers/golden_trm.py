@@ -53,7 +53,7 @@ def to_layout(name, array):
 
 
 def to_params(torch_weights, c):
-    """Torch arrays by name -> nested parameters of the network with the settings `c`."""
+    """Torch arrays by name -> nested parameters, with the settings `c` of a file."""
     rule = "hrm" if c.get("H_layers") else "trm"
     paths = published.names(
         layers_of(c),

@@ -134,7 +134,7 @@ def _record(file: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         record = json.loads(metadata[KEY])
         checksum = record.pop("checksum")
-    except (ValueError, RecursionError, KeyError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: the record in its header is broken") from error
     if checksum != json_digest(record):
         raise CheckpointError(f"{file}: the record in its header is damaged")
