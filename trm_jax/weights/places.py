@@ -63,7 +63,8 @@ def from_hub(name: str) -> Path:
             "huggingface_hub is needed (pip install 'trm-jax[data]')"
         ) from error
     try:
-        files = hub.list_repo_files(place)
+        # Without a network this fails at once; other calls would try for half a minute.
+        files = [file.rfilename for file in hub.model_info(place).siblings or ()]
         chosen = only_weights(files, "/".join(inner), name)
         beside = Path(chosen)
         settings = {str(beside.with_name(SETTINGS)), str(beside.with_suffix(".yaml"))}
