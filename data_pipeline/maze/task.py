@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dihedral import COUNT
+from ..drawing import Look
 from ..errors import DataError
 from ..prepared.maze_hard.names import prepared_set
 from ..prepared.reading import PreparedSet
@@ -17,7 +18,7 @@ from ..spec import PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from .csv_file import read_maze_csv
 from .generator import generate
-from .grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
+from .grid import CHARACTERS, COLOURS, LARGEST_SIDE, SMALLEST_SIDE, MazeShape
 from .solver import is_shortest_path, solve
 from .text import characters, parse_maze
 from .variants import MazeVariants
@@ -83,6 +84,10 @@ class Task(PuzzleTask):
         if not isinstance(question, str):
             raise DataError(f"the maze: {type(question).__name__}; text expected")
         return parse_maze(question, self.shape)
+
+    def look(self) -> Look:
+        """The characters of mazes as text."""
+        return Look(("?", *CHARACTERS), colours=COLOURS)
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The characters of the cells, `r c`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..drawing import Look
 from ..errors import DataError
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
@@ -72,6 +73,21 @@ class Task(PuzzleTask):
             return parse_question(question, self.shape)
         except DataError as error:
             raise DataError(f"the nonogram: {error}") from None
+
+    def shown(self, answers: np.ndarray, question: np.ndarray) -> np.ndarray:
+        """The clues of the question, and the cells of the answers."""
+        rectangle = np.zeros(self.spec().grid_shape, bool)
+        rectangle[self.shape.top :, self.shape.left :] = True
+        return np.where(rectangle.ravel(), answers, question)
+
+    def is_whole(self, line: str) -> bool:
+        """A question has no line ends."""
+        return "|" in line
+
+    def look(self) -> Look:
+        """The entries of the clues (10 as X), `#` filled, `.` empty, `?` unknown."""
+        entries = [*map(str, range(LONGEST)), "X"]
+        return Look((" ", "?", ".", "#", " ", *entries))
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The characters of the cells without the clues, `r c`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..drawing import Look
 from ..errors import DataError
 from ..prepared.reading import PreparedSet
 from ..prepared.sudoku_extreme.names import prepared_set
@@ -76,6 +77,11 @@ class Task(PuzzleTask):
             digits = as_numbers(question, self.shape.spec.grid_shape, self.shape.side)
             question = "".join(map(str, digits.ravel()))
         return parse_puzzle("".join(question.split()), self.shape)
+
+    def look(self) -> Look:
+        """Digits, in boxes."""
+        digits = map(str, range(1, 1 + self.shape.side))
+        return Look(("?", ".", *digits), (self.shape.box_rows, self.shape.box_cols))
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The digits, with 0 for a blank, `r c`."""
