@@ -16,8 +16,10 @@ from trm_jax import api
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import export, train
 from trm_jax.loading import open_weights
+from trm_jax.training.build import build
 from trm_jax.warm_start import WarmStart
-from trm_jax.weights.tensors import TABLE, weights_digest
+from trm_jax.weights import exchange
+from trm_jax.weights.tensors import weights_digest
 
 FLAGS = {"train.log_every": 1, "train.eval_every": 0, "train.checkpoint_every": 2}
 
@@ -116,8 +118,6 @@ def test_a_run_starts_from_weights_and_remembers_them(run, exported, tmp_path):
 def test_the_first_state_has_the_given_weights_and_nothing_else(
     run, exported, tmp_path
 ):
-    from trm_jax.training.build import build
-
     config, sizes = (open_weights(run).record[k] for k in ("config", "sizes"))
     built = build(config, sizes)
     start = WarmStart(tmp_path, str(exported), "keep")
@@ -139,6 +139,7 @@ def test_the_first_state_has_the_given_weights_and_nothing_else(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_start_from_weights_learns_on_from_them(run, exported, tmp_path):
     done(trained(tmp_path / "warm", 2, f"--init_from={exported}"))
     done(trained(tmp_path / "cold", 2))
@@ -247,11 +248,8 @@ def test_wrong_flags_of_an_evaluation_are_named(run, exported, flags, named):
 
 
 def test_other_puzzles_than_those_of_the_run_are_noticed(exported, tmp_path):
-    from tests.weights.loading_test import exchange
-
     bundle = open_weights(exported)
     bundle.record["config"]["data"]["seed"] = 5
     exchange.write(tmp_path / "other", bundle)
     line = f"--weights_file={tmp_path / 'other'}", f"--out={tmp_path / 'x.json'}"
     refused(call_here(eval_command.main, *line), "has changed since the run began")
-    assert TABLE in bundle.tensors

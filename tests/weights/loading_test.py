@@ -4,18 +4,23 @@
 import shutil
 import sys
 import types
+from contextlib import closing
 from pathlib import Path
 
 import chex
+import jax
 import numpy as np
 import pytest
 
 import trm_jax
+from data_pipeline import tasks
 from tests.helpers import short_run
 from tests.helpers.golden_trm import GOLDEN
 from tests.weights.exchange_test import bundle_of
 from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.loading import open_weights
+from trm_jax.runtime import workdir as workdirs
+from trm_jax.runtime.checkpoint import Checkpoints
 from trm_jax.runtime.weights import on_one_device
 from trm_jax.training.build import build
 from trm_jax.weights import exchange, places, published, torch_file
@@ -24,10 +29,18 @@ from trm_jax.weights.tensors import weights_digest
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    """A workdir as training leaves it, whose weights are fresh, and its model."""
     folder = tmp_path_factory.mktemp("run") / "workdir"
-    config = short_run.get_config()
-    config.train.update(steps=6, eval_every=0)
-    return folder, trm_jax.train(config, folder)
+    folder.mkdir()
+    config = short_run.get_config().to_dict()
+    identity = tasks.load(config["data"]).identity
+    state = build(on_one_device(config), identity["sizes"]).init()
+    average = jax.tree.map(lambda leaf: leaf / 2, state.params)
+    workdirs.claim(folder, config, identity)
+    workdirs.record_run(folder, 0)
+    with closing(Checkpoints(folder, keep=1)) as saved:
+        saved.save(state._replace(step=state.step + 6, ema_params=average))
+    return folder, trm_jax.load(folder)
 
 
 @pytest.fixture(scope="module")
