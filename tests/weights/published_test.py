@@ -60,10 +60,7 @@ def test_every_bit_arrives_in_its_place(name):
     assert ("eval_interval" in without) == (name == "hrm_attn")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["trm_attn", *(pytest.param(n, marks=pytest.mark.slow) for n in [*FILES][1:])],
-)
+@pytest.mark.slow
 def test_imported_weights_compute_the_published_numbers(name):
     """Training steps from the golden state, and a whole evaluation."""
     _, built, weights = imported(name)
