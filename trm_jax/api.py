@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trm_jax.beside import get_config, is_shipped, pipeline, sizes_of
+from trm_jax.errors import error_of
 from trm_jax.runtime import processes
 from trm_jax.runtime.interrupts import interrupts
 from trm_jax.runtime.lock import WorkdirLock
@@ -118,7 +119,8 @@ def run(
         "stop_requested": processes.agreed(stop_requested),
     }
     processes.check_same(json.dumps(data.identity, indent=1), "data")
-    start.prepare(built, has_checkpoint=workdirs.has_checkpoint(workdir))
+    read = partial(start.prepare, built, workdirs.has_checkpoint(workdir))
+    processes.agree(error_of(read), "reading of the initial weights")
     processes.check_same(json.dumps(start.record), "initial weights")
     # Files are written only from here on: wrong settings or data leave none behind.
     with lock:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from trm_jax.errors import ConfigError
+from trm_jax.files import read_bytes
 from trm_jax.loading import open_weights
 from trm_jax.runtime.workdir import read_record, write_record
 from trm_jax.training.build import Built
@@ -47,6 +48,12 @@ class WarmStart:
                 f"{workdir}: this run did not begin with --init_from; use a new "
                 "--workdir to start from weights"
             )
+        runs = read_bytes(Path(workdir) / "runs.jsonl", ConfigError)
+        if before is None and b', "init": {' in runs:
+            raise ConfigError(
+                f"{self._path}: not found, but runs.jsonl says that this run began "
+                "with given weights; restore it from a backup, or use a new --workdir"
+            )
         self._before = before if is_begun or source is None else None
         self._source = os.fspath(source) if source is not None else None
 
@@ -66,9 +73,9 @@ class WarmStart:
         if self._source is None and before:
             self._source, self._table = before["source"], before["table"]
         bundle = open_weights(self._source or "")
-        is_path = Path(bundle.source).exists() and Path(self._source or "").exists()
+        source = self._source or ""
         self.record = {
-            "source": os.path.abspath(self._source or "") if is_path else self._source,
+            "source": os.path.abspath(source) if os.path.exists(source) else source,
             "table": self._table,
             "step": bundle.record["step"],
             "weights": bundle.record["weights"],
@@ -78,8 +85,8 @@ class WarmStart:
             if before and before[key] != self.record[key]:
                 raise ConfigError(
                     f"{self._path}: this run began with other weights ({key} "
-                    f"{before[key]}, of {before['source']}), not with {self._source} "
-                    f"({self.record[key]}); leave --init_from out to resume it"
+                    f"{before[key][:16]}, of {before['source']}), not with {source} "
+                    f"({self.record[key][:16]}); leave --init_from out to resume it"
                 )
         self.record = before or self.record
         if not has_checkpoint:

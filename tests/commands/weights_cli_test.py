@@ -113,6 +113,8 @@ def test_a_run_starts_from_weights_and_remembers_them(run, exported, tmp_path):
         *((step, 4) for step in (0, 2, 4, 4)),
     ]
     assert trm_jax.load(folder).step == 4
+    (folder / "init.json").unlink()
+    refused(trained(folder), "init.json: not found, but runs.jsonl says that")
 
 
 def test_the_first_state_has_the_given_weights_and_nothing_else(
