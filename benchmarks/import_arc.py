@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time and memory of loading published weights with a puzzle table of ARC's size.
 
-python benchmarks/import_arc.py [--rows=876407] [--folder=/tmp/import_arc]
+python benchmarks/import_arc.py [--rows=876407] [--folder=import_arc]
 
 It writes fresh weights of TRM in the published layout (1.8 GB), loads them in a process
 of its own with the table and without it, and removes the file.
@@ -51,7 +51,7 @@ def main() -> None:
     """Measure, or with --table be the process that is measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=876_407)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/import_arc"))
+    parser.add_argument("--folder", type=Path, default=Path("import_arc"))
     parser.add_argument("--table", choices=["True", "False"])
     asked = parser.parse_args()
     if asked.table is None:
