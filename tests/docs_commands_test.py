@@ -64,7 +64,8 @@ def test_every_training_that_is_shown_has_a_config(words):
 )
 def test_every_evaluation_that_is_shown_has_flags_that_exist(words, tmp_path):
     main = {"eval.py": eval_command.main, "solve.py": solve.main}[words[0]]
-    line = [re.sub(r"^--workdir=.*", f"--workdir={tmp_path}", w) for w in words[1:]]
+    place = r"^--(workdir|weights_file)=.*"
+    line = [re.sub(place, rf"--\1={tmp_path}", word) for word in words[1:]]
     result = call_here(main, *line)
     assert result.returncode == 2
     assert f"{tmp_path}/config.json: not found" in result.stderr
@@ -108,7 +109,7 @@ def inside(folder, words):
 def placed(folder, words):
     """The same, with the trained run under the name of each run that it reads."""
     for word in inside(folder, words):
-        name = word.removeprefix("--workdir=")
+        name = re.sub("^--(workdir|weights_file)=", "", word)  # both may be a run
         run = Path(name)
         if run.parent == folder and not run.suffix and not run.exists():
             shutil.copytree(folder / "smoke", run)
@@ -153,6 +154,7 @@ def test_a_training_whose_data_are_at_hand_would_start(words, tmp_path):
     line = inside(tmp_path, words)
     for name, file in files.items():
         line = [word.replace(name, f"={BAD / file}") for word in line]
+    line = [word for word in line if not word.startswith("--init_from=")]
     done = call(*line, "--dry_run")
     assert done.returncode == 0, done.stderr
     assert "parameters" in done.stdout

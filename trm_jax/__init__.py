@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trm_jax.api import get_config, train
-    from trm_jax.trained import Model, Solution, load
+    from trm_jax.loading import load
+    from trm_jax.trained import Model, Solution
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Solution", "get_config", "load", "train"]
@@ -19,6 +20,7 @@ def __getattr__(name: str) -> Any:
     """Import one of `__all__`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trm_jax import api, trained
+    from trm_jax import api, loading, trained
 
-    return getattr(api if name in ("get_config", "train") else trained, name)
+    places = {"get_config": api, "train": api, "load": loading}
+    return getattr(places.get(name, trained), name)

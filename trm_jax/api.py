@@ -3,16 +3,16 @@
 
 import json
 import logging
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trm_jax.beside import get_config, is_shipped, pipeline, sizes_of
+from trm_jax.errors import error_of
 from trm_jax.runtime import processes
+from trm_jax.runtime.interrupts import interrupts
 from trm_jax.runtime.lock import WorkdirLock
 
 if TYPE_CHECKING:
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
     from trm_jax.trained import Model
     from trm_jax.training.build import Built
     from trm_jax.types import Batch, TrainState
+    from trm_jax.warm_start import WarmStart
 
-__all__ = [
-    "get_config",
-    "is_shipped",
-    "pipeline",
-    "run",
-    "sizes_of",
-    "train",
-]
+__all__ = ["get_config", "is_shipped", "pipeline", "run", "sizes_of", "train"]
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]  # done, total, unit
 
 
-def train(config: Any, workdir: str | Path) -> "Model":
+def train(
+    config: Any,
+    workdir: str | Path,
+    *,
+    init_from: str | Path | None = None,
+    init_table: str = "keep",
+) -> "Model":
     """Train in this process to the last step, or resume the run of `workdir`.
 
     `config` is a ConfigDict, as `get_config` returns it, or a dict of the same keys.
+    `init_from` and `init_table` are those of `run`.
     After the first Ctrl-C or SIGTERM, the run finishes its step, saves and raises
     Stopped; the same call resumes it. A second signal raises KeyboardInterrupt. The
     previous signal handlers are restored at the end. Outside the main thread, signals
@@ -48,35 +49,19 @@ def train(config: Any, workdir: str | Path) -> "Model":
     """
     import jax
 
-    from trm_jax.trained import load
+    from trm_jax.loading import load
 
     values = config.to_dict() if hasattr(config, "to_dict") else config
     x64 = jax.enable_x64(values["model"]["dtype"] == "float64")
-    with x64, _interrupts() as stop_requested:
-        run(values, workdir, stop_requested=stop_requested)
+    with x64, interrupts() as stop_requested:
+        run(
+            values,
+            workdir,
+            stop_requested=stop_requested,
+            init_from=init_from,
+            init_table=init_table,
+        )
     return load(workdir)
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGINT or SIGTERM was received."""
-    received: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        log.warning("%s: saving after this step", signal.Signals(number).name)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in map(int, (signal.SIGINT, signal.SIGTERM)):
-            before[number] = signal.signal(number, handle)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def run(
@@ -85,8 +70,13 @@ def run(
     *,
     stop_requested: Callable[[], bool] = lambda: False,
     progress: Progress = lambda done, total, unit: None,
+    init_from: str | Path | None = None,
+    init_table: str = "keep",
 ) -> "TrainState":
     """Train to the last step in `workdir`, or resume the run that is there.
+
+    A new run starts with the weights of `init_from`, any place that `trm_jax.load`
+    knows. `init_table` says what becomes of its puzzle table: keep | mean | reset.
 
     `stop_requested()` is called after every step, and `progress(done, total, unit)`
     after every step and every batch of an evaluation. In a run of several processes,
@@ -102,10 +92,12 @@ def run(
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
     from trm_jax.training.cost import check_memory
+    from trm_jax.warm_start import WarmStart
 
     lock = WorkdirLock(workdir)
     # Another run in the workdir is detected before the data is read.
     processes.on_first(lock.look, "look at the lock")
+    start = WarmStart(workdir, init_from, init_table)
     log.info("reading the puzzles ...")
     data = pipeline("tasks").load(config["data"])
     for warning in data.warnings:
@@ -127,13 +119,17 @@ def run(
         "stop_requested": processes.agreed(stop_requested),
     }
     processes.check_same(json.dumps(data.identity, indent=1), "data")
+    read = partial(start.prepare, built, workdirs.has_checkpoint(workdir))
+    processes.agree(error_of(read), "reading of the initial weights")
+    processes.check_same(json.dumps(start.record), "initial weights")
     # Files are written only from here on: wrong settings or data leave none behind.
     with lock:
+        processes.on_first(start.claim, "record of the initial weights")
         processes.on_first(
             lambda: workdirs.claim(workdir, config, data.identity), "claim"
         )
         check = partial(processes.on_first, lock.check, "check of the lock")
-        return _run(config, workdir, built, hooks | {"before_save": check})
+        return _run(config, workdir, built, start, hooks | {"before_save": check})
 
 
 def _header(config: Mapping[str, Any], data: Any, built: "Built") -> Iterator[str]:
@@ -159,6 +155,7 @@ def _run(
     config: Mapping[str, Any],
     workdir: str | Path,
     built: "Built",
+    start: "WarmStart",
     hooks: dict[str, Any],
 ) -> "TrainState":
     """Restore the newest state or initialise one, and run the loop with `hooks`."""
@@ -170,11 +167,13 @@ def _run(
 
     settings = config["train"]
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
-        state = saved.restore_newest(built.state_like) or built.init()
+        state = saved.restore_newest(built.state_like) or start.state(built)
         step = int(state.step)
         if step < settings["steps"]:
             saved.try_to_save(state)
-        processes.on_first(lambda: workdirs.record_run(workdir, step), "record")
+        processes.on_first(
+            lambda: workdirs.record_run(workdir, step, start.record), "record"
+        )
         log.info("%s: step %d of %d", workdir, step, settings["steps"])
         log.info("metrics.jsonl, events/ (TensorBoard) and checkpoints/ are there")
         if step < settings["steps"]:

@@ -35,6 +35,12 @@ def configs_folder() -> Path:
     return Path(_beside("configs", "default").__file__).parent
 
 
+def weights_folder() -> Path:
+    """The folder of the shipped weights, which may be empty."""
+    inside = Path(__file__).parent / "shipped_weights"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "weights"
+
+
 def is_shipped(path: Path) -> bool:
     """Whether a file is in the folder of the shipped configs."""
     return path.is_file() and path.resolve().parent == configs_folder().resolve()

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model for notebooks and programs: `load` a run and solve puzzles."""
+"""A trained model for notebooks and programs: it solves and traces puzzles."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,9 +25,7 @@ from trm_jax.inspect.cycle import bound, cycle
 from trm_jax.inspect.trace import record
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.latents import Latents
-from trm_jax.runtime.weights import on_one_device, read_weights
-from trm_jax.runtime.workdir import read_run
-from trm_jax.training.build import Built, build
+from trm_jax.training.build import Built
 from trm_jax.training.sharding import put_batch
 
 States = Float[Array | np.ndarray, "b l d"]
@@ -231,25 +228,3 @@ class Model:
                 built.recipe, built.mesh, num_steps=num_steps, seed=built.run.eval.seed
             )
         return self._eval_steps[num_steps]
-
-
-def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> Model:
-    """The trained model of a workdir, or of one of its checkpoints.
-
-    `path` is the workdir, or the folder `checkpoints/STEP` in it. For a workdir, `step`
-    selects the checkpoint; None selects the newest. `weights` is "ema" (averaged) or
-    "raw". Only the weights are read.
-
-    Raises:
-      ConfigError: the path is not a workdir, or another version wrote it.
-      CheckpointError: the step is missing or damaged.
-    """
-    folder = Path(path)
-    if folder.parent.name == "checkpoints" and folder.name.isdecimal():
-        folder, step = folder.parents[1], int(folder.name)
-    config, identity = read_run(folder)
-    config = on_one_device(config)
-    with jax.enable_x64(config["model"]["dtype"] == "float64"):
-        built = build(config, identity["sizes"])
-        step, arrays = read_weights(folder, built, step, weights)
-    return Model(config, built, arrays, step=step, id_map=identity.get("id_map"))

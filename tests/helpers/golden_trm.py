@@ -13,23 +13,9 @@ from flax.traverse_util import unflatten_dict
 from trm_jax.training.build import make_recipe
 from trm_jax.training.config import default_config, read_run
 from trm_jax.types import Batch
+from trm_jax.weights import published
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-TOP_LEVEL = {
-    "inner.embed_tokens.embedding_weight": ("embed_tokens",),
-    "inner.embed_pos.embedding_weight": ("embed_positions",),
-    "inner.lm_head.weight": ("head", "kernel"),
-    "inner.q_head.weight": ("halt_kernel",),
-    "inner.q_head.bias": ("halt_bias",),
-}
-SUBLAYER = {
-    "self_attn.qkv_proj.weight": ("attention", "qkv", "kernel"),
-    "self_attn.o_proj.weight": ("attention", "out", "kernel"),
-    "mlp.gate_up_proj.weight": ("swiglu", "gate_up", "kernel"),
-    "mlp.down_proj.weight": ("swiglu", "down", "kernel"),
-    "mlp_t.gate_up_proj.weight": ("token_mlp", "gate_up"),
-    "mlp_t.down_proj.weight": ("token_mlp", "down"),
-}
 MAMBA2 = {
     "in_proj.weight": ("in_proj", "kernel"),
     "conv1d.weight": ("conv_kernel",),
@@ -51,49 +37,51 @@ MAMBA1 = {
     "D": ("D",),
     "out_proj.weight": ("out_proj", "kernel"),
 }
-SUBLAYER |= {f"ssm.{name}": ("mamba1", *path) for name, path in MAMBA1.items()}
-SUBLAYER |= {f"mamba.{name}": ("mamba2", *path) for name, path in MAMBA2.items()}
-
-
-TRM_NETWORKS = {"L_level": "net"}
-HRM_NETWORKS = {"L_level": "low", "H_level": "high"}
+# The published names of every operator in these files.
+SUBLAYERS = {
+    **published.SUBLAYERS,
+    "mamba1": {f"ssm.{name}": "/".join(path) for name, path in MAMBA1.items()},
+    "mamba2": {f"mamba.{name}": "/".join(path) for name, path in MAMBA2.items()},
+}
 
 
 def to_layout(name, array):
     """A torch array in our layout: linear weights and convolutions transposed."""
     if name.endswith("conv1d.weight"):
         return array[:, 0].T  # f 1 w -> w f
-    stays = "embed" in name or name.endswith("A_log")
-    return array.T if array.ndim == 2 and not stays else array
+    return array.T if published.is_transposed(name) else array
 
 
-def to_params(torch_weights, sublayers_per_block=1, networks=TRM_NETWORKS):
-    """Torch arrays by name -> nested parameters.
-
-    A block of the original has `sublayers_per_block` sublayers: a mixer, or a mixer
-    and a SwiGLU.
-    """
+def to_params(torch_weights, c):
+    """Torch arrays by name -> nested parameters, with the settings `c` of a file."""
+    rule = "hrm" if c.get("H_layers") else "trm"
+    paths = published.names(
+        layers_of(c),
+        published.NETWORKS[rule],
+        learned_positions=c["pos_encodings"] == "learned",
+        # A block of the original: one of `kinds`, or a mixer and a SwiGLU.
+        per_block=1 if "kinds" in c else 2,
+        sublayers=SUBLAYERS,
+    )
     flat = {}
     for name, array in torch_weights.items():
-        if name in TOP_LEVEL:
-            path = TOP_LEVEL[name]
-        else:
-            _, level, _, block, rest = name.split(".", 4)
-            kind, *leaf = SUBLAYER[rest]
-            second = sublayers_per_block == 2 and kind == "swiglu"
-            index = sublayers_per_block * int(block) + second
-            path = (networks[level], f"{index}_{kind}", *leaf)
-        flat[path] = to_layout(name, array)
+        _, *path = paths[name.removeprefix("inner.")].split("/")
+        flat[tuple(path)] = to_layout(name, array)
     return unflatten_dict(flat)
+
+
+def layers_of(c):
+    """The names of our sublayers."""
+    mixer = "token_mlp" if c.get("mlp_t") else "attention"
+    mixer = "mamba1" if "ssm_inner_size" in c else mixer
+    return tuple(c.get("kinds", [mixer, "swiglu"] * c["L_layers"]))
 
 
 def config_and_sizes(c, dtype, implementation="auto"):
     """The config of a file, and the sizes of its data, from the official settings."""
     config = default_config()
     c = {"mlp_t": False, "puzzle_emb_len": 1} | c
-    mixer = "token_mlp" if c["mlp_t"] else "attention"
-    mixer = "mamba1" if "ssm_inner_size" in c else mixer
-    layers = tuple(c.get("kinds", [mixer, "swiglu"] * c["L_layers"]))
+    layers = layers_of(c)
     positions = c["pos_encodings"]
     operators = {
         "attention": {
@@ -160,17 +148,8 @@ def split_weights(file, c):
     weights = {k: v for k, v in weights.items() if not k.startswith("train")}
     constants = {"y": weights.pop("inner.H_init"), "z": weights.pop("inner.L_init")}
     table = weights.pop("inner.puzzle_emb.weights")
-    params = to_params(weights, sublayers_per_block(c), networks_of(c))
+    params = to_params(weights, c)
     return jax.tree.map(jnp.asarray, (params, constants, table))
-
-
-def networks_of(c):
-    """The names of our networks, by those of the file."""
-    return HRM_NETWORKS if c.get("H_layers") else TRM_NETWORKS
-
-
-def sublayers_per_block(c):
-    return 1 if "kinds" in c else 2
 
 
 def load(name, dtype="float32", implementation="auto"):
@@ -189,7 +168,7 @@ def load(name, dtype="float32", implementation="auto"):
         found = {k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)}
         vectors = found.pop("puzzle_emb.local_weights")
         ids = found.pop("puzzle_emb.local_ids")
-        params = to_params(found, sublayers_per_block(c), networks_of(c))
+        params = to_params(found, c)
         return params, vectors, ids
 
     num_batches = sum(key.startswith("batch") and "inputs" in key for key in file)

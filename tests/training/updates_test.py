@@ -107,7 +107,7 @@ def assert_weights(file, c, update, state, tolerance):
         prefix = f"{kind}{update}/"
         found = {k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)}
         table = found.pop("inner.puzzle_emb.weights", None)
-        return golden_trm.to_params(found, golden_trm.sublayers_per_block(c)), table
+        return golden_trm.to_params(found, c), table
 
     close = partial(chex.assert_trees_all_close, rtol=0, atol=tolerance)
     params, table = stored("after")

@@ -86,6 +86,16 @@ def read(
     return _checked(values["config"].value, like)
 
 
+def read_optional(
+    values: flags.FlagValues, argv: Sequence[str], like: Mapping[str, Any]
+) -> ConfigDict | None:
+    """The same for a command that may be called without --config; then None."""
+    if any(re.match(r"--?(no)?config\b", argument) for argument in argv[1:]):
+        return read(values, argv, like)
+    shell.parse_flags(values, argv)
+    return None
+
+
 def _joined(argv: Sequence[str]) -> list[str]:
     """The arguments, with `--config FILE` joined into one."""
     return re.sub(r"(^|\0)(--?config)\0", r"\1\2=", "\0".join(argv)).split("\0")

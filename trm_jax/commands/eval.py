@@ -5,13 +5,16 @@ python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
                [--pool=N,N,...] [--devices=N]
                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
+python eval.py --weights_file=PATH --out=FILE [--config=FILE] [--data=PATH] ...
 
 By default, this evaluates the averaged weights of the newest checkpoint on the test set
 of the run. The names of the files contain --weights, --supervision_steps, --votes,
 --puzzle_ids and --data (with a digest of its puzzles) if they are given. With --votes=V
 each puzzle is solved in V forms (0: in all that it has); the answers are turned back
-and counted as votes. An evaluation that was cut short continues where it stopped. Exit
-codes: 0 done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
+and counted as votes. An evaluation that was cut short continues where it stopped. With
+--weights_file no run is needed: the weights are any that trm_jax.load knows, and --out
+names the report. Exit codes: 0 done, 2 wrong input or config, 75 another process was
+lost, 1 otherwise.
 """
 
 import json
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import flags
 
 from trm_jax import api
-from trm_jax.commands import shell
+from trm_jax.commands import config_flag, shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, ConfigError, SaveError
 from trm_jax.files import json_digest, write_whole
@@ -44,6 +47,7 @@ def run() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Evaluate as the arguments after argv[0] say, and return the exit code."""
     values = flags.FlagValues()
+    config_flag.define(values, argv)
     _define_flags(values)
     user_errors = (api.pipeline("errors").DataError, OSError)
     act = partial(_main, values, argv)
@@ -81,24 +85,25 @@ def _define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     number("devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0)
+    text("weights_file", None, "Weights without a run: a file, a name, a hub id.")
+    text("out", None, "Report of --weights_file.")
     shell.define_process_flags(values)
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Restore, evaluate, write the report."""
-    shell.parse_flags(values, argv)
-    if not values.workdir:
-        raise ConfigError("--workdir=FOLDER is missing")
+    config = config_flag.read_optional(values, argv, like=api.get_config().to_dict())
+    _check_source(values, config)
     steps_asked = _steps_to_pool(values)
     shell.join_processes(values)
     shell.check_devices()
     from trm_jax.evaluation import coverage, report
 
-    run = EvaluatedRun(values)
+    run = EvaluatedRun(values, config)
     done = [run.rows_of(step) for step in steps_asked]
     steps, outputs, rates = map(list, zip(*done, strict=True))
     result = _result(run, steps, outputs) | {"rows_per_s": rates[-1]}
-    path = run.workdir / "eval" / f"step_{_name(run, steps)}.json"
+    path = run.report_path(f"step_{_name(run, steps)}")
     if processes.is_first():
         write_whole(path, json.dumps(result, indent=2) + "\n", SaveError)
         run.forget()
@@ -108,6 +113,24 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         log.info("\n%s", coverage.as_text(result))
     log.info("written to %s", path)
     return EXIT_OK
+
+
+def _check_source(values: flags.FlagValues, config: Any) -> None:
+    """Raise ConfigError unless the flags name a run, or a file and its report."""
+    if not values.weights_file:
+        if not values.workdir:
+            raise ConfigError("--workdir=FOLDER is missing")
+        if config is not None or values.out:
+            raise ConfigError(
+                "--config and --out go with --weights_file, not --workdir"
+            )
+        return
+    given = {"workdir": values.workdir, "step": values.step, "pool": values.pool}
+    for name, value in given.items():
+        if value not in (None, []):
+            raise ConfigError(f"--weights_file and --{name} exclude each other")
+    if not values.out:
+        raise ConfigError("--out=FILE.json is missing; --weights_file needs it")
 
 
 def _steps_to_pool(values: flags.FlagValues) -> Sequence[int | None]:
@@ -160,7 +183,7 @@ def _result(
         count = judge.count(outputs)
         plain = len(steps) == 1 and not _name(run)
         name = "submission" if plain else f"submission_{_name(run, steps)}"
-        path = run.workdir / "eval" / f"{name}.json"
+        path = run.submission_path(name)
         if processes.is_first() and judge.write_submission(path, count):
             log.info("submission written to %s", path)
         if questions.has_solutions:

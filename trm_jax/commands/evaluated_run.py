@@ -24,16 +24,30 @@ log = logging.getLogger(__name__)
 
 
 class EvaluatedRun:
-    """A run, its test set, and the evaluation that the flags request."""
+    """A run, its test set, and the evaluation that the flags request.
 
-    def __init__(self, values: flags.FlagValues) -> None:
+    With --weights_file, the weights and their record take the place of a run. `config`
+    then replaces the config in the record.
+    """
+
+    def __init__(self, values: flags.FlagValues, config: Any = None) -> None:
         from trm_jax.evaluation.evaluate import make_eval_step
         from trm_jax.evaluation.judge import Judge
+        from trm_jax.loading import open_weights
         from trm_jax.runtime.workdir import read_run
         from trm_jax.training.build import build
 
-        self.values, self.workdir = values, Path(values.workdir)
-        self.config, identity = config, identity = read_run(self.workdir)
+        self.values, self._bundle = values, None
+        if values.weights_file:
+            self._bundle = open_weights(
+                values.weights_file, weights=values.weights, config=config
+            )
+            record = self._bundle.record
+            trained_on = {} if config else record["provenance"].get("data", {})
+            self.config, identity = record["config"], record | trained_on
+        else:
+            self.config, identity = read_run(values.workdir)
+        config = self.config
         shell.set_precision(config["model"]["dtype"])
         self.num_puzzles = identity["sizes"]["num_puzzles"]
         votes = config["eval"]["votes"] if values.votes is None else values.votes
@@ -78,11 +92,9 @@ class EvaluatedRun:
         """Evaluate a checkpoint: its step, all its rows, and the rows per second."""
         from trm_jax.evaluation.evaluate import evaluate
         from trm_jax.evaluation.parts import EvalParts
-        from trm_jax.runtime.weights import read_weights
         from trm_jax.training.digest import state_digest
 
-        kind = self.values.weights
-        step, weights = read_weights(self.workdir, self.built, step, kind)
+        step, weights = self._read(step)
         about = self.about() | {
             "format": PARTS_FORMAT,
             "step": step,
@@ -94,8 +106,7 @@ class EvaluatedRun:
             "devices": self.built.mesh.size,
             "code": {"sources": sources_digest(), "versions": versions()},
         }
-        folder = self.workdir / "eval" / "parts"
-        parts = EvalParts(folder, about, writes=processes.is_first())
+        parts = EvalParts(self._parts_path, about, writes=processes.is_first())
         self._parts.append(parts)
         found = f"number of rows in {parts.folder}"
         processes.check_same(str(parts.num_rows), found)
@@ -115,6 +126,35 @@ class EvaluatedRun:
             progress(parts.num_rows)
         return step, parts.finish(), progress.rate(parts.num_rows)
 
+    def _read(self, step: int | None) -> tuple[int, Any]:
+        """The step and the weights of a checkpoint, or of --weights_file."""
+        from trm_jax.runtime.weights import read_weights
+        from trm_jax.weights.tensors import to_weights
+
+        if self._bundle is None:
+            values = self.values
+            return read_weights(values.workdir, self.built, step, values.weights)
+        return self._bundle.record["step"], to_weights(self._bundle, self.built)
+
+    def report_path(self, name: str) -> Path:
+        """The file of the report: --out, or `name` in the workdir."""
+        if self.values.out:
+            return Path(self.values.out)
+        return Path(self.values.workdir) / "eval" / f"{name}.json"
+
+    def submission_path(self, name: str) -> Path:
+        """The file of the submission: beside --out, or `name` in the workdir."""
+        if self.values.out:
+            out = Path(self.values.out)
+            return out.with_name(f"{out.stem}-submission.json")
+        return Path(self.values.workdir) / "eval" / f"{name}.json"
+
+    @property
+    def _parts_path(self) -> Path:
+        if self.values.out:
+            return Path(f"{self.values.out}.parts")
+        return Path(self.values.workdir) / "eval" / "parts"
+
     def forget(self) -> None:
         """Remove the rows on disk: only an interrupted evaluation reuses them."""
         for parts in self._parts:
@@ -125,24 +165,25 @@ def _test_set(
     values: flags.FlagValues, config: dict[str, Any], identity: dict[str, Any]
 ) -> Any:
     """The EvalSet of --data, or the run's, which must not have changed since."""
-    data, folder = config["data"], values.workdir
+    data = config["data"]
+    source = values.weights_file or f"{values.workdir}/dataset.json"
     tasks, error = api.pipeline("tasks"), api.pipeline("errors").DataError
     if values.data:
         test = tasks.load_test(values.data, data)
     else:
         loaded = tasks.load(data)
         test = loaded.test
-        if loaded.identity["test"] != identity["test"]:
+        if loaded.identity["test"] != identity.get("test", loaded.identity["test"]):
             raise error(
                 f"the test set (data.source = {data['source']!r}, data.test = "
                 f"{data['test']!r}) has changed since the run began; "
-                f"{folder}/dataset.json records other SHA-256 sums"
+                f"{source} records other SHA-256 sums"
             )
     if values.puzzle_ids == "own" and test.id_map != identity.get("id_map"):
         raise error(
             f"{values.data or data['train']}: its puzzle ids stand for other tasks or "
             f"augmentations than those the checkpoint was trained on (SHA-256 "
-            f"{test.id_map}; {folder}/dataset.json: {identity.get('id_map')}). Scores "
+            f"{test.id_map}; {source}: {identity.get('id_map')}). Scores "
             "would mean nothing; --puzzle_ids=blank evaluates without them"
         )
     return test

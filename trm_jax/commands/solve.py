@@ -76,10 +76,10 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
     from trm_jax.commands import solve_show
-    from trm_jax.trained import load
+    from trm_jax.loading import load
 
     shell.check_devices()
-    model = load(values.workdir, step=values.step, weights=values.weights)
+    model = load(Path(values.workdir), step=values.step, weights=values.weights)
     shell.set_precision(model.config["model"]["dtype"])
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -2,11 +2,12 @@
 """Train a model, or resume it where it stopped.
 
 python train.py --config=configs/X.py[:variant] --workdir=D [--config.a.b=v] [--dry_run]
-                [--deterministic]
+                [--init_from=WEIGHTS] [--init_table=keep|mean|reset] [--deterministic]
                 [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
-A second start with the same workdir and config resumes the run. Exit codes: 0 done, 2
-wrong input or config, 75 stopped and resumable, 1 otherwise.
+A second start with the same workdir and config resumes the run. With --init_from a new
+run starts from the weights of another run or of a file. Exit codes: 0 done, 2 wrong
+input or config, 75 stopped and resumable, 1 otherwise.
 """
 
 import json
@@ -56,6 +57,19 @@ def _define_flags(values: flags.FlagValues) -> None:
         "The same bits in every run, on a GPU too; slower there.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "Weights for a new run: a run, a file, shipped weights, a hub id.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "init_table",
+        "keep",
+        ["keep", "mean", "reset"],
+        "The puzzle table of --init_from: as it is, its mean row for each id, zeros.",
+        flag_values=values,
+    )
     shell.define_process_flags(values)
 
 
@@ -66,6 +80,8 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}"
     shell.set_precision(config.model.dtype)
     if values.dry_run:
+        if values.init_from:
+            raise ConfigError("--init_from reads weights, --dry_run does not")
         shell.check_devices()
         return _dry_run(config.to_dict())
     if not values.workdir:
@@ -94,7 +110,12 @@ def train(
     shell.check_devices()
     try:
         api.run(
-            config.to_dict(), workdir, stop_requested=stop, progress=shell.BAR.update
+            config.to_dict(),
+            workdir,
+            stop_requested=stop,
+            progress=shell.BAR.update,
+            init_from=values.init_from if values else None,
+            init_table=values.init_table if values else "keep",
         )
     except Stopped as stopped:
         log.info("%s", stopped)

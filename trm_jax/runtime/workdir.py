@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The records of the run in a workdir: config.json, dataset.json, runs.jsonl.
 
-config.json and dataset.json hold a checksum of their other keys, so that damage shows.
+config.json, dataset.json and init.json (see warm_start.py) hold a checksum of their
+other keys, so that damage shows.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ def claim(
     for name, (new, may_change) in records.items():
         path = folder / name
         if path.exists():
-            old = _read_record(path)
+            old = read_record(path)
             lines = _diff(old, new, may_change)
             if lines:
                 raise ConfigError(
@@ -71,11 +72,21 @@ def claim(
             f"{config['train']['steps']}, expected {last} or more"
         )
     for name, (new, _) in records.items():
-        record = {**new, _CHECKSUM: json_digest(new)}
-        write_whole(folder / name, json.dumps(record, indent=2) + "\n", ConfigError)
+        write_record(folder / name, new)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Whether a step was saved in the workdir."""
+    return any(Path(workdir).glob("checkpoints/*[0-9]"))
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a record with its checksum. Raises ConfigError."""
+    record = {**content, _CHECKSUM: json_digest(content)}
+    write_whole(path, json.dumps(record, indent=2) + "\n", ConfigError)
+
+
+def read_record(path: Path) -> dict[str, Any]:
     """A record without its checksum. Raises ConfigError if it was changed."""
     record = read_json(path)
     checksum = record.pop(_CHECKSUM, None)
@@ -105,9 +116,12 @@ def _diff(
     ]
 
 
-def record_run(workdir: str | Path, step: int) -> None:
+def record_run(
+    workdir: str | Path, step: int, init: Mapping[str, Any] | None = None
+) -> None:
     """Append this run to runs.jsonl: its time, first step, versions and devices.
 
+    `init` is the record of the weights that the run began with, if they were given.
     Raises ConfigError if the file cannot be read or written.
     """
     import jax  # imported late, for callers that only read
@@ -125,6 +139,8 @@ def record_run(workdir: str | Path, step: int) -> None:
         "processes": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+    if init:
+        record["init"] = dict(init)
     before = read_bytes(path, ConfigError)
     _warn_of_versions(before, record["versions"])
     if before and not before.endswith(b"\n"):
@@ -158,4 +174,4 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and dataset.json. Raises ConfigError, also if they are too old."""
     folder = Path(workdir)
-    return _read_record(folder / "config.json"), _read_record(folder / "dataset.json")
+    return read_record(folder / "config.json"), read_record(folder / "dataset.json")
