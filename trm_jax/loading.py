@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 
+from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.files import read_bytes
 from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run
 from trm_jax.trained import Model
 from trm_jax.training.build import build
+from trm_jax.training.config import default_config
 from trm_jax.weights import exchange, places, published
 from trm_jax.weights.task import data_sizes
 from trm_jax.weights.tensors import (
@@ -33,7 +35,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     step: int | None = None,
-    weights: str = "ema",
+    weights: str | None = None,
     table: bool | str = True,
     config: Any = None,
 ) -> Model:
@@ -45,7 +47,8 @@ def load(
         beside it; the name of shipped weights; or a repository of the hub, "owner/repo"
         or "owner/repo/FILE".
       step: the checkpoint of a workdir; None means the newest.
-      weights: "ema" (averaged) or "raw". A file holds one of them.
+      weights: "ema" (averaged) or "raw"; None takes the average of a run, and what a
+        file holds.
       table: False reads only the row of the blank puzzle id, which is all that Sudoku
         and mazes have, and keeps the table of ARC on the disk. If the table has other
         ids than the config: "mean" gives each id the mean row, "reset" zeros.
@@ -115,9 +118,28 @@ def _of_file(place: Path, config: Any) -> Bundle:
         raise ConfigError(f"{settings}: only for published PyTorch files")
     bundle = exchange.read(place)
     if ours is None:
-        return bundle
+        ours = completed(bundle.record["config"])
+        return bundle._replace(record=bundle.record | {"config": ours})
     own = {"config": ours, "sizes": data_sizes(ours, bundle.tensors)}
     return bundle._replace(record=bundle.record | own)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an older export, whose missing settings take their defaults.
+
+    A setting that is added keeps by default what was computed before it existed.
+    """
+
+    def merged(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+        both = {
+            key: merged(given[key], value)
+            for key, value in default.items()
+            if isinstance(value, dict) and isinstance(given.get(key), dict)
+        }
+        return {**default, **given, **both}
+
+    data = pipeline("settings").defaults()
+    return merged(config, {**default_config(), "data": data})
 
 
 def _begins(place: Path, count: int) -> bytes:

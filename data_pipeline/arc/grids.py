@@ -53,6 +53,14 @@ def decode(tokens: np.ndarray, side: int) -> np.ndarray:
     return canvas[: rows[0], : columns[0]].astype(np.uint8) - np.uint8(FIRST_COLOUR)
 
 
+def without_ends(tokens: np.ndarray, side: int) -> np.ndarray:
+    """The decoded grid of tokens `m` alone on its canvas, `m`: PAD is around it."""
+    rows, columns = decode_sizes(tokens[None], side)
+    canvas = tokens.reshape(side, side).copy()
+    canvas[rows[0] :], canvas[:, columns[0] :] = PAD_ID, PAD_ID
+    return canvas.ravel()
+
+
 def decode_sizes(tokens: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns, `b` each, of the grids in tokens `b m`.
 

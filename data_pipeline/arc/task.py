@@ -18,7 +18,7 @@ from ..settings import knob
 from ..spec import PAD_ID, PuzzleSet, PuzzleSpec
 from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
 from .bundles import find_subsets
-from .grids import COLOURS, FIRST_COLOUR, NUM_COLOURS, VOCAB_SIZE, decode, encode
+from .grids import COLOURS, NUM_COLOURS, VOCAB_SIZE, decode, encode, without_ends
 from .ids import IdTable, Tasks, make_ids
 from .json_grids import ANY_SIDE, MAX_SIDE, as_grid
 from .json_tasks import ArcTask, Pair, read_question
@@ -123,7 +123,7 @@ class Task(PuzzleTask):
         """The colours of the decoded grids, with PAD around them."""
         del question
         side = self.settings.side
-        return np.stack([_framed(decode(tokens, side), side) for tokens in answers])
+        return np.stack([without_ends(tokens, side) for tokens in answers])
 
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The colours of the grid, `r c`."""
@@ -223,14 +223,6 @@ def _write(path: Path, answers: np.ndarray, *, tasks: list[ArcTask], side: int) 
         for task, start, stop in zip(tasks, counts[:-1], counts[1:], strict=True)
     }
     write_submission(path, attempts, tasks)
-
-
-def _framed(grid: np.ndarray, side: int) -> np.ndarray:
-    """Colours `r c` -> tokens `m`, without end markers."""
-    canvas = np.full((side, side), PAD_ID)
-    rows, columns = grid.shape
-    canvas[:rows, :columns] = grid.astype(int) + FIRST_COLOUR
-    return canvas.ravel()
 
 
 def _puzzle_set(

@@ -171,6 +171,32 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, ste
     _check_files(tmp_path, where)
 
 
+def test_without_arguments_shipped_weights_solve_a_puzzle_of_theirs(tmp_path):
+    page = tmp_path / "page.html"
+    done = call("solve.py", f"--html={page}")
+    assert done.returncode == 0, done.stderr
+    assert "puzzles.txt, question 1" in done.stdout
+    assert "valid: yes" in done.stdout
+    assert "<html" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workdir=a", "--weights_file=b"], "--weights_file exclude each other"),
+        (["--weights_file=sudoku_6x6", "--weights=raw"], "--weights needs --workdir"),
+        (["--step=0"], "--step needs --workdir=FOLDER"),
+        (["--weights_file=sudoku_7x7"], "sudoku_7x7: no such file or folder"),
+        (["--row=99"], "puzzles.txt: question 99; it has 5"),
+    ],
+)
+def test_wrong_requests_for_weights_are_refused(monkeypatch, flags, message):
+    run_commands_here(monkeypatch)
+    done = call_here(solve.main, *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def _check_files(tmp_path, where):
     """A puzzle in a file; the record and the picture; votes; missing folders."""
     file = tmp_path / "puzzles.txt"

@@ -30,6 +30,7 @@ def record_of(task="sudoku", steps=6):
         tokens = solution if k == steps else tokens
         made.append(
             {
+                "step": k,
                 "tokens": tokens.tolist(),
                 "confidence": rng.random(m).tolist(),
                 "entropy": (rng.random(m) * math.log(6)).tolist(),
@@ -45,6 +46,7 @@ def record_of(task="sudoku", steps=6):
         "task": task,
         "title": "</script><b>made up & small</b>",
         "model": {"parameters": "1,234", "layers": "<i>swiglu</i>"},
+        "every": "step",
         "shape": [rows, columns],
         "box": [2, 2] if task == "sudoku" else None,
         "symbols": symbols,
@@ -54,6 +56,7 @@ def record_of(task="sudoku", steps=6):
         "question": question.tolist(),
         "given": given.tolist(),
         "solution": solution.tolist(),
+        "votes": None,
         "steps": made,
     }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """trm_jax.load: every kind of place that weights can be in."""
 
+import json
 import shutil
 import sys
 import types
@@ -80,6 +81,21 @@ def test_a_run_its_export_and_the_bare_file_are_the_same_model(run, exported):
     assert trm_jax.load(exported).solve(puzzle, steps=1).answer == (
         model.solve(puzzle, steps=1).answer
     )
+
+
+def test_settings_that_an_old_export_lacks_take_their_defaults(exported, tmp_path):
+    bundle = open_weights(exported)
+    config = json.loads(json.dumps(bundle.record["config"]))
+    del config["rule"]["loop"], config["rule"]["trm"]["unroll"], config["eval"]["seed"]
+    old = bundle._replace(record=bundle.record | {"config": config})
+    exchange.write(tmp_path / "old", old)
+    model, again = trm_jax.load(exported), trm_jax.load(tmp_path / "old")
+    assert again.config["rule"] == model.config["rule"]
+    assert again.solve("." * 16).answer == model.solve("." * 16).answer
+    config["rule"]["trm"]["new"] = 1
+    exchange.write(tmp_path / "newer", old)
+    with pytest.raises(ConfigError, match="rule.trm.new: unknown key"):
+        trm_jax.load(tmp_path / "newer")
 
 
 def test_the_record_says_where_the_weights_come_from(run, exported):

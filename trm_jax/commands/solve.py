@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Solve one puzzle with a trained model and show every step of the way.
 
-python solve.py --workdir=D [--puzzle=P] [--row=N] [--supervision_steps=S] [--votes=V]
-                [--html=FILE] [--gif=FILE] [--json=FILE] [--step=N] [--weights=ema|raw]
+python solve.py [--workdir=D | --weights_file=W] [--puzzle=P] [--row=N]
+                [--supervision_steps=S] [--votes=V] [--step=N] [--weights=ema|raw]
+                [--html=FILE] [--gif=FILE] [--json=FILE]
+
+Without arguments, weights that come with the package solve a puzzle of theirs. W is any
+weights that `trm_jax.load` knows: an exported folder or file, the name of shipped
+weights, a published PyTorch file.
 
 --puzzle is a text or a file. Sudokus: cells row by row, `.` or 0 for a blank, on one or
 more lines. Mazes: lines of `#`, space, S and G. Nonograms: `1 1/5/...|2/1/...`. ARC: a
 task as a JSON file. --row=N chooses a question of the file, from 1; without --puzzle,
-it chooses a row of the run's test set. --votes=V solves V forms of the puzzle and takes
-the most frequent answer. --html writes a page that plays the reasoning, --gif a moving
-picture, --json all numbers. Exit codes: 0 if the answer is valid or nothing judges it,
-1 if it is not, 2 wrong input.
+it chooses a row of the run's test set, or of puzzles.txt beside the weights. --votes=V
+solves V forms of the puzzle and takes the most frequent answer. --html writes a page
+that plays the reasoning, --gif a moving picture, --json all numbers. Exit codes: 0 if
+the answer is valid or nothing judges it, 1 if it is not, 2 wrong input.
 """
 
 import json
@@ -34,6 +39,8 @@ from trm_jax.files import write_whole
 if TYPE_CHECKING:
     from trm_jax.trained import Model
 
+SHIPPED = "sudoku_6x6"  # the weights that are used without arguments
+PUZZLES = "puzzles.txt"  # beside exported weights: questions, one per line
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     )
     choice = partial(flags.DEFINE_enum, flag_values=values)
     text("workdir", None, "Folder of the run.")
+    text("weights_file", None, "Weights of any kind, or their name.")
     text("puzzle", None, "The puzzle, as text or as a file.")
     number("row", None, "Question of the file, or row of the run's test set, from 1.")
     number(
@@ -64,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     text("gif", None, "Moving picture to write.")
     text("json", None, "File of all numbers to write.")
     number("step", None, "Checkpoint to use; the newest if unset.")
-    choice("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
+    choice("weights", None, ["ema", "raw"], "Averaged or raw; default: averaged.")
     user_errors = (api.pipeline("errors").DataError,)
     act = partial(_main, values, argv)
     return shell.call(act, values, argv, doc=__doc__, user_errors=user_errors)
@@ -73,17 +81,16 @@ def main(argv: Sequence[str]) -> int:
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Restore the model, trace it on the puzzle, and judge the answer."""
     shell.parse_flags(values, argv)
-    if not values.workdir:
-        raise ConfigError("--workdir=FOLDER is missing")
     from trm_jax.commands import solve_show
     from trm_jax.loading import load
 
+    place, kind = _place(values)
     shell.check_devices()
-    model = load(Path(values.workdir), step=values.step, weights=values.weights)
+    model = load(place, step=values.step, weights=kind)
     shell.set_precision(model.config["model"]["dtype"])
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        record = _record(values, model)
+        record = _record(values, model, Path(place))
     for message in dict.fromkeys(str(one.message) for one in warned):
         log.warning("warning: %s", message)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -98,11 +105,25 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     return EXIT_OK if good else EXIT_FAILED
 
 
-def _record(values: flags.FlagValues, model: "Model") -> dict[str, Any]:
+def _place(values: flags.FlagValues) -> tuple[Path, str | None]:
+    """Where the weights are, and which of them to take; None: what a file holds."""
+    from trm_jax.weights import places
+
+    if values.workdir and values.weights_file:
+        raise ConfigError("--workdir and --weights_file exclude each other")
+    if values.workdir:
+        return Path(values.workdir), values.weights or "ema"
+    for name in ("step", "weights"):
+        if values[name].value is not None:
+            raise ConfigError(f"--{name} needs --workdir=FOLDER: other weights are one")
+    return places.find(values.weights_file or SHIPPED), None
+
+
+def _record(values: flags.FlagValues, model: "Model", place: Path) -> dict[str, Any]:
     """The trace of the chosen puzzle, and what the votes say."""
     from trm_jax.inspect.replay_record import as_record
 
-    question, solution, name, title = _chosen_puzzle(values, model)
+    question, solution, name, title = _chosen_puzzle(values, model, place)
     steps = values.supervision_steps
     trace = model.trace(question, steps, task=name)
     votes, voted = values.votes, None
@@ -112,20 +133,23 @@ def _record(values: flags.FlagValues, model: "Model") -> dict[str, Any]:
         trace,
         model.task,
         title=title,
-        model=model.facts() | {"weights": values.weights},
+        model=model.facts(),
         solution=solution,
         voted=voted,
     )
 
 
 def _chosen_puzzle(
-    values: flags.FlagValues, model: "Model"
+    values: flags.FlagValues, model: "Model", place: Path
 ) -> tuple[Any, np.ndarray | None, str | None, str]:
     """The question, its answer's tokens, its task's name (or None), and a title."""
     task, row = model.task, 1 if values.row is None else values.row
-    if values.puzzle is not None:
-        question, answer, name = task.read(values.puzzle, row)
-        file = api.pipeline("text_files").file_named(values.puzzle)
+    puzzle, own = values.puzzle, place / PUZZLES
+    if puzzle is None and own.exists():
+        puzzle = str(own)
+    if puzzle is not None:
+        question, answer, name = task.read(puzzle, row)
+        file = api.pipeline("text_files").file_named(puzzle)
         title = f"{file.name}, question {row}" if file else "the puzzle"
         return question, None if answer is None else task.parse(answer), name, title
     test = task.load().test.puzzles
