@@ -18,7 +18,7 @@ def records(folder):
 
 
 def test_seconds_and_flops_continue_over_sittings(tmp_path, monkeypatch):
-    """A step takes 1 s here; evaluations and the pause between sittings do not count."""
+    """A step takes 1 s here; evaluations and the pause in between do not count."""
     run_commands_here(monkeypatch)
     now, stop_at = [100.0], [7]
     batches = Questions.batches
