@@ -101,7 +101,7 @@ def run(
     from trm_jax.model.network import halts_blindly
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
-    from trm_jax.training.cost import check_memory
+    from trm_jax.training.cost import check_memory, summary
 
     lock = WorkdirLock(workdir)
     # Another run in the workdir is detected before the data is read.
@@ -118,8 +118,12 @@ def run(
             "run forward: it depends on puzzle id and step alone. "
             "halting.halt_position = 'last' or 'mean' sees the grid"
         )
-    for line in _header(config, data, built):
+    forms = 1 + config["data"]["num_augmentations"]
+    for line in summary(config, built):
         log.info("%s", line)
+    puzzles = "puzzles  %s to train on, in %s form(s); %s test puzzles"
+    counts = len(data.train), forms, len(data.test.puzzles)
+    log.info(puzzles, *map("{:,}".format, counts))
     hooks: dict[str, Any] = {
         "batches": _training(config, data, built),
         "evaluate": _evaluation(config, data, built, progress),
@@ -134,25 +138,6 @@ def run(
         )
         check = partial(processes.on_first, lock.check, "check of the lock")
         return _run(config, workdir, built, hooks | {"before_save": check})
-
-
-def _header(config: Mapping[str, Any], data: Any, built: "Built") -> Iterator[str]:
-    """One line each on devices, model, memory and puzzles."""
-    import jax
-
-    from trm_jax.training.cost import state_bytes
-
-    mesh = built.mesh
-    count = sum(leaf.size for leaf in jax.tree.leaves(built.state_like.params))
-    state = state_bytes(built.state_like) / 2**20
-    sizes = f"data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}"
-    forms = 1 + config["data"]["num_augmentations"]
-    puzzles = f"{len(data.train):,} to train on, in {forms:,} form(s)"
-    layers = len(config["model"]["layers"])
-    yield f"devices  {mesh.size} x {mesh.devices.flat[0].device_kind}: {sizes}"
-    yield f"model    {config['rule']['name']}, {layers} sublayers: {count:,} parameters"
-    yield f"memory   {state:,.1f} MiB of state, whole; --dry_run says what a step adds"
-    yield f"puzzles  {puzzles}; {len(data.test.puzzles):,} test puzzles"
 
 
 def _run(

@@ -23,6 +23,7 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.evaluation.evaluate import Weights, stepper
 from trm_jax.files import write_whole
+from trm_jax.inspect import style
 from trm_jax.inspect.loop_measures import (
     THRESHOLDS,
     answer_measures,
@@ -37,9 +38,9 @@ from trm_jax.training.step import Recipe
 from trm_jax.types import Batch, Carry
 
 PANELS = (
-    ("exact, cell_accuracy", ("exact", "cell_accuracy")),
-    ("entropy (nats)", ("entropy",)),
-    ("norm, motion", ("norm", "motion")),
+    ("share correct", ("exact", "cell_accuracy")),
+    ("entropy of cells, nats", ("entropy",)),
+    ("norm (RMS), relative motion", ("norm", "motion")),
     ("cosine", ("cosine", "input_cosine", "input_cosine_pooled", "token_cosine")),
     ("effective rank", ("effective_rank",)),
 )
@@ -159,23 +160,19 @@ def _batches(config: dict[str, Any], rows: int) -> list[Batch]:
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """One panel per kind of measure, over loops; a line marks the loops of training."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(17, 3.4))
     loops = [one["loop"] for one in found["loops"]]
-    for axis, (title, names) in zip(axes, PANELS, strict=True):
-        for name in names:
-            values = [one.get(name, np.nan) for one in found["loops"]]
-            axis.plot(loops, values, label=name, linewidth=1.4)
-        axis.axvline(found["training_loops"], color="grey", linestyle=":")
-        axis.set(title=title, xlabel="loop")
-        axis.grid(alpha=0.3)
-        if len(names) > 1:
-            axis.legend(fontsize="x-small")
-    figure.suptitle(f"{found['workdir']}, step {found['step']}: {found['verdict']}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with style.picture(path, 1, len(PANELS), size=(14, 2.9)) as (figure, axes):
+        for axis, (label, names) in zip(axes[0], PANELS, strict=True):
+            for index, name in enumerate(names):
+                values = [one.get(name, np.nan) for one in found["loops"]]
+                words = name.replace("_", " ")
+                axis.plot(loops, values, label=words, **style.line_style(index))
+            axis.axvline(found["training_loops"], color=style.GREY, linestyle=":")
+            axis.set(xlabel="loop (dotted: most in training)", ylabel=label)
+            if len(names) > 1:
+                axis.legend()
+        title = f"{found['workdir']}, step {found['step']}: {found['verdict']}"
+        figure.suptitle(title, fontsize=10)
 
 
 def as_text(found: dict[str, Any]) -> str:

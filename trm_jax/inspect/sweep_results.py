@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from trm_jax.errors import ConfigError, SaveError
 from trm_jax.files import write_whole
-from trm_jax.inspect.plots import read_metrics
+from trm_jax.inspect.run_records import read_metrics
 from trm_jax.runtime.workdir import read_json
 
 INSTRUCTION_SETS = ("avx512f", "avx2", "avx", "asimd")  # the first that is there

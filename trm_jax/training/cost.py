@@ -4,7 +4,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -150,6 +150,18 @@ def state_bytes(tree: Any) -> int:
     return sum(
         leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
     )
+
+
+def summary(config: Mapping[str, Any], built: Built) -> Iterator[str]:
+    """One line each on devices, model and memory, for the log of a run."""
+    mesh = built.mesh
+    count = sum(leaf.size for leaf in jax.tree.leaves(built.state_like.params))
+    state = state_bytes(built.state_like) / 2**20
+    sizes = f"data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}"
+    rule, layers = config["rule"]["name"], len(config["model"]["layers"])
+    yield f"devices  {mesh.size} x {mesh.devices.flat[0].device_kind}: {sizes}"
+    yield f"model    {rule}, {layers} sublayers: {count:,} parameters"
+    yield f"memory   {state:,.1f} MiB of state, whole; --dry_run says what a step adds"
 
 
 def dry_run_report(built: Built) -> dict[str, Any]:
