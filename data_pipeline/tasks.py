@@ -17,7 +17,7 @@ from .prepared.reading import PreparedSet
 from .questions import EvalSet
 from .repeats import find_duplicates, find_overlap
 from .settings import DataSettings, read, task_module
-from .spec import PAD_ID, PuzzleSet, PuzzleSpec
+from .spec import PAD_ID, Look, PuzzleSet, PuzzleSpec
 from .variants import SingleForm, Variants
 from .written import as_numbers
 
@@ -94,6 +94,11 @@ class PuzzleTask(abc.ABC):
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens `m` -> the cells as users know them, `r c`."""
         return tokens.reshape(self.spec().grid_shape)
+
+    def look(self) -> Look:
+        """How grids are drawn: by default with the numbers of the tokens."""
+        count = self.spec().vocab_size
+        return Look(("", *map(str, range(1, count))), ("",) * count)
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
         """An answer, written like its question: by default as rows of numbers."""

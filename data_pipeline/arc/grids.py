@@ -14,6 +14,11 @@ END_ID = 1
 FIRST_COLOUR = 2
 NUM_COLOURS = 10
 VOCAB_SIZE = FIRST_COLOUR + NUM_COLOURS
+# Colours 0 to 9 on a screen.
+COLOURS = (
+    *("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00"),
+    *("#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25"),
+)
 
 # Cell (r, c) of a turned grid comes from cell (r, c) of the original, or from (c, r) if
 # _SWAPS. If _UP, its row is counted from the last row; if _BACK, its column from the

@@ -14,10 +14,10 @@ from ..errors import DataError
 from ..prepared.arc_agi.names import open_prepared
 from ..questions import EvalSet
 from ..settings import knob
-from ..spec import PAD_ID, PuzzleSet, PuzzleSpec
+from ..spec import PAD_ID, Look, PuzzleSet, PuzzleSpec
 from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
 from .bundles import find_subsets
-from .grids import VOCAB_SIZE, decode, encode
+from .grids import COLOURS, VOCAB_SIZE, decode, encode
 from .ids import IdTable, Tasks, make_ids
 from .json_grids import ANY_SIDE, MAX_SIDE, as_grid
 from .json_tasks import ArcTask, Pair
@@ -105,6 +105,11 @@ class Task(PuzzleTask):
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The colours of the grid, `r c`."""
         return decode(tokens, self.settings.side)
+
+    def look(self) -> Look:
+        """The colours that ARC's own pages use."""
+        colours = ("", "", *COLOURS)
+        return Look(("",) * len(colours), colours)
 
     def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
         """Questions with the puzzle id of the task `name`.

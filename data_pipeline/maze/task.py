@@ -13,7 +13,7 @@ from ..prepared.maze_hard.names import prepared_set
 from ..prepared.reading import PreparedSet
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
-from ..spec import PuzzleSet, PuzzleSpec
+from ..spec import Look, PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from .csv_file import read_maze_csv
 from .generator import generate
@@ -87,6 +87,11 @@ class Task(PuzzleTask):
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The characters of the cells, `r c`."""
         return characters(tokens, self.shape)
+
+    def look(self) -> Look:
+        """Walls, start, goal and path as colours, in the order of the tokens."""
+        symbols = ("", "", "", "S", "G", "")
+        return Look(symbols, ("", "#4A4F57", "", "#7FC8A9", "#F2A07B", "#F5CF6B"))
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
         """Text, which is split into lines if the question is."""

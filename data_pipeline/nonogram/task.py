@@ -10,11 +10,11 @@ import numpy as np
 from ..errors import DataError
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
-from ..spec import PuzzleSet, PuzzleSpec
+from ..spec import Look, PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from .csv_file import read_nonogram_csv
 from .generator import generate
-from .grid import NonogramShape, is_solution
+from .grid import FILLED, NO_ENTRY, VOCAB_SIZE, NonogramShape, is_solution
 from .lines import LONGEST, SHORTEST
 from .text import characters, parse_question
 from .variants import NonogramVariants
@@ -76,6 +76,13 @@ class Task(PuzzleTask):
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The characters of the cells without the clues, `r c`."""
         return characters(tokens, self.shape)
+
+    def look(self) -> Look:
+        """Entries of clues as numbers, filled cells as a colour."""
+        before = NO_ENTRY + 1  # the tokens that are no entry of a clue
+        symbols = ("",) * before + tuple(map(str, range(VOCAB_SIZE - before)))
+        colours = tuple("#4A4F57" * (t == FILLED) for t in range(VOCAB_SIZE))
+        return Look(symbols, colours)
 
     def written(self, tokens: np.ndarray, question: Any) -> str:
         """The rows of the cells as lines of `#` and `.`."""

@@ -12,7 +12,7 @@ from ..prepared.reading import PreparedSet
 from ..prepared.sudoku_extreme.names import prepared_set
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
-from ..spec import PuzzleSet, PuzzleSpec
+from ..spec import Look, PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from ..written import as_numbers
 from .csv_file import read_sudoku_csv
@@ -81,6 +81,12 @@ class Task(PuzzleTask):
         """The digits, with 0 for a blank, `r c`."""
         digits = np.maximum(tokens.astype(int) - BLANK_TOKEN, 0)
         return digits.reshape(self.shape.spec.grid_shape)
+
+    def look(self) -> Look:
+        """Digits, and thick lines between the boxes."""
+        digits = ("", "", *map(str, range(1, self.shape.side + 1)))
+        box = self.shape.box_rows, self.shape.box_cols
+        return Look(digits, ("",) * len(digits), box)
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
         """Text if the question is text, else rows of digits."""

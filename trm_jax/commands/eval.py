@@ -3,15 +3,17 @@
 
 python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
-               [--pool=N,N,...] [--devices=N]
+               [--pool=N,N,...] [--devices=N] [--report[=FILE.html]]
                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
 By default, this evaluates the averaged weights of the newest checkpoint on the test set
 of the run. The names of the files contain --weights, --supervision_steps, --votes,
 --puzzle_ids and --data (with a digest of its puzzles) if they are given. With --votes=V
 each puzzle is solved in V forms (0: in all that it has); the answers are turned back
-and counted as votes. An evaluation that was cut short continues where it stopped. Exit
-codes: 0 done, 2 wrong input or config, 75 another process was lost, 1 otherwise.
+and counted as votes. With --report, an HTML page with figures and wrong answers is
+written, by default beside the JSON file. An evaluation that was cut short continues
+where it stopped. Exit codes: 0 done, 2 wrong input or config, 75 another process was
+lost, 1 otherwise.
 """
 
 import json
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import flags
 
 from trm_jax import api
-from trm_jax.commands import shell
+from trm_jax.commands import eval_page, shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, ConfigError, SaveError
 from trm_jax.files import json_digest, write_whole
@@ -80,12 +82,14 @@ def _define_flags(values: flags.FlagValues) -> None:
         "Checkpoints whose votes are counted together (not with --step).",
         flag_values=values,
     )
+    text("report", None, "HTML page to write; beside the JSON file if empty.")
     number("devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0)
     shell.define_process_flags(values)
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Restore, evaluate, write the report."""
+    argv = ["--report=" if word == "--report" else word for word in argv]
     shell.parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
@@ -95,12 +99,18 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     from trm_jax.evaluation import coverage, report
 
     run = EvaluatedRun(values)
+    if values.report is not None:
+        eval_page.check(run)
     done = [run.rows_of(step) for step in steps_asked]
     steps, outputs, rates = map(list, zip(*done, strict=True))
     result = _result(run, steps, outputs) | {"rows_per_s": rates[-1]}
     path = run.workdir / "eval" / f"step_{_name(run, steps)}.json"
     if processes.is_first():
         write_whole(path, json.dumps(result, indent=2) + "\n", SaveError)
+        if values.report is not None:
+            place = Path(values.report or path.with_suffix(".html"))
+            eval_page.write(place, run, result, outputs[-1])
+            log.info("page written to %s", place)
         run.forget()
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
@@ -151,7 +161,11 @@ def _result(
     result = {"step": steps[-1]} | run.about()
     if questions.has_solutions:
         single, scores = judge.single_pass(outputs[-1])
-        result |= scores | {"by_step": report.by_step(single)}
+        result |= scores | {
+            "by_step": report.by_step(single),
+            "halting": report.halting(single),
+            "calibration": report.calibration(single),
+        }
         for name, values in questions.attributes.items():
             result[f"by_{name}"] = report.by_attribute(single, values)
     else:

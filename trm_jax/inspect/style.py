@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How every figure looks: fonts, and colours that colour-blind readers tell apart."""
 
+import hashlib
+import html
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
 )
 GREY = "#767676"
+_GRID = "#DDDDDD"
 _LINES = ("-", "--", ":", "-.")
 # What makes two pictures of the same data the same bytes.
 _UNDATED = {
@@ -35,7 +39,7 @@ _RC = {
     "axes.titlesize": 9,
     "figure.dpi": 100,
     "font.size": 9,
-    "grid.color": "#DDDDDD",
+    "grid.color": _GRID,
     "grid.linewidth": 0.6,
     "legend.fontsize": 8,
     "legend.frameon": False,
@@ -81,7 +85,7 @@ def picture(
 
 @contextmanager
 def drawing(
-    rows: int = 1, columns: int = 1, *, size: tuple[float, float]
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float], **subplots: Any
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield a figure and its axes in this style, whatever the user's own style is."""
     import matplotlib.style
@@ -89,4 +93,29 @@ def drawing(
 
     with matplotlib.style.context(["default", _RC]):
         figure = Figure(figsize=size, layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False)
+        yield figure, figure.subplots(rows, columns, squeeze=False, **subplots)
+
+
+def as_svg(figure: Any, title: str) -> str:
+    """The figure as an SVG element of a page, which decides on font, width and colours.
+
+    The page defines the CSS variables --ink, --grid, --c0, --c1, ... for the colours.
+    """
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata=_UNDATED[".svg"], transparent=True)
+    text = out.getvalue()
+    head, _, body = text[text.index("<svg") :].partition(">")
+    for unwanted in (r"<metadata>.*?</metadata>", r"<defs>\s*<style.*?</defs>"):
+        body = re.sub(unwanted, "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    # The names of parts must differ between the pictures of a page.
+    prefix = hashlib.sha256(title.encode()).hexdigest()[:6]
+    body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", body)
+    colors = {COLORS[-1]: "--ink", _GRID: "--grid"}
+    colors |= {color: f"--c{i}" for i, color in enumerate(COLORS[:-1])}
+    for color, name in colors.items():
+        body = body.replace(color.lower(), f"var({name})")
+    box = re.search(r'viewBox="[^"]*"', head)
+    label = html.escape(title)
+    return f'<svg {box[0] if box else ""} role="img" aria-label="{label}">{body}'

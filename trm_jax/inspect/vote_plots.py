@@ -21,7 +21,7 @@ from trm_jax.inspect.run_records import check_workdir, names_of, read_metrics
 from trm_jax.runtime.workdir import read_json
 
 OUTCOMES = (  # of a test input, by the rank of its correct answer
-    ("right answer first", style.COLORS[0], lambda rank: rank == 0),
+    ("right answer first", style.COLORS[5], lambda rank: rank == 0),
     ("found, not first", style.COLORS[4], lambda rank: rank > 0),
     ("not found", "#BBBBBB", lambda rank: rank < 0),
 )

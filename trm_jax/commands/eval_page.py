@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`eval.py --report`: what the page says about the run, and which failures it shows."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trm_jax import api
+from trm_jax.commands.evaluated_run import EvaluatedRun
+from trm_jax.errors import ConfigError, SaveError
+from trm_jax.files import json_digest, write_whole
+from trm_jax.version import git_commit, versions
+
+if TYPE_CHECKING:
+    from trm_jax.evaluation.evaluate import EvalOutput
+    from trm_jax.inspect.report_page import Failure
+
+MOST_FAILURES = 8
+
+
+def check(run: EvaluatedRun) -> None:
+    """Raise ConfigError if no page can be written."""
+    if importlib.util.find_spec("matplotlib") is None:
+        hint = "pip install 'trm-jax[plots]' installs it"
+        raise ConfigError(f"--report: matplotlib is not installed; {hint}")
+    if not run.questions.has_solutions:
+        raise ConfigError("--report: the test inputs have no known answer to compare")
+
+
+def write(
+    path: Path, run: EvaluatedRun, result: dict[str, Any], output: "EvalOutput"
+) -> None:
+    """Write the page of an evaluation; `output` has the rows of the last checkpoint."""
+    from trm_jax.inspect.report_page import page
+
+    task = api.pipeline("tasks").task_of(run.config["data"])
+    name = run.workdir.resolve().name
+    title = f"{name}, step {result['step']}: {run.config['data']['task']}"
+    text = page(title, result, _facts(run, result), _failures(run, output), task.look())
+    write_whole(path, text, SaveError)
+
+
+def _facts(run: EvaluatedRun, result: dict[str, Any]) -> dict[str, Any]:
+    """What was evaluated, and what identifies it."""
+    rule, layers = run.config["rule"]["name"], run.config["model"]["layers"]
+    commit = (git_commit() or "unknown")[:12]
+    return {
+        "run": run.workdir.resolve().name,
+        "step": f"{result['step']:,}, {result['weights']} weights",
+        "model": f"{rule}: {', '.join(layers)}",
+        "puzzles": f"{result['puzzles']:,}, from {run.values.data or 'the test set'}",
+        "supervision steps": result["supervision_steps"],
+        "votes": result["votes"],
+        "puzzle ids": result["puzzle_ids"],
+        "config": f"SHA-256 {json_digest(run.config)}",
+        "data": f"SHA-256 {json_digest(result['data']['sha256'])}",
+        "code": f"commit {commit}, jax {versions()['jax']}",
+    }
+
+
+def _failures(run: EvaluatedRun, output: "EvalOutput") -> list["Failure"]:
+    """The wrong answers to form 0 of which the model is most sure, in this order."""
+    from trm_jax.evaluation.evaluate import take_rows
+    from trm_jax.evaluation.report import probability
+    from trm_jax.inspect.report_page import Failure
+
+    questions = run.questions
+    single = take_rows(output, questions.form == 0)
+    probabilities = probability(np.asarray(single.q_halt[-1], np.float64))
+    wrong = ~np.asarray(single.all_right[-1], bool)
+    answers = np.asarray(single.predictions)
+    if questions.is_valid:
+        wrong &= ~questions.is_valid(questions.inputs, answers)
+    rows = np.flatnonzero(wrong)
+    rows = rows[np.argsort(-probabilities[rows], kind="stable")][:MOST_FAILURES]
+    config = run.built.recipe.model.config
+    found = []
+    for row in rows:
+        question, truth = questions.inputs[row], questions.labels[row]
+        # Cells without a label are no part of the answer.
+        unasked = question if config.blank >= 0 else np.zeros_like(question)
+        labelled = truth != 0
+        answer, truth = (np.where(labelled, t, unasked) for t in (answers[row], truth))
+        given = (question != config.blank) & (config.blank >= 0)
+        off = answer != truth
+        sure = f"{100 * probabilities[row]:.1f} % sure"
+        count = f"{int(off.sum())} of {int(labelled.sum())} cells wrong"
+        more = (f"{k} {v[row]}" for k, v in questions.attributes.items())
+        about = "; ".join([f"puzzle {row + 1}", sure, count, *more])
+        question, *cells = (
+            each.reshape(config.grid_shape)
+            for each in (question, answer, truth, given, off)
+        )
+        found.append(Failure(about, *_cropped(question), *_cropped(*cells)))
+    return found
+
+
+def _cropped(*grids: np.ndarray) -> list[np.ndarray]:
+    """The grids `r c` without the last rows and columns that are empty in all."""
+    used = np.any([grid != 0 for grid in grids], axis=0)
+    rows, columns = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
+    return [grid[: rows[-1] + 1, : columns[-1] + 1] for grid in grids]
