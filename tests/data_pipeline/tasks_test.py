@@ -313,7 +313,7 @@ def test_puzzles_that_cannot_be_evaluated_are_named(path, side, message):
             "task": "arc",
             "source": "json",
             "train": str(BAD / "arc_ok"),
-            "arc": {"train_subsets": ("training",), "test_subset": "evaluation"},
+            "arc": {"train_subsets": ("training",), "test_subset": "training"},
         },
     ],
     ids=lambda data: data["task"],
