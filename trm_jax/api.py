@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trm_jax.beside import get_config, is_shipped, pipeline, sizes_of
 from trm_jax.runtime import processes
 from trm_jax.runtime.lock import WorkdirLock
+from trm_jax.runtime.watch import NOTHING, Watch
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.judge import Questions
@@ -85,12 +86,13 @@ def run(
     *,
     stop_requested: Callable[[], bool] = lambda: False,
     progress: Progress = lambda done, total, unit: None,
+    watch: Watch = NOTHING,
 ) -> "TrainState":
     """Train to the last step in `workdir`, or resume the run that is there.
 
     `stop_requested()` is called after every step, and `progress(done, total, unit)`
     after every step and every batch of an evaluation. In a run of several processes,
-    the processes must have joined before this call.
+    the processes must have joined before this call. `watch` says who observes the run.
 
     Raises:
       ConfigError, DataError: wrong settings or data, or another run has the workdir.
@@ -137,7 +139,7 @@ def run(
             lambda: workdirs.claim(workdir, config, data.identity), "claim"
         )
         check = partial(processes.on_first, lock.check, "check of the lock")
-        return _run(config, workdir, built, hooks | {"before_save": check})
+        return _run(config, workdir, built, hooks | {"before_save": check}, watch)
 
 
 def _run(
@@ -145,6 +147,7 @@ def _run(
     workdir: str | Path,
     built: "Built",
     hooks: dict[str, Any],
+    watch: Watch,
 ) -> "TrainState":
     """Restore the newest state or initialise one, and run the loop with `hooks`."""
     from trm_jax.runtime import trainer
@@ -178,7 +181,8 @@ def _run(
             seconds_before=saved.records.get(trainer.SECONDS) if step else 0.0,
             **hooks,
         )
-        return loop.run(state)
+        with watch.observing(loop, workdir, config, step):
+            return loop.run(state)
 
 
 def _training(

@@ -46,6 +46,7 @@ class Trainer:
     # on the step and on earlier answers, and an evaluation calls it once per batch.
     stop_requested: Callable[[], bool] = lambda: False
     on_step: Callable[[int], None] = lambda step: None
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None
     _start: float = 0.0  # of this sitting; an evaluation moves it by its duration
     _line: tuple[float, int] = (0.0, 0)  # seconds and step of the line before
 
@@ -94,6 +95,7 @@ class Trainer:
             if record:
                 line = {"step": step} | record
                 self._tolerate(lambda: self.writer.write(line))
+                self.on_record(line)
         stop, last = self.stop_requested(), self.settings.steps
         if stop or self._due(step, self.settings.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
