@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from trm_jax import api
 from trm_jax.commands import shell
 from trm_jax.commands.progress import RowProgress
 from trm_jax.errors import ConfigError
@@ -125,24 +124,8 @@ def _test_set(
     values: flags.FlagValues, config: dict[str, Any], identity: dict[str, Any]
 ) -> Any:
     """The EvalSet of --data, or the run's, which must not have changed since."""
-    data, folder = config["data"], values.workdir
-    tasks, error = api.pipeline("tasks"), api.pipeline("errors").DataError
-    if values.data:
-        test = tasks.load_test(values.data, data)
-    else:
-        loaded = tasks.load(data)
-        test = loaded.test
-        if loaded.identity["test"] != identity["test"]:
-            raise error(
-                f"the test set (data.source = {data['source']!r}, data.test = "
-                f"{data['test']!r}) has changed since the run began; "
-                f"{folder}/dataset.json records other SHA-256 sums"
-            )
-    if values.puzzle_ids == "own" and test.id_map != identity.get("id_map"):
-        raise error(
-            f"{values.data or data['train']}: its puzzle ids stand for other tasks or "
-            f"augmentations than those the checkpoint was trained on (SHA-256 "
-            f"{test.id_map}; {folder}/dataset.json: {identity.get('id_map')}). Scores "
-            "would mean nothing; --puzzle_ids=blank evaluates without them"
-        )
-    return test
+    from trm_jax.runtime.workdir import read_test_set
+
+    own_ids = values.puzzle_ids == "own"
+    run = values.workdir, config, identity
+    return read_test_set(*run, path=values.data, own_ids=own_ids)

@@ -32,7 +32,7 @@ from trm_jax.inspect.loop_measures import (
     verdict,
 )
 from trm_jax.runtime.weights import on_one_device, read_weights
-from trm_jax.runtime.workdir import read_run
+from trm_jax.runtime.workdir import read_run, read_test_set
 from trm_jax.training.build import Built, build
 from trm_jax.training.step import Recipe
 from trm_jax.types import Batch, Carry
@@ -113,14 +113,15 @@ def report(
 ) -> dict[str, Any]:
     """Measures and verdict of a checkpoint of a run (None: the newest), as written.
 
-    Raises the errors of reading a run and its data.
+    Raises the errors of reading a run and its data, also if its test set has changed.
     """
     config, identity = read_run(workdir)
     config = on_one_device(config)
     with jax.enable_x64(config["model"]["dtype"] == "float64"):
         built = build(config, identity["sizes"])
         step, weights = read_weights(workdir, built, step, "ema")
-        batches = _batches(config, rows)
+        test = read_test_set(workdir, config, identity)
+        batches = _batches(config, test, rows)
         trained = _training_loops(built)
         measured = measure(
             built.recipe,
@@ -150,9 +151,8 @@ def _training_loops(built: Built) -> int:
     return most * int(getattr(built.recipe.rule, "loops", 1))
 
 
-def _batches(config: dict[str, Any], rows: int) -> list[Batch]:
+def _batches(config: dict[str, Any], test: Any, rows: int) -> list[Batch]:
     """The first test puzzles, as they are, in batches of one size."""
-    test = pipeline("tasks").load(config["data"]).test
     questions = test.questions(votes=1, max_puzzles=rows)
     size = min(config["eval"]["batch_size"], questions.num_rows)
     return [Batch(**fields) for fields, _ in questions.batches(size)]
