@@ -36,7 +36,11 @@ _NAMES = {
 
 def read_json(path: pathlib.Path) -> Any:
     """The content of a file. Objects with a repeated key are `Repeated`."""
-    text = read_text(path)
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: str | pathlib.Path) -> Any:
+    """The content of a text; messages call it `path`."""
     _check_nesting(path, text)
     try:
         return _parse(text)
@@ -47,7 +51,7 @@ def read_json(path: pathlib.Path) -> Any:
         raise DataError(f"{path}: nested too deeply") from None
 
 
-def _check_nesting(path: pathlib.Path, text: str) -> None:
+def _check_nesting(path: str | pathlib.Path, text: str) -> None:
     """Raise DataError for text that would take much memory or a deep stack to parse."""
     depth = count = 0
     for bracket in re.finditer(r'[][{}]|"(?:[^"\\]|\\.)*"', text):

@@ -3,7 +3,7 @@
 
 import dataclasses
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -34,14 +34,6 @@ class PuzzleSpec:
             "num_puzzles": self.num_puzzles,
             "blank": -1 if self.blank is None else self.blank,
         }
-
-
-class Look(NamedTuple):
-    """How a grid is drawn: text and colour of each token."""
-
-    symbols: tuple[str, ...]  # "" for no text
-    colours: tuple[str, ...]  # `#rrggbb`, "" for no colour
-    box: tuple[int, int] = (0, 0)  # rows and columns between thick lines; 0: none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make Data from config.data. PuzzleTask has what all kinds of puzzle share."""
 
-import abc
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,9 @@ from .prepared.reading import PreparedSet
 from .questions import EvalSet
 from .repeats import find_duplicates, find_overlap
 from .settings import DataSettings, read, task_module
-from .spec import PAD_ID, Look, PuzzleSet, PuzzleSpec
+from .spec import PAD_ID, PuzzleSet, PuzzleSpec
 from .variants import SingleForm, Variants
-from .written import as_numbers
+from .written import WrittenPuzzle
 
 MAX_GENERATED = 10_000_000  # puzzles of one split, which takes hours
 TRAIN, TEST = range(2)  # keys of the two draws
@@ -36,7 +35,7 @@ class Data(NamedTuple):
     warnings: list[str]
 
 
-class PuzzleTask(abc.ABC):
+class PuzzleTask(WrittenPuzzle):
     """A kind of puzzle with its settings.
 
     A subclass lists its sources in SOURCES. "generator" needs the method `generate`,
@@ -56,10 +55,6 @@ class PuzzleTask(abc.ABC):
                 f"data.num_augmentations = {common.num_augmentations}; a puzzle of "
                 f"task {common.task!r} has {most}"
             )
-
-    @abc.abstractmethod
-    def spec(self) -> PuzzleSpec:
-        """The sizes of the puzzles."""
 
     def generate(self) -> tuple[PuzzleSet, PuzzleSet]:
         """New training and test puzzles."""
@@ -81,29 +76,6 @@ class PuzzleTask(abc.ABC):
     def eval_set(self, puzzles: PuzzleSet) -> EvalSet:
         """Puzzles to be solved. A task may add how answers are judged."""
         return EvalSet(puzzles, self.variants(puzzles, self.NUM_TEST_FORMS))
-
-    def parse(self, question: Any) -> np.ndarray:
-        """A question as a user writes it -> tokens `m`, uint8. Raises DataError.
-
-        By default a question is rows of tokens. A task may accept text.
-        """
-        spec = self.spec()
-        tokens = as_numbers(question, spec.grid_shape, spec.vocab_size - 1)
-        return tokens.ravel().astype(np.uint8)
-
-    def grid(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens `m` -> the cells as users know them, `r c`."""
-        return tokens.reshape(self.spec().grid_shape)
-
-    def look(self) -> Look:
-        """How grids are drawn: by default with the numbers of the tokens."""
-        count = self.spec().vocab_size
-        return Look(("", *map(str, range(1, count))), ("",) * count)
-
-    def written(self, tokens: np.ndarray, question: Any) -> Any:
-        """An answer, written like its question: by default as rows of numbers."""
-        del question
-        return self.grid(tokens).tolist()
 
     def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
         """Questions `n m` without labels. `name` is for tasks with puzzle ids."""

@@ -28,6 +28,15 @@ def read_text(path: str | pathlib.Path) -> str:
     return "".join(_decoded(path, MAX_TEXT, "read"))
 
 
+def file_named(text: str) -> pathlib.Path | None:
+    """The file whose path is `text`, None if there is none or it is no path."""
+    path = pathlib.Path(text)
+    try:
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return None
+
+
 def read_lines(path: str | pathlib.Path) -> Iterator[str]:
     """Lines with their ends, without a byte order mark; a `.gz` file is unpacked.
 

@@ -55,7 +55,7 @@ def test_a_puzzle_is_one_solution_and_a_list_a_list(run):
         assert len(solution.answer) == 16
         digits = "".join(map(str, solution.grid.ravel()))
         assert digits.replace("0", ".") == solution.answer
-        tokens = (model._task.parse(t) for t in (solution.answer, text))
+        tokens = (model.task.parse(t) for t in (solution.answer, text))
         try:
             expected = is_solution(*tokens, FOUR)
         except DataError:  # an answer that breaks a rule is not parsed

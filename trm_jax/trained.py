@@ -22,12 +22,16 @@ from trm_jax.evaluation.evaluate import (
     joined,
     make_eval_step,
 )
-from trm_jax.model.model import BoundModel, ReasoningModel
+from trm_jax.inspect.cycle import bound, cycle
+from trm_jax.inspect.trace import record
+from trm_jax.model.model import BoundModel
 from trm_jax.rules.latents import Latents
 from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run
 from trm_jax.training.build import Built, build
-from trm_jax.training.supervision import bind
+from trm_jax.training.sharding import put_batch
+
+States = Float[Array | np.ndarray, "b l d"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +40,19 @@ class Solution:
 
     answer: Any  # in the form of the question: text, or rows of numbers
     grid: np.ndarray  # the cells, `r c`: digits, characters or colours
+    tokens: np.ndarray  # the same as tokens, `m`
     is_valid: bool | None  # whether it solves the puzzle; None if unknown
     halt_probability: float  # the model's estimate that the answer is correct
     steps: int  # supervision steps that were done
     votes: int  # forms of the puzzle that gave this answer
+    forms: int  # forms that were solved
 
 
 class Model:
     """Weights and everything that is needed to use them, on one device.
 
-    Attributes: `config` (of the run), `step` (number of updates so far), `params`,
-    `constants`, `table` (the puzzle table, `ids e`).
+    Attributes: `config` (of the run), `step` (number of updates so far), `task` (of the
+    data pipeline), `params`, `constants`, `table` (the puzzle table, `ids e`).
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class Model:
         self.config, self.step = config, step
         self.params, self.constants, self.table = weights
         self._built, self._id_map = built, id_map
-        self._task = pipeline("tasks").task_of(config["data"])
+        self.task = pipeline("tasks").task_of(config["data"])
         self._eval_steps: dict[int, EvalStep] = {}  # by number of supervision steps
 
     def __repr__(self) -> str:
@@ -98,33 +104,19 @@ class Model:
           DataError: the puzzle does not fit the task; the message says where.
           ConfigError: `steps` is less than 1.
         """
-        is_many = _is_many(puzzle)
+        is_many = pipeline("written").is_many(puzzle)
         puzzles = list(puzzle) if is_many else [puzzle]
         if not puzzles:
             return []
-        tokens = np.stack([self._task.parse(one) for one in puzzles])
         with jax.enable_x64(self.config["model"]["dtype"] == "float64"):
-            found = self._solutions(puzzles, tokens, steps, votes, task)
+            found = self._solutions(puzzles, steps, votes, task)
         return found if is_many else found[0]
 
     def _solutions(
-        self,
-        puzzles: Sequence[Any],
-        tokens: np.ndarray,
-        steps: int | None,
-        votes: int,
-        task: str | None,
+        self, puzzles: Sequence[Any], steps: int | None, votes: int, task: str | None
     ) -> list[Solution]:
-        posed = self._task.pose(tokens, task)
-        if posed.id_map not in (None, self._id_map):
-            raise ConfigError(
-                "the puzzle ids of config.data stand for other tasks or augmentations "
-                "than those that the model was trained on"
-            )
-        questions, run = posed.questions(votes=votes), self._built.run
-        num_steps = run.num_eval_steps if steps is None else steps
-        if num_steps < 1:
-            raise ConfigError(f"steps = {steps}; expected 1 or more")
+        posed, run = self._posed(puzzles, task), self._built.run
+        questions, num_steps = posed.questions(votes=votes), self._num_steps(steps)
         # Few different numbers of rows mean few compilations.
         power_of_two = 2 ** math.ceil(math.log2(questions.num_rows))
         batches = questions.batches(min(run.eval.batch_size, power_of_two))
@@ -137,29 +129,77 @@ class Model:
         )
         best = np.flatnonzero(ballots.rank == 0)  # one of each puzzle, in order
         chosen = answers[ballots.row[best]]
-        valid = posed.is_valid(tokens, chosen) if posed.is_valid else None
+        asked, is_valid = questions.inputs, posed.is_valid
+        valid = is_valid(asked, chosen) if is_valid else [None] * len(puzzles)
         return [
             Solution(
-                answer=self._task.written(chosen[i], puzzles[i]),
-                grid=self._task.grid(chosen[i]),
-                is_valid=None if valid is None else bool(valid[i]),
+                answer=self.task.reply(chosen[i], puzzles[i]),
+                grid=self.task.grid(chosen[i]),
+                tokens=chosen[i],
+                is_valid=None if valid[i] is None else bool(valid[i]),
                 halt_probability=float(ballots.mean_q[best[i]]),
                 steps=num_steps,
                 votes=int(ballots.votes[best[i]]),
+                forms=int((questions.example == i).sum()),
             )
             for i in range(len(puzzles))
         ]
 
+    def trace(
+        self,
+        puzzle: Any,
+        steps: int | None = None,
+        every: str = "step",
+        *,
+        task: str | None = None,
+    ) -> Any:
+        """Return the Trace of one puzzle, or a list of them for a list of puzzles.
+
+        It records the state after every "step", after every "cycle" (an h-cycle, or a
+        loop) or after every network "call". The other arguments are those of `solve`.
+        Raises the errors of `solve`, and ConfigError for an unknown `every`.
+        """
+        is_many = pipeline("written").is_many(puzzle)
+        puzzles = list(puzzle) if is_many else [puzzle]
+        if not puzzles:
+            return []
+        with jax.enable_x64(self.config["model"]["dtype"] == "float64"):
+            posed = self._posed(puzzles, task)
+            ((rows, _),) = posed.questions().batches(len(puzzles))
+            found = record(
+                self._built.recipe,
+                (self.params, self.constants, self.table),
+                put_batch(rows, self._built.mesh),
+                num_steps=self._num_steps(steps),
+                every=every,
+                seed=self._built.run.eval.seed,
+                is_valid=posed.is_valid,
+            )
+        return found if is_many else found[0]
+
+    def _posed(self, puzzles: Sequence[Any], task: str | None) -> Any:
+        """The puzzles as an EvalSet."""
+        posed = self.task.pose(np.stack([*map(self.task.tokens, puzzles)]), task)
+        if posed.id_map not in (None, self._id_map):
+            raise ConfigError(
+                "the puzzle ids of config.data stand for other tasks or augmentations "
+                "than those that the model was trained on"
+            )
+        return posed
+
+    def _num_steps(self, steps: int | None) -> int:
+        num_steps: int = self._built.run.num_eval_steps if steps is None else steps
+        if num_steps < 1:
+            raise ConfigError(f"steps = {num_steps}; expected 1 or more")
+        return num_steps
+
     def embed(self, puzzle: Any) -> Float[Array, "1 l d"]:
         """The embedded question x of one puzzle, with the blank puzzle id."""
-        tokens = jnp.asarray(self._task.parse(puzzle)[None].astype(np.int32))
+        tokens = jnp.asarray(self.task.tokens(puzzle)[None].astype(np.int32))
         return self._bound().embed(tokens)
 
     def cycle(
-        self,
-        y: Float[Array, "b l d"],
-        z: Float[Array, "b l d"],
-        x: Float[Array, "b l d"],
+        self, y: States, z: States, x: States
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"]]:
         """One h-cycle of TRM or HRM: `l_cycles` updates of z, then one of y.
 
@@ -169,21 +209,12 @@ class Model:
         the forms that have a forward-mode derivative: float32 for a bfloat16 model, and
         scans token by token. Raises ConfigError if the rule has no y and z.
         """
-        rule: Any = self._built.recipe.rule
-        if getattr(rule, "latents", None) is not Latents:
-            name = self.config["rule"]["name"]
-            raise ConfigError(f"rule.name = {name!r} has no cycle of two latents y, z")
-        return tuple(rule.latent_recursion((self._bound(), x), Latents(y, z), 0))
+        state = Latents(jnp.asarray(y), jnp.asarray(z))
+        return cycle(self._built.recipe, self._bound(), state, jnp.asarray(x))
 
     def _bound(self) -> BoundModel:
-        recipe = self._built.recipe
-        config = recipe.model.config.in_form("forward_mode")
-        dtype = jnp.promote_types(config.compute_dtype, jnp.float32)
-        settings = dataclasses.replace(config.settings, dtype=dtype.name)
-        config = dataclasses.replace(config, settings=settings)
-        module = ReasoningModel(config, recipe.model.networks)
-        blank = self.table[:1]
-        return bind(recipe.rule, module, self.params, self.constants, blank)
+        weights = self.params, self.constants, self.table
+        return bound(self._built.recipe, weights)
 
     def _eval_step(self, num_steps: int) -> EvalStep:
         if num_steps not in self._eval_steps:
@@ -214,13 +245,3 @@ def load(path: str | Path, *, step: int | None = None, weights: str = "ema") -> 
         built = build(config, identity["sizes"])
         step, arrays = read_weights(folder, built, step, weights)
     return Model(config, built, arrays, step=step, id_map=identity.get("id_map"))
-
-
-def _is_many(puzzle: Any) -> bool:
-    """Whether this is a list of puzzles: texts, or grids (rows of numbers)."""
-    if isinstance(puzzle, str):
-        return False
-    if isinstance(puzzle, np.ndarray):
-        return puzzle.ndim > 2
-    first = next(iter(puzzle), "")
-    return isinstance(first, str) or np.ndim(next(iter(first), 0)) > 0

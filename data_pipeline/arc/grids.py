@@ -14,10 +14,10 @@ END_ID = 1
 FIRST_COLOUR = 2
 NUM_COLOURS = 10
 VOCAB_SIZE = FIRST_COLOUR + NUM_COLOURS
-# Colours 0 to 9 on a screen.
+# By token: PAD and end markers, then colour-blind safe colours in the order of ARC's.
 COLOURS = (
-    *("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00"),
-    *("#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25"),
+    *("#ffffff", "#ffffff", "#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#f0e442"),
+    *("#999999", "#cc79a7", "#e69f00", "#56b4e9", "#7a2e2e"),
 )
 
 # Cell (r, c) of a turned grid comes from cell (r, c) of the original, or from (c, r) if

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..json_files import as_list, as_object, item, named
+from ..json_files import as_list, as_object, item, named, parse_json, read_json
+from ..text_files import file_named
 from .json_grids import MAX_SIDE, as_grid
 
 MAX_NAME = 100  # characters of a task's name
@@ -63,6 +64,27 @@ def as_task(
             for i, p in enumerate(test, 1)
         ),
     )
+
+
+def read_question(source: str, number: int) -> tuple[Any, Any, str | None]:
+    """A question (rows of colours), its answer and its task's name, None if unknown.
+
+    `source` is a JSON file of one task, whose test input `number` is taken, or JSON
+    text of one grid. Raises DataError.
+    """
+    path = file_named(source)
+    value = read_json(path) if path else parse_json(source, "the puzzle")
+    if path is None or isinstance(value, list):
+        if number != 1:
+            raise DataError(f"{path or 'the puzzle'}: question {number} of one grid")
+        return value, None, None
+    task = as_task(path.stem, value, path)
+    if not 1 <= number <= len(task.test):
+        count = len(task.test)
+        raise DataError(f"{path}: test input {number}; it has {count}, from 1 on")
+    pair = task.test[number - 1]
+    answer = None if pair.output is None else pair.output.tolist()
+    return pair.input.tolist(), answer, task.name
 
 
 def as_tasks_object(value: Any, path: pathlib.Path) -> dict[str, Any]:

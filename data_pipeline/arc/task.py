@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from ..arrays import read_arrays
+from ..drawing import Look
 from ..errors import DataError
 from ..prepared.arc_agi.names import open_prepared
 from ..questions import EvalSet
 from ..settings import knob
-from ..spec import PAD_ID, Look, PuzzleSet, PuzzleSpec
+from ..spec import PAD_ID, PuzzleSet, PuzzleSpec
 from ..tasks import TEST, TRAIN, Data, PuzzleTask, chosen, identity, require
 from .bundles import find_subsets
-from .grids import COLOURS, VOCAB_SIZE, decode, encode
+from .grids import COLOURS, FIRST_COLOUR, NUM_COLOURS, VOCAB_SIZE, decode, encode
 from .ids import IdTable, Tasks, make_ids
 from .json_grids import ANY_SIDE, MAX_SIDE, as_grid
-from .json_tasks import ArcTask, Pair
+from .json_tasks import ArcTask, Pair, read_question
 from .submission import write_submission
 from .subsets import left_out, read_tasks, that_fit
 
@@ -102,14 +103,31 @@ class Task(PuzzleTask):
             raise DataError(f"the grid: {rows}x{columns}; data.arc.side = {side}")
         return encode(grid, side)
 
+    def read(self, source: str, number: int = 1) -> tuple[Any, Any, str | None]:
+        """Test input `number` of a task in a JSON file, or a grid as JSON."""
+        return read_question(source, number)
+
+    def name_of(self, example: int) -> str | None:
+        """The name of the task of a test example; None for array folders."""
+        if self.common.source == "arrays":
+            return None
+        tasks, _ = self._numbered()
+        names = [task.name for task in tasks.test for _ in task.test]
+        return names[example]
+
+    def look(self) -> Look:
+        """The digits of the colours; a blank is outside of the grid."""
+        return Look((" ", " ", *map(str, range(NUM_COLOURS))), colours=COLOURS)
+
+    def shown(self, answers: np.ndarray, question: np.ndarray) -> np.ndarray:
+        """The colours of the decoded grids, with PAD around them."""
+        del question
+        side = self.settings.side
+        return np.stack([_framed(decode(tokens, side), side) for tokens in answers])
+
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The colours of the grid, `r c`."""
         return decode(tokens, self.settings.side)
-
-    def look(self) -> Look:
-        """The colours that ARC's own pages use."""
-        colours = ("", "", *COLOURS)
-        return Look(("",) * len(colours), colours)
 
     def pose(self, inputs: np.ndarray, name: str | None = None) -> EvalSet:
         """Questions with the puzzle id of the task `name`.
@@ -205,6 +223,14 @@ def _write(path: Path, answers: np.ndarray, *, tasks: list[ArcTask], side: int) 
         for task, start, stop in zip(tasks, counts[:-1], counts[1:], strict=True)
     }
     write_submission(path, attempts, tasks)
+
+
+def _framed(grid: np.ndarray, side: int) -> np.ndarray:
+    """Colours `r c` -> tokens `m`, without end markers."""
+    canvas = np.full((side, side), PAD_ID)
+    rows, columns = grid.shape
+    canvas[:rows, :columns] = grid.astype(int) + FIRST_COLOUR
+    return canvas.ravel()
 
 
 def _puzzle_set(

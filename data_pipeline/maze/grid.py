@@ -12,6 +12,8 @@ from ..errors import DataError
 from ..spec import PAD_ID, PuzzleSpec
 
 CHARACTERS = "# SGo"
+# By token: unknown, wall, free, start, goal, path.
+COLOURS = ("#999999", "#333333", "#f5f5f5", "#009e73", "#d55e00", "#56b4e9")
 WALL, FREE, START, GOAL, PATH = range(1, 6)
 SMALLEST_SIDE, LARGEST_SIDE = 2, 62  # a row and its two margins are bits of one word
 

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..dihedral import COUNT
+from ..drawing import Look
 from ..errors import DataError
 from ..prepared.maze_hard.names import prepared_set
 from ..prepared.reading import PreparedSet
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
-from ..spec import Look, PuzzleSet, PuzzleSpec
+from ..spec import PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from .csv_file import read_maze_csv
 from .generator import generate
-from .grid import LARGEST_SIDE, SMALLEST_SIDE, MazeShape
+from .grid import CHARACTERS, COLOURS, LARGEST_SIDE, SMALLEST_SIDE, MazeShape
 from .solver import is_shortest_path, solve
 from .text import characters, parse_maze
 from .variants import MazeVariants
@@ -84,14 +85,13 @@ class Task(PuzzleTask):
             raise DataError(f"the maze: {type(question).__name__}; text expected")
         return parse_maze(question, self.shape)
 
+    def look(self) -> Look:
+        """The characters of mazes as text."""
+        return Look(("?", *CHARACTERS), colours=COLOURS)
+
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The characters of the cells, `r c`."""
         return characters(tokens, self.shape)
-
-    def look(self) -> Look:
-        """Walls, start, goal and path as colours, in the order of the tokens."""
-        symbols = ("", "", "", "S", "G", "")
-        return Look(symbols, ("", "#4A4F57", "", "#7FC8A9", "#F2A07B", "#F5CF6B"))
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
         """Text, which is split into lines if the question is."""

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ..drawing import Look
 from ..errors import DataError
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
-from ..spec import Look, PuzzleSet, PuzzleSpec
+from ..spec import PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from .csv_file import read_nonogram_csv
 from .generator import generate
-from .grid import FILLED, NO_ENTRY, VOCAB_SIZE, NonogramShape, is_solution
+from .grid import NonogramShape, is_solution
 from .lines import LONGEST, SHORTEST
 from .text import characters, parse_question
 from .variants import NonogramVariants
@@ -73,16 +74,24 @@ class Task(PuzzleTask):
         except DataError as error:
             raise DataError(f"the nonogram: {error}") from None
 
+    def shown(self, answers: np.ndarray, question: np.ndarray) -> np.ndarray:
+        """The clues of the question, and the cells of the answers."""
+        rectangle = np.zeros(self.spec().grid_shape, bool)
+        rectangle[self.shape.top :, self.shape.left :] = True
+        return np.where(rectangle.ravel(), answers, question)
+
+    def is_whole(self, line: str) -> bool:
+        """A question has no line ends."""
+        return "|" in line
+
+    def look(self) -> Look:
+        """The entries of the clues (10 as X), `#` filled, `.` empty, `?` unknown."""
+        entries = [*map(str, range(LONGEST)), "X"]
+        return Look((" ", "?", ".", "#", " ", *entries))
+
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The characters of the cells without the clues, `r c`."""
         return characters(tokens, self.shape)
-
-    def look(self) -> Look:
-        """Entries of clues as numbers, filled cells as a colour."""
-        before = NO_ENTRY + 1  # the tokens that are no entry of a clue
-        symbols = ("",) * before + tuple(map(str, range(VOCAB_SIZE - before)))
-        colours = tuple("#4A4F57" * (t == FILLED) for t in range(VOCAB_SIZE))
-        return Look(symbols, colours)
 
     def written(self, tokens: np.ndarray, question: Any) -> str:
         """The rows of the cells as lines of `#` and `.`."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ..drawing import Look
 from ..errors import DataError
 from ..prepared.reading import PreparedSet
 from ..prepared.sudoku_extreme.names import prepared_set
 from ..questions import EvalSet
 from ..settings import DataSettings, knob
-from ..spec import Look, PuzzleSet, PuzzleSpec
+from ..spec import PuzzleSet, PuzzleSpec
 from ..tasks import PuzzleTask
 from ..written import as_numbers
 from .csv_file import read_sudoku_csv
@@ -77,16 +78,15 @@ class Task(PuzzleTask):
             question = "".join(map(str, digits.ravel()))
         return parse_puzzle("".join(question.split()), self.shape)
 
+    def look(self) -> Look:
+        """Digits, in boxes."""
+        digits = map(str, range(1, 1 + self.shape.side))
+        return Look(("?", ".", *digits), (self.shape.box_rows, self.shape.box_cols))
+
     def grid(self, tokens: np.ndarray) -> np.ndarray:
         """The digits, with 0 for a blank, `r c`."""
         digits = np.maximum(tokens.astype(int) - BLANK_TOKEN, 0)
         return digits.reshape(self.shape.spec.grid_shape)
-
-    def look(self) -> Look:
-        """Digits, and thick lines between the boxes."""
-        digits = ("", "", *map(str, range(1, self.shape.side + 1)))
-        box = self.shape.box_rows, self.shape.box_cols
-        return Look(digits, ("",) * len(digits), box)
 
     def written(self, tokens: np.ndarray, question: Any) -> Any:
         """Text if the question is text, else rows of digits."""

@@ -301,29 +301,3 @@ def test_puzzles_to_evaluate_come_from_a_file_or_the_test_split(array_folder):
 def test_puzzles_that_cannot_be_evaluated_are_named(path, side, message):
     with pytest.raises(DataError, match=message):
         load_test(BAD / path, side)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"task": "sudoku", "sudoku": {"box_rows": 2, "box_cols": 3}},
-        {"task": "maze"},
-        {"task": "nonogram"},
-        {
-            "task": "arc",
-            "source": "json",
-            "train": str(BAD / "arc_ok"),
-            "arc": {"train_subsets": ("training",), "test_subset": "training"},
-        },
-    ],
-    ids=lambda data: data["task"],
-)
-def test_a_look_has_text_or_colour_for_every_token_that_is_seen(data):
-    task = tasks.task_of(data)
-    look, spec = task.look(), task.spec()
-    assert len(look.symbols) == len(look.colours) == spec.vocab_size
-    shown = [s + c for s, c in zip(look.symbols, look.colours, strict=True) if s + c]
-    assert len(set(shown)) == len(shown)  # tokens that are shown differ
-    # Only PAD, blanks, ends, free and empty cells look like paper.
-    assert spec.vocab_size - len(shown) <= 4
-    assert look.box == ((2, 3) if data["task"] == "sudoku" else (0, 0))

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from data_pipeline.spec import Look
+from data_pipeline.drawing import Look
 from trm_jax.inspect.report_figures import grid
 from trm_jax.inspect.report_page import Failure, page
 
@@ -35,7 +35,8 @@ RESULT = {
     "calibration": {"ece": 0.0123, "bins": [BIN | SHARE]},
     "by_rating": [{"from": 0, "to": 3, "puzzles": 4, "cell_accuracy": 1.0} | SHARE],
 }
-LOOK = Look(("", "", "1", "2"), ("", "", "#abcdef", ""), (1, 2))
+LOOK = Look((" ", "?", "#", "2"), (1, 2))
+COLOURED = Look(("a", "b", "c", "d"), None, ("#ffffff",) * 3 + ("#abcdef",))
 TOKENS = np.array([[1, 2], [3, 3]])
 NONE = np.zeros((2, 2), bool)
 FAILURE = Failure("puzzle 1", TOKENS, TOKENS, TOKENS, NONE, TOKENS == 3)
@@ -113,11 +114,19 @@ def test_pictures_take_the_colours_of_the_page():
 
 def test_a_grid_marks_cells():
     text = grid(TOKENS, LOOK, "g", given=TOKENS == 2, wrong=TOKENS == 3)
-    assert '<path d="M1 0h1v1h-1z" fill="#abcdef"/>' in text
+    assert '<path d="M1 0h1v1h-1z" fill="#4a4f57"/>' in text
     assert '<path d="M0.06 1.06h.88v.88h-.88zM1.06 1.06h.88v.88h-.88z"' in text
-    assert '<text x="1.5" y="0.5" class="given">1</text>' in text
-    assert text.count('class="wrong">2</text>') == 2
-    assert text.count("<text") == 3
+    assert '<text x="1.5" y="1.5" class="wrong">2</text>' in text
+    assert text.count("<text") == 2  # a filled cell and an unknown one have no text
+    given = grid(TOKENS, LOOK, "g", given=TOKENS == 3, wrong=NONE)
+    assert given.count('class="given">2</text>') == 2
+    assert 'class="wrong"' not in given
+
+
+def test_a_grid_in_colours_has_no_text():
+    text = grid(TOKENS, COLOURED, "g", given=NONE, wrong=TOKENS == 3)
+    assert '<path d="M0 1h1v1h-1zM1 1h1v1h-1z" fill="#abcdef"/>' in text
+    assert "<text" not in text
 
 
 def test_no_failure_is_said_so():

@@ -38,7 +38,8 @@ def write(
     task = api.pipeline("tasks").task_of(run.config["data"])
     name = run.workdir.resolve().name
     title = f"{name}, step {result['step']}: {run.config['data']['task']}"
-    text = page(title, result, _facts(run, result), _failures(run, output), task.look())
+    failures = _failures(run, task, output)
+    text = page(title, result, _facts(run, result), failures, task.look())
     write_whole(path, text, SaveError)
 
 
@@ -60,7 +61,7 @@ def _facts(run: EvaluatedRun, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failures(run: EvaluatedRun, output: "EvalOutput") -> list["Failure"]:
+def _failures(run: EvaluatedRun, task: Any, output: "EvalOutput") -> list["Failure"]:
     """The wrong answers to form 0 of which the model is most sure, in this order."""
     from trm_jax.evaluation.evaluate import take_rows
     from trm_jax.evaluation.report import probability
@@ -78,22 +79,24 @@ def _failures(run: EvaluatedRun, output: "EvalOutput") -> list["Failure"]:
     config = run.built.recipe.model.config
     found = []
     for row in rows:
-        question, truth = questions.inputs[row], questions.labels[row]
-        # Cells without a label are no part of the answer.
-        unasked = question if config.blank >= 0 else np.zeros_like(question)
-        labelled = truth != 0
-        answer, truth = (np.where(labelled, t, unasked) for t in (answers[row], truth))
+        question = questions.inputs[row]
+        pair = np.stack([answers[row], questions.labels[row]])
+        answer, truth = task.shown(pair, question)
         given = (question != config.blank) & (config.blank >= 0)
         off = answer != truth
-        sure = f"{100 * probabilities[row]:.1f} % sure"
-        count = f"{int(off.sum())} of {int(labelled.sum())} cells wrong"
-        more = (f"{k} {v[row]}" for k, v in questions.attributes.items())
-        about = "; ".join([f"puzzle {row + 1}", sure, count, *more])
-        question, *cells = (
-            each.reshape(config.grid_shape)
-            for each in (question, answer, truth, given, off)
-        )
-        found.append(Failure(about, *_cropped(question), *_cropped(*cells)))
+        about = [
+            f"puzzle {row + 1}",
+            f"{100 * probabilities[row]:.1f} % sure",
+            f"{int(off.sum())} cells wrong",
+            *(f"{key} {values[row]}" for key, values in questions.attributes.items()),
+        ]
+        if not run.values.data and (name := task.name_of(int(row))):
+            about.insert(1, f"task {name}")
+        (asked,) = task.shown(question[None], question)
+        shape = config.grid_shape
+        drawn = [each.reshape(shape) for each in (answer, truth, given, off)]
+        asked = _cropped(asked.reshape(shape))
+        found.append(Failure("; ".join(about), *asked, *_cropped(*drawn)))
     return found
 
 

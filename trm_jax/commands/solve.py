@@ -1,26 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solve one Sudoku with a trained model and show every step of the way.
+"""Solve one puzzle with a trained model and show every step of the way.
 
-python solve.py --workdir=D [--puzzle=5..3...] [--row=N] [--step=N] [--weights=ema|raw]
+python solve.py --workdir=D [--puzzle=P] [--row=N] [--supervision_steps=S] [--votes=V]
+                [--html=FILE] [--gif=FILE] [--json=FILE] [--step=N] [--weights=ema|raw]
 
---puzzle has the cells row by row (`.` or `0` for a blank). Without it, the puzzle is
-row N of the run's test set, 1 by default. Exit codes: 0 solved, 1 not solved, 2 wrong
-input.
+--puzzle is a text or a file. Sudokus: cells row by row, `.` or 0 for a blank, on one or
+more lines. Mazes: lines of `#`, space, S and G. Nonograms: `1 1/5/...|2/1/...`. ARC: a
+task as a JSON file. --row=N chooses a question of the file, from 1; without --puzzle,
+it chooses a row of the run's test set. --votes=V solves V forms of the puzzle and takes
+the most frequent answer. --html writes a page that plays the reasoning, --gif a moving
+picture, --json all numbers. Exit codes: 0 if the answer is valid or nothing judges it,
+1 if it is not, 2 wrong input.
 """
 
+import json
 import logging
-import math
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from absl import flags
 
 from trm_jax import api
 from trm_jax.commands import shell
-from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError, SaveError
+from trm_jax.files import write_whole
+
+if TYPE_CHECKING:
+    from trm_jax.trained import Model
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +51,18 @@ def main(argv: Sequence[str]) -> int:
     )
     choice = partial(flags.DEFINE_enum, flag_values=values)
     text("workdir", None, "Folder of the run.")
-    text("puzzle", None, "The cells, row by row; . for a blank.")
-    number("row", None, "Row of the run's test set, from 1; default: 1.")
+    text("puzzle", None, "The puzzle, as text or as a file.")
+    number("row", None, "Question of the file, or row of the run's test set, from 1.")
+    number(
+        "supervision_steps",
+        None,
+        "Steps to take; default: the config's.",
+        lower_bound=1,
+    )
+    number("votes", 1, "Forms of the puzzle that vote, 0 for all.", lower_bound=0)
+    text("html", None, "Page to write.")
+    text("gif", None, "Moving picture to write.")
+    text("json", None, "File of all numbers to write.")
     number("step", None, "Checkpoint to use; the newest if unset.")
     choice("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
     user_errors = (api.pipeline("errors").DataError,)
@@ -49,103 +71,81 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
-    """Restore the model, solve the puzzle step by step, and check the answer."""
+    """Restore the model, trace it on the puzzle, and judge the answer."""
     shell.parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
-    from trm_jax.runtime.workdir import read_run
+    from trm_jax.commands import solve_show
+    from trm_jax.trained import load
 
-    config, identity = read_run(values.workdir)
-    data = config["data"]
-    if data["task"] != "sudoku":
-        raise ConfigError(
-            f"{values.workdir}: a run of task {data['task']!r}; expected sudoku"
-        )
-    shell.set_precision(config["model"]["dtype"])
     shell.check_devices()
-    box = data["sudoku"]["box_rows"], data["sudoku"]["box_cols"]
-    shape = api.pipeline("sudoku.grid").SudokuShape(*box)
-    question, solution, name = _chosen_puzzle(values, data, shape)
-    answers = _answers(values, config, identity, question)
-    show, answer = partial(_show, question, solution, shape), question
-    log.info("%s", name)
-    show(question, question)
-    for step, (predictions, q_halt) in enumerate(answers, start=1):
-        before, answer = answer, predictions[0]
-        sure = 1 / (1 + math.exp(-min(50.0, max(-50.0, float(q_halt[0])))))
-        log.info("\nsupervision step %d: sure of it to %.1f %%", step, 100 * sure)
-        show(answer, before)
-        if api.pipeline("sudoku.text").is_solution(answer, question, shape):
-            log.info("solved in %d supervision step(s): no rule is broken", step)
-            return EXIT_OK
-    log.info("not solved: the answer breaks a rule or leaves a blank")
-    return EXIT_FAILED
+    model = load(values.workdir, step=values.step, weights=values.weights)
+    shell.set_precision(model.config["model"]["dtype"])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        record = _record(values, model)
+    for message in dict.fromkeys(str(one.message) for one in warned):
+        log.warning("warning: %s", message)
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    log.info("%s", record["title"])
+    for paragraph in solve_show.as_text(record, colour=colour):
+        log.info("%s\n", paragraph)
+    if record["votes"]:
+        log.info("%s\n", solve_show.of_votes(record, colour=colour))
+    line, good = solve_show.verdict(record)
+    log.info("%s", line)
+    _write(values, record)
+    return EXIT_OK if good else EXIT_FAILED
+
+
+def _record(values: flags.FlagValues, model: "Model") -> dict[str, Any]:
+    """The trace of the chosen puzzle, and what the votes say."""
+    from trm_jax.inspect.replay_record import as_record
+
+    question, solution, name, title = _chosen_puzzle(values, model)
+    steps = values.supervision_steps
+    trace = model.trace(question, steps, task=name)
+    votes, voted = values.votes, None
+    if votes != 1:
+        voted = model.solve(question, steps, votes, task=name)
+    return as_record(
+        trace,
+        model.task,
+        title=title,
+        model={"about": repr(model)[1:-1], "weights": values.weights},
+        solution=solution,
+        voted=voted,
+    )
 
 
 def _chosen_puzzle(
-    values: flags.FlagValues, data: dict[str, Any], shape: Any
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """The question, its answer if known, and a name for the puzzle."""
-    if values.puzzle is not None and values.row is not None:
-        raise ConfigError("--puzzle and --row exclude each other")
+    values: flags.FlagValues, model: "Model"
+) -> tuple[Any, np.ndarray | None, str | None, str]:
+    """The question, its answer's tokens, its task's name (or None), and a title."""
+    task, row = model.task, 1 if values.row is None else values.row
     if values.puzzle is not None:
-        parse = api.pipeline("sudoku.text").parse_puzzle
-        return parse(values.puzzle, shape), None, "the puzzle"
-    test = api.pipeline("tasks").load(data).test.puzzles
-    row = 1 if values.row is None else values.row
+        question, answer, name = task.read(values.puzzle, row)
+        file = api.pipeline("text_files").file_named(values.puzzle)
+        title = f"{file.name}, question {row}" if file else "the puzzle"
+        return question, None if answer is None else task.parse(answer), name, title
+    test = task.load().test.puzzles
     if not 1 <= row <= len(test):
         error = api.pipeline("errors").DataError
         raise error(f"--row={row}; the test set has rows 1 to {len(test)}")
-    return test.inputs[row - 1], test.labels[row - 1], f"row {row} of the test set"
+    answer = test.labels[row - 1]
+    solution = answer if answer.any() else None
+    name = task.name_of(row - 1)
+    return test.inputs[row - 1], solution, name, f"row {row} of the test set"
 
 
-def _answers(
-    values: flags.FlagValues,
-    config: dict[str, Any],
-    identity: dict[str, Any],
-    question: np.ndarray,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Predictions `1 m` and q_halt `1` after each supervision step."""
-    from trm_jax.evaluation.evaluate import answers_by_step
-    from trm_jax.runtime.weights import read_weights
-    from trm_jax.training.build import build
-    from trm_jax.training.sharding import put_batch
+def _write(values: flags.FlagValues, record: dict[str, Any]) -> None:
+    """Write the files that the flags ask for."""
+    if values.json:
+        text = json.dumps(record, indent=1) + "\n"
+        write_whole(Path(values.json), text, SaveError)
+        log.info("written to %s", values.json)
+    if values.gif:
+        from trm_jax.inspect.gif import write_gif
 
-    built = build(config | {"mesh": {"data": 1, "fsdp": 1}}, identity["sizes"])
-    _, weights = read_weights(values.workdir, built, values.step, values.weights)
-    rows = {
-        "inputs": question[None].astype(np.int32),
-        "labels": np.zeros((1, len(question)), np.int32),
-        "label_mask": np.zeros((1, len(question)), bool),
-        "puzzle_id": np.zeros(1, np.int32),
-        "weight": np.ones(1, np.float32),
-    }
-    return answers_by_step(
-        built.recipe,
-        weights,
-        put_batch(rows, built.mesh),
-        num_steps=built.run.num_eval_steps,
-        seed=built.run.eval.seed,
-    )
-
-
-def _show(
-    question: np.ndarray,
-    solution: np.ndarray | None,
-    shape: Any,
-    answer: np.ndarray,
-    before: np.ndarray,
-) -> None:
-    """Log a grid with marked givens and correct cells (if unknown: changed cells)."""
-
-    def style(cell: int) -> str:
-        if question[cell] > 1 and answer[cell] == question[cell]:
-            return "given"
-        if solution is not None:
-            return "right" if answer[cell] == solution[cell] else "wrong"
-        return "new" if answer[cell] != before[cell] else "plain"
-
-    lines = api.pipeline("sudoku.text").grid_lines(
-        answer, shape, style, colour=sys.stdout.isatty()
-    )
-    log.info("%s", "\n".join(lines))
+        write_gif(record, values.gif)
+        log.info("written to %s", values.gif)

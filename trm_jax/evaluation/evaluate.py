@@ -22,6 +22,7 @@ from trm_jax.training.sharding import (
 from trm_jax.training.step import Recipe
 from trm_jax.training.supervision import (
     EVAL,
+    begin,
     bind,
     init_carry,
     refill,
@@ -29,7 +30,7 @@ from trm_jax.training.supervision import (
     seed_key,
     supervision_step,
 )
-from trm_jax.types import Batch, Carry, Params
+from trm_jax.types import Batch, Carry, Params, StepOutput
 
 Weights = tuple[Params, Params, Array]  # parameters, constants, puzzle table
 Numbered = tuple[Mapping[str, np.ndarray], np.ndarray]  # a batch and its row numbers
@@ -49,6 +50,8 @@ class EvalOutput(NamedTuple):
 
 PER_STEP = ("q_halt", "wants_halt", "cells_right", "all_right", "cell_loss")
 EvalStep = Callable[[Weights, Batch, Array], EvalOutput]
+FirstCarry = Callable[[Weights, Batch, Array], Carry]
+SingleStep = Callable[[Weights, Array, Carry], tuple[Carry, StepOutput, Any]]
 
 
 def make_eval_step(
@@ -122,7 +125,8 @@ def stepper(
             keep=keep,
         )
 
-    return refill(carry, batch), step
+    carry = refill(carry, batch)
+    return begin(rule, model, carry, fold_in(keys, carry.steps), training=False), step
 
 
 def evaluate(
@@ -165,26 +169,28 @@ def take_rows(output: EvalOutput, rows: np.ndarray) -> EvalOutput:
     return EvalOutput(**fields)
 
 
-def answers_by_step(
-    recipe: Recipe, weights: Weights, batch: Batch, *, num_steps: int, seed: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield predictions `b m` and q_halt `b` after each step, on the host."""
-    numbers = jnp.arange(batch.weight.shape[0])
+def make_single_step(
+    recipe: Recipe, *, num_steps: int, seed: int = 0, keep: Keep | None = None
+) -> tuple[FirstCarry, SingleStep]:
+    """Return an evaluation in single steps, as two jitted functions on one device.
+
+    The first maps (weights, batch, row numbers `b`) to the first carry. The second maps
+    (weights, row numbers, carry) to the next carry, what the rule answers, and what
+    `keep` returned for every iteration of the step.
+    """
 
     @jax.jit
     @jax.threefry_partitionable(True)
-    def first(weights: Weights, batch: Batch) -> Carry:
+    def first(weights: Weights, batch: Batch, numbers: Array) -> Carry:
         return stepper(recipe, weights, batch, numbers, num_steps, seed)[0]
 
     @jax.jit
     @jax.threefry_partitionable(True)
-    def step(weights: Weights, carry: Carry) -> tuple[Carry, Array, Array]:
-        args = (recipe, weights, carry.batch, numbers, num_steps, seed)
+    def step(
+        weights: Weights, numbers: Array, carry: Carry
+    ) -> tuple[Carry, StepOutput, Any]:
+        args = (recipe, weights, carry.batch, numbers, num_steps, seed, keep)
         carry, outputs = stepper(*args)[1](carry)
-        answer = recipe.rule.answer(outputs)
-        return carry, answer.logits.argmax(-1), answer.q_halt
+        return carry, recipe.rule.answer(outputs), outputs.kept
 
-    carry = first(weights, batch)
-    for _ in range(num_steps):
-        carry, predictions, q_halt = step(weights, carry)
-        yield np.asarray(predictions), np.asarray(q_halt)
+    return first, step

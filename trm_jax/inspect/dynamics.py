@@ -21,7 +21,7 @@ import numpy as np
 
 from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
-from trm_jax.evaluation.evaluate import Weights, stepper
+from trm_jax.evaluation.evaluate import Weights, make_single_step
 from trm_jax.files import write_whole
 from trm_jax.inspect import style
 from trm_jax.inspect.loop_measures import (
@@ -35,7 +35,7 @@ from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run, read_test_set
 from trm_jax.training.build import Built, build
 from trm_jax.training.step import Recipe
-from trm_jax.types import Batch, Carry
+from trm_jax.types import Batch
 
 PANELS = (
     ("share correct", ("exact", "cell_accuracy")),
@@ -55,24 +55,17 @@ def loop_states(
     All batches have the same number of rows; n counts the rows of all of them.
     """
     size = len(batches[0].weight)
-
-    @jax.jit
-    @jax.threefry_partitionable(True)
-    def step(
-        weights: Weights, batch: Batch, first_row: Any, carry: Carry | None
-    ) -> tuple[Carry, Any, Any]:
-        numbers = first_row + jnp.arange(size)
-        first, advance = stepper(recipe, weights, batch, numbers, loops, seed)
-        carry, outputs = advance(first if carry is None else carry)
-        return carry, carry.state[0], recipe.rule.answer(outputs).logits
-
-    carries: list[Carry | None] = [None] * len(batches)
+    first, step = make_single_step(recipe, num_steps=loops, seed=seed)
+    numbers = [jnp.arange(i * size, (i + 1) * size) for i in range(len(batches))]
+    rows = list(zip(batches, numbers, strict=True))
+    carries = [first(weights, *each) for each in rows]
     for _ in range(loops):
         states, logits = [], []
-        for i, batch in enumerate(batches):
-            carries[i], z, answer = step(weights, batch, i * size, carries[i])
+        for i, of_batch in enumerate(numbers):
+            carries[i], answer, _ = step(weights, of_batch, carries[i])
+            z = carries[i].state[0]
             states.append(np.asarray(z.astype(jnp.promote_types(z.dtype, jnp.float32))))
-            logits.append(np.asarray(answer))
+            logits.append(np.asarray(answer.logits))
         yield np.concatenate(states), np.concatenate(logits)
 
 

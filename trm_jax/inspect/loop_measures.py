@@ -23,15 +23,20 @@ THRESHOLDS = {
 Curves = Mapping[str, Any]  # one number per loop
 
 
-def entropy(logits: np.ndarray, *, loss: str) -> np.ndarray:
-    """Entropy in nats over the last axis, of softmax or of stablemax probabilities."""
+def probabilities(logits: np.ndarray, *, loss: str) -> np.ndarray:
+    """The float64 softmax or stablemax probabilities over the last axis."""
     logits = logits.astype(np.float64)
     if loss == "stablemax":
         size = np.log1p(np.abs(logits))
         logits = np.where(logits >= 0, size, -size)
     logits = logits - logits.max(-1, keepdims=True)
     p = np.exp(logits)
-    p /= p.sum(-1, keepdims=True)
+    return p / p.sum(-1, keepdims=True)
+
+
+def entropy(logits: np.ndarray, *, loss: str) -> np.ndarray:
+    """Entropy in nats over the last axis, of softmax or of stablemax probabilities."""
+    p = probabilities(logits, loss=loss)
     return -(p * np.log(np.where(p > 0, p, 1))).sum(-1)
 
 

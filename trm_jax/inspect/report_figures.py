@@ -11,6 +11,7 @@ from trm_jax.inspect import style
 
 _SIZE = 4.4, 2.8  # inches; a page scales them to its width
 _THICK, _THIN = 0.06, 0.02  # lines of a grid, in cells
+_FILLED = "#4a4f57"
 
 
 def accuracy_by_step(result: Mapping[str, Any]) -> str:
@@ -94,19 +95,22 @@ def grid(
 ) -> str:
     """A puzzle `r c` as an SVG element.
 
-    `look` has the fields of `Look` of the data pipeline. `given` and `wrong`, both
-    `r c`, mark cells: given ones are bold, and wrong ones have a red frame.
+    `look` has the fields of `Look` of the data pipeline. Cells have the colours of
+    their tokens, if there are any, or else their symbols; `#` is a filled cell, and
+    `.` and `?` are empty ones. `given` and `wrong`, both `r c`, mark cells: given ones
+    are bold, and wrong ones have a red frame.
     """
     rows, columns = tokens.shape
+    filled = [_FILLED if symbol == "#" else "" for symbol in look.symbols]
     parts = [f'<rect width="{columns}" height="{rows}" fill="#fff"/>']
     for token in np.unique(tokens):
-        if colour := look.colours[token]:
+        if colour := (look.colours or filled)[token]:
             places = np.argwhere(tokens == token)
             cells = "".join(f"M{c} {r}h1v1h-1z" for r, c in places)
             parts.append(f'<path d="{cells}" fill="{colour}"/>')
     parts.append(_lines(range(rows + 1), columns, "h"))
     parts.append(_lines(range(columns + 1), rows, "v"))
-    if all(look.box):
+    if look.box:
         across, down = look.box
         parts.append(_lines(range(0, rows + 1, across), columns, "h", _THICK))
         parts.append(_lines(range(0, columns + 1, down), rows, "v", _THICK))
@@ -115,7 +119,8 @@ def grid(
         frames = "".join(f"M{c:.2f} {r:.2f}h.88v.88h-.88z" for r, c in corners)
         parts.append(f'<path d="{frames}" class="wrong" fill="none"/>')
     for (r, c), token in np.ndenumerate(tokens):
-        if text := look.symbols[token]:
+        text = "" if look.colours else look.symbols[token].strip("#.? ")
+        if text:
             kind = "given" if given[r, c] else "wrong" if wrong[r, c] else "filled"
             place = f'x="{c + 0.5}" y="{r + 0.5}"'
             parts.append(f'<text {place} class="{kind}">{html.escape(text)}</text>')

@@ -62,6 +62,11 @@ class FixedStarts(Supervised):
         }
         return self.latents(**first)
 
+    def calls(self) -> tuple[str, ...]:
+        """The latent that each network call of a supervision step updates, in order."""
+        own: Any = self
+        return (("z",) * own.l_cycles + ("y",)) * own.h_cycles
+
     def updates_per_turn(self, times: int) -> int:
         """Latent updates per turn of the loop, in the cycle with gradients.
 

@@ -141,6 +141,10 @@ class Loop(Supervised):
         state, outputs = self._loops(model, rows, state, clock, keep, num, 1)
         return state, outputs._replace(each=None)
 
+    def calls(self) -> tuple[str, ...]:
+        """A step of an evaluation calls the network once."""
+        return ("z",)
+
     def _loops(
         self,
         model: BoundModel,

@@ -37,6 +37,10 @@ class OneLatent(TRM):
     )
     latents: ClassVar[type[Any]] = Latent
 
+    def calls(self) -> tuple[str, ...]:
+        """Every call updates z."""
+        return ("z",) * ((self.l_cycles + 1) * self.h_cycles)
+
     def updates_per_turn(self, times: int) -> int:
         """Updates of z per turn of the loop, in the cycle with gradients."""
         return super().updates_per_turn(times + 1)

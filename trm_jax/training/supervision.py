@@ -112,6 +112,19 @@ def _where(rows: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(pick, new, old)
 
 
+def begin(
+    rule: Rule, model: BoundModel, carry: Carry, keys: Array, *, training: bool
+) -> Carry:
+    """The carry, in which every halted row has the initial state of its puzzle.
+
+    `keys` holds one key per row, that of its next supervision step.
+    """
+    first = rule.start(
+        frozen(model), carry.batch, _folded(keys, _START), training=training
+    )
+    return carry._replace(state=_where(carry.halted, first, carry.state))
+
+
 def supervision_step(
     rule: Rule,
     model: BoundModel,
@@ -130,10 +143,7 @@ def supervision_step(
     sets it to `max_steps`, so that no row halts early. The next step takes the new
     carry as data, so that no gradient flows through it.
     """
-    first = rule.start(
-        frozen(model), carry.batch, _folded(keys, _START), training=training
-    )
-    state = _where(carry.halted, first, carry.state)
+    state = begin(rule, model, carry, keys, training=training).state
     clock = Clock(carry.steps, max_steps, update)
     step = rule.step if training else rule.infer
     state, outputs = step(model, carry.batch, state, _folded(keys, _STEP), clock, keep)

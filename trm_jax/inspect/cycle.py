@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cycle of a trained model as a function that can be differentiated."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from trm_jax.errors import ConfigError
+from trm_jax.evaluation.evaluate import Weights
+from trm_jax.model.model import BoundModel, ReasoningModel
+from trm_jax.rules.latents import Latents
+from trm_jax.training.step import Recipe
+from trm_jax.training.supervision import bind
+
+
+def bound(recipe: Recipe, weights: Weights) -> BoundModel:
+    """The model with the blank puzzle vector, in forms that forward mode can derive.
+
+    These are float32 for a bfloat16 model, and scans token by token.
+    """
+    params, constants, table = weights
+    config = recipe.model.config.in_form("forward_mode")
+    dtype = jnp.promote_types(config.compute_dtype, jnp.float32)
+    settings = dataclasses.replace(config.settings, dtype=dtype.name)
+    config = dataclasses.replace(config, settings=settings)
+    module = ReasoningModel(config, recipe.model.networks)
+    return bind(recipe.rule, module, params, constants, table[:1])
+
+
+def cycle(recipe: Recipe, model: BoundModel, state: Any, x: Array) -> Any:
+    """The state after one h-cycle of TRM or HRM, for the embedded question x.
+
+    Raises ConfigError if the rule has no two latents y and z.
+    """
+    rule: Any = recipe.rule
+    if getattr(rule, "latents", None) is not Latents:
+        name = type(rule).__name__
+        raise ConfigError(f"the rule {name} has no cycle of two latents y, z")
+    return rule.latent_recursion((model, x), state, 0)
