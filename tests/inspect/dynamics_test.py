@@ -154,7 +154,7 @@ def test_batches_and_their_padding_change_no_measure(run):
     config["mesh"] = {"data": 1, "fsdp": 1}
     built = dynamics.build(config, identity["sizes"])
     _, weights = dynamics.read_weights(run, built, None, "ema")
-    test = workdirs.read_test_set(run, config, identity)
+    test = workdirs.read_test_set(f"{run}/dataset.json", config, identity)
     batches = dynamics._batches(config, test, 8)
     parts = dynamics.measure(built.recipe, weights, batches, loops=2)
     for one, other in zip(whole["loops"], parts, strict=True):

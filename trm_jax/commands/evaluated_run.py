@@ -127,5 +127,5 @@ def _test_set(
     from trm_jax.runtime.workdir import read_test_set
 
     own_ids = values.puzzle_ids == "own"
-    run = values.workdir, config, identity
+    run = f"{values.workdir}/dataset.json", config, identity
     return read_test_set(*run, path=values.data, own_ids=own_ids)

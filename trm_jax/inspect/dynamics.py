@@ -113,7 +113,7 @@ def report(
     with jax.enable_x64(config["model"]["dtype"] == "float64"):
         built = build(config, identity["sizes"])
         step, weights = read_weights(workdir, built, step, "ema")
-        test = read_test_set(workdir, config, identity)
+        test = read_test_set(f"{workdir}/dataset.json", config, identity)
         batches = _batches(config, test, rows)
         trained = _training_loops(built)
         measured = measure(

@@ -163,20 +163,21 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_test_set(
-    workdir: str | Path,
+    record: str,
     config: Mapping[str, Any],
     identity: Mapping[str, Any],
     *,
     path: str | None = None,
     own_ids: bool = True,
 ) -> Any:
-    """The EvalSet of a run, or that of `path`; the other arguments are from `read_run`.
+    """The EvalSet of a run, or that of `path`.
 
+    `config` and `identity` are from `read_run`; messages call their file `record`.
     Raises DataError if the run's test set has changed since the run began, or (with
     `own_ids`) if puzzle ids stand for other puzzles than those that were trained.
     """
     data, tasks = config["data"], pipeline("tasks")
-    error, record = pipeline("errors").DataError, Path(workdir) / "dataset.json"
+    error = pipeline("errors").DataError
     if path:
         test = tasks.load_test(path, data)
     else:
