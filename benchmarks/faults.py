@@ -197,7 +197,8 @@ def last_step(folder: pathlib.Path) -> int:
 def timeless(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The logged lines without their timings."""
     lines = records(folder / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if k != "steps_per_s"} for line in lines]
+    timings = ("steps_per_s", "train/seconds")
+    return [{k: v for k, v in line.items() if k not in timings} for line in lines]
 
 
 def as_line(name: str, row: dict[str, Any]) -> str:

@@ -131,7 +131,8 @@ def test_a_command_that_reads_a_run_does_so(words, trained):
     # 1 says that a puzzle is not solved; the smoke test's network solves few.
     assert done.returncode in ((0, 1) if words[0] == "solve.py" else (0,)), done.stderr
     if words[0] == "-m":
-        (out,) = (word for word in words if word.endswith((".png", ".html")))
+        outs = [word.removeprefix("--out=") for word in words]
+        (out,) = (word for word in outs if word.endswith((".png", ".html")))
         assert (trained / Path(out).name).stat().st_size > 10_000
     else:
         assert "exact accuracy" in done.stdout or "supervision step" in done.stdout

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from trm_jax.errors import error_of
 from trm_jax.runtime import processes
 from trm_jax.runtime.interrupts import interrupts
 from trm_jax.runtime.lock import WorkdirLock
+from trm_jax.runtime.watch import NOTHING, Watch
 
 if TYPE_CHECKING:
     from trm_jax.evaluation.judge import Questions
@@ -72,6 +73,7 @@ def run(
     progress: Progress = lambda done, total, unit: None,
     init_from: str | Path | None = None,
     init_table: str = "keep",
+    watch: Watch = NOTHING,
 ) -> "TrainState":
     """Train to the last step in `workdir`, or resume the run that is there.
 
@@ -80,7 +82,7 @@ def run(
 
     `stop_requested()` is called after every step, and `progress(done, total, unit)`
     after every step and every batch of an evaluation. In a run of several processes,
-    the processes must have joined before this call.
+    the processes must have joined before this call. `watch` says who observes the run.
 
     Raises:
       ConfigError, DataError: wrong settings or data, or another run has the workdir.
@@ -91,7 +93,7 @@ def run(
     from trm_jax.model.network import halts_blindly
     from trm_jax.runtime import workdir as workdirs
     from trm_jax.training.build import build
-    from trm_jax.training.cost import check_memory
+    from trm_jax.training.cost import check_memory, summary
     from trm_jax.warm_start import WarmStart
 
     lock = WorkdirLock(workdir)
@@ -110,8 +112,12 @@ def run(
             "run forward: it depends on puzzle id and step alone. "
             "halting.halt_position = 'last' or 'mean' sees the grid"
         )
-    for line in _header(config, data, built):
+    forms = 1 + config["data"]["num_augmentations"]
+    for line in summary(config, built):
         log.info("%s", line)
+    puzzles = "puzzles  %s to train on, in %s form(s); %s test puzzles"
+    counts = len(data.train), forms, len(data.test.puzzles)
+    log.info(puzzles, *map("{:,}".format, counts))
     hooks: dict[str, Any] = {
         "batches": _training(config, data, built),
         "evaluate": _evaluation(config, data, built, progress),
@@ -129,26 +135,8 @@ def run(
             lambda: workdirs.claim(workdir, config, data.identity), "claim"
         )
         check = partial(processes.on_first, lock.check, "check of the lock")
-        return _run(config, workdir, built, start, hooks | {"before_save": check})
-
-
-def _header(config: Mapping[str, Any], data: Any, built: "Built") -> Iterator[str]:
-    """One line each on devices, model, memory and puzzles."""
-    import jax
-
-    from trm_jax.training.cost import state_bytes
-
-    mesh = built.mesh
-    count = sum(leaf.size for leaf in jax.tree.leaves(built.state_like.params))
-    state = state_bytes(built.state_like) / 2**20
-    sizes = f"data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}"
-    forms = 1 + config["data"]["num_augmentations"]
-    puzzles = f"{len(data.train):,} to train on, in {forms:,} form(s)"
-    layers = len(config["model"]["layers"])
-    yield f"devices  {mesh.size} x {mesh.devices.flat[0].device_kind}: {sizes}"
-    yield f"model    {config['rule']['name']}, {layers} sublayers: {count:,} parameters"
-    yield f"memory   {state:,.1f} MiB of state, whole; --dry_run says what a step adds"
-    yield f"puzzles  {puzzles}; {len(data.test.puzzles):,} test puzzles"
+        hooks["before_save"] = check
+        return _run(config, workdir, built, start, hooks, watch)
 
 
 def _run(
@@ -157,6 +145,7 @@ def _run(
     built: "Built",
     start: "WarmStart",
     hooks: dict[str, Any],
+    watch: Watch,
 ) -> "TrainState":
     """Restore the newest state or initialise one, and run the loop with `hooks`."""
     from trm_jax.runtime import trainer
@@ -164,6 +153,7 @@ def _run(
     from trm_jax.runtime.checkpoint import Checkpoints
     from trm_jax.runtime.metric_writer import MetricWriter
     from trm_jax.runtime.non_finite import Guard
+    from trm_jax.training.cost import flops_per_step
 
     settings = config["train"]
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
@@ -187,9 +177,12 @@ def _run(
             guard=Guard(workdir, seed=config["seed"]),
             settings=built.run.train,
             schedule=built.recipe.optim.schedule,
+            flops_per_step=cache(partial(flops_per_step, built)),
+            seconds_before=saved.records.get(trainer.SECONDS) if step else 0.0,
             **hooks,
         )
-        return loop.run(state)
+        with watch.observing(loop, workdir, config, step):
+            return loop.run(state)
 
 
 def _training(

@@ -65,8 +65,8 @@ class Machine:
         sitting["versions"] = {"jax": "0.0.1"}
         (workdir / "runs.jsonl").write_text(json.dumps(sitting) + "\n")
         lines = [
-            {"step": 2, "steps_per_s": 0.1, "eval/exact_accuracy": exact / 8},
-            {"step": 4, "steps_per_s": 0.2, "eval/exact_accuracy": exact / 4},
+            {"step": 2, "train/seconds": 20.0, "eval/exact_accuracy": exact / 8},
+            {"step": 4, "train/seconds": 30.0, "eval/exact_accuracy": exact / 4},
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (workdir / "metrics.jsonl").write_text(text)
@@ -172,7 +172,7 @@ def test_the_table_has_what_the_results_say(machine, here, tmp_path):
     assert float(rows[0]["exact"]) == 50
     assert float(rows[0]["exact_sd"]) == pytest.approx(25 * 2**0.5)
     assert float(rows[0]["training_tflops"]) == pytest.approx(0.008)
-    assert float(rows[0]["minutes"]) == pytest.approx(0.5)  # 2 / 0.1 s + 2 / 0.2 s
+    assert float(rows[0]["minutes"]) == pytest.approx(0.5)
 
 
 def test_a_result_says_what_was_run_and_what_it_cost(machine, here, tmp_path):
@@ -380,19 +380,17 @@ def test_the_figure_shows_mean_and_range_of_the_seeds(figures, here, monkeypatch
     assert list(ends.lines[1].get_xdata()) == [75, 25]
 
 
-def test_minutes_count_training_alone_over_all_sittings():
-    seconds = sweep_results.training_seconds
-    lines = [
-        {"step": 10, "steps_per_s": 1.0},  # 10 s
-        {"step": 15, "eval/exact_accuracy": 0.5},  # 5 steps without a rate: 2.5 s
-        {"step": 20, "steps_per_s": 2.0},  # 2.5 s since the evaluation
-        # A sitting that ended after step 26 logged nothing of 20 to 26: 3 s.
-        {"step": 30, "steps_per_s": 4.0},  # 1 s for the 4 steps since 26
-        {"step": 40, "steps_per_s": None},  # the line was cut off: 5 s
-    ]
-    # The rates are 1, 2 and 4 steps per second, and 2 is the median.
-    assert seconds(lines, [0, 26]) == pytest.approx(10 + 2.5 + 2.5 + 3 + 1 + 5)
-    assert seconds([], [0]) == 0
+def test_a_run_that_did_not_record_its_seconds_has_no_result(machine, here, tmp_path):
+    def forget(started):
+        if started == ("eval", "wide-0"):
+            (path,) = tmp_path.glob("**/wide-0/metrics.jsonl")
+            path.write_text(path.read_text().replace("30.0", "null"))
+
+    machine.on_start = forget
+    done = here()
+    assert done.returncode == 1
+    assert "its last line has no train/seconds" in done.stdout + done.stderr
+    assert not (tmp_path / "out" / "wide-0.json").exists()
 
 
 def test_a_processor_is_named_with_its_instruction_set(tmp_path):

@@ -76,7 +76,8 @@ def metric_lines(workdir):
     """The records of metrics.jsonl, without their timings."""
     lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return [{k: v for k, v in r.items() if k != "steps_per_s"} for r in records]
+    timings = ("steps_per_s", "train/seconds")
+    return [{k: v for k, v in r.items() if k not in timings} for r in records]
 
 
 def edit_config(workdir, edit):

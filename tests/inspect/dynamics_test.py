@@ -2,13 +2,15 @@
 """Tests of the loop monitor: stored numbers, verdicts, and a trained run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipeline.errors import DataError
 from tests.helpers.compiled_once import share_compilations
-from tests.helpers.runs import call, metric_lines, short_config
+from tests.helpers.runs import call, edit_config, metric_lines, short_config
 from trm_jax import api
 from trm_jax.errors import ConfigError
 from trm_jax.inspect import dynamics, loop_measures
@@ -20,6 +22,7 @@ from trm_jax.inspect.loop_measures import (
     state_measures,
     verdict,
 )
+from trm_jax.runtime import workdir as workdirs
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "recursive_loop.npz")
 STATE = {
@@ -151,13 +154,22 @@ def test_batches_and_their_padding_change_no_measure(run):
     config["mesh"] = {"data": 1, "fsdp": 1}
     built = dynamics.build(config, identity["sizes"])
     _, weights = dynamics.read_weights(run, built, None, "ema")
-    parts = dynamics.measure(
-        built.recipe, weights, dynamics._batches(config, 8), loops=2
-    )
+    test = workdirs.read_test_set(f"{run}/dataset.json", config, identity)
+    batches = dynamics._batches(config, test, 8)
+    parts = dynamics.measure(built.recipe, weights, batches, loops=2)
     for one, other in zip(whole["loops"], parts, strict=True):
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_test_set_that_has_changed_is_refused(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    edit_config(folder, lambda config: config["data"].update(seed=5))
+    problem = r"has changed since the run began; .*run/dataset.json records other"
+    with pytest.raises(DataError, match=problem):
+        dynamics.report(folder, loops=2, rows=4)
 
 
 def test_a_single_puzzle_is_refused(run):

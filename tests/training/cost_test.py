@@ -3,10 +3,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.helpers.tiny import tiny_recipe
+from tests.helpers.tiny import ROWS, SIZES, tiny_built, tiny_config, tiny_recipe
 from trm_jax.model.layers import matmul
 from trm_jax.ops.ssd import IMPLEMENTATIONS
-from trm_jax.training.cost import count_flops, step_flops
+from trm_jax.training import step
+from trm_jax.training.build import build
+from trm_jax.training.cost import count_flops, flops_per_step, step_flops
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
 PRODUCT = 2 * 3 * 5 * 7
@@ -59,3 +61,36 @@ def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
     assert len(costs) == 1
     without = step_flops(tiny_recipe({"model.layers": ("token_mlp",)}), 4)
     assert costs.pop() > without
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mesh.data": 2, "train.micro_batches": 2},
+        {"rule.name": "loop"},
+        {"rule.trm.remat": "full"},
+        {"model.layers": ("mamba2", "swiglu"), "model.mamba2.implementation": "auto"},
+    ],
+    ids=str,
+)
+def test_the_cost_of_a_run_is_that_of_its_recipe(changes):
+    built = tiny_built(changes)
+    assert flops_per_step(built) == step_flops(built.recipe, ROWS)
+
+
+def test_a_run_is_traced_once_to_be_counted_and_run(monkeypatch):
+    traced, traces = step.loss_and_grads, []
+
+    def counted(*args):
+        traces.append(args)
+        return traced(*args)
+
+    monkeypatch.setattr(step, "loss_and_grads", counted)
+    built = build(tiny_config({"train.steps": 77}), SIZES)  # not shared
+    assert flops_per_step(built) > 0
+    state = built.init()
+    batch = jax.tree.map(jnp.zeros_like, state.carry.batch)
+    batch = jax.device_put(batch, jax.tree.map(lambda x: x.sharding, state.carry.batch))
+    built.train_step(state, batch)
+    assert len(traces) == 1

@@ -3,7 +3,7 @@
 
 python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
-               [--pool=N,N,...] [--devices=N]
+               [--pool=N,N,...] [--devices=N] [--report[=FILE.html]]
                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 python eval.py --weights_file=PATH --out=FILE [--config=FILE] [--data=PATH] ...
 
@@ -11,9 +11,11 @@ By default, this evaluates the averaged weights of the newest checkpoint on the 
 of the run. The names of the files contain --weights, --supervision_steps, --votes,
 --puzzle_ids and --data (with a digest of its puzzles) if they are given. With --votes=V
 each puzzle is solved in V forms (0: in all that it has); the answers are turned back
-and counted as votes. An evaluation that was cut short continues where it stopped. With
---weights_file no run is needed: the weights are any that trm_jax.load knows, and --out
-names the report. Exit codes: 0 done, 2 wrong input or config, 75 another process was
+and counted as votes. With --report, an HTML page with figures and wrong answers is
+written, by default beside the JSON file. An evaluation that was cut short continues
+where it stopped. With --weights_file no run is needed: the weights are any that
+trm_jax.load knows, and --out names the JSON file. Exit codes: 0 done, 2 wrong input or
+config, 75 another process was
 lost, 1 otherwise.
 """
 
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import flags
 
 from trm_jax import api
-from trm_jax.commands import config_flag, shell
+from trm_jax.commands import config_flag, eval_page, shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, ConfigError, SaveError
 from trm_jax.files import json_digest, write_whole
@@ -84,6 +86,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         "Checkpoints whose votes are counted together (not with --step).",
         flag_values=values,
     )
+    text("report", None, "HTML page to write; beside the JSON file if empty.")
     number("devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0)
     text("weights_file", None, "Weights without a run: a file, a name, a hub id.")
     text("out", None, "Report of --weights_file.")
@@ -92,6 +95,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Restore, evaluate, write the report."""
+    argv = ["--report=" if word == "--report" else word for word in argv]
     config = config_flag.read_optional(values, argv, like=api.get_config().to_dict())
     _check_source(values, config)
     steps_asked = _steps_to_pool(values)
@@ -100,12 +104,18 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     from trm_jax.evaluation import coverage, report
 
     run = EvaluatedRun(values, config)
+    if values.report is not None:
+        eval_page.check(run)
     done = [run.rows_of(step) for step in steps_asked]
     steps, outputs, rates = map(list, zip(*done, strict=True))
     result = _result(run, steps, outputs) | {"rows_per_s": rates[-1]}
     path = run.report_path(f"step_{_name(run, steps)}")
     if processes.is_first():
         write_whole(path, json.dumps(result, indent=2) + "\n", SaveError)
+        if values.report is not None:
+            place = Path(values.report or path.with_suffix(".html"))
+            eval_page.write(place, run, result, outputs[-1])
+            log.info("page written to %s", place)
         run.forget()
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
@@ -174,7 +184,11 @@ def _result(
     result = {"step": steps[-1]} | run.about()
     if questions.has_solutions:
         single, scores = judge.single_pass(outputs[-1])
-        result |= scores | {"by_step": report.by_step(single)}
+        result |= scores | {
+            "by_step": report.by_step(single),
+            "halting": report.halting(single),
+            "calibration": report.calibration(single),
+        }
         for name, values in questions.attributes.items():
             result[f"by_{name}"] = report.by_attribute(single, values)
     else:

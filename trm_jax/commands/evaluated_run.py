@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from trm_jax import api
 from trm_jax.commands import shell
 from trm_jax.commands.progress import RowProgress
 from trm_jax.errors import ConfigError
@@ -72,6 +71,11 @@ class EvaluatedRun:
             num_steps=self.num_steps,
             seed=self.built.run.eval.seed,
         )
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder, or of the weights."""
+        return Path(self.values.weights_file or self.values.workdir).resolve().name
 
     def about(self) -> dict[str, Any]:
         """What the rows depend on besides the weights, as the report records it."""
@@ -165,25 +169,8 @@ def _test_set(
     values: flags.FlagValues, config: dict[str, Any], identity: dict[str, Any]
 ) -> Any:
     """The EvalSet of --data, or the run's, which must not have changed since."""
-    data = config["data"]
+    from trm_jax.runtime.workdir import read_test_set
+
+    own_ids = values.puzzle_ids == "own"
     source = values.weights_file or f"{values.workdir}/dataset.json"
-    tasks, error = api.pipeline("tasks"), api.pipeline("errors").DataError
-    if values.data:
-        test = tasks.load_test(values.data, data)
-    else:
-        loaded = tasks.load(data)
-        test = loaded.test
-        if loaded.identity["test"] != identity.get("test", loaded.identity["test"]):
-            raise error(
-                f"the test set (data.source = {data['source']!r}, data.test = "
-                f"{data['test']!r}) has changed since the run began; "
-                f"{source} records other SHA-256 sums"
-            )
-    if values.puzzle_ids == "own" and test.id_map != identity.get("id_map"):
-        raise error(
-            f"{values.data or data['train']}: its puzzle ids stand for other tasks or "
-            f"augmentations than those the checkpoint was trained on (SHA-256 "
-            f"{test.id_map}; {source}: {identity.get('id_map')}). Scores "
-            "would mean nothing; --puzzle_ids=blank evaluates without them"
-        )
-    return test
+    return read_test_set(source, config, identity, path=values.data, own_ids=own_ids)

@@ -2,12 +2,15 @@
 """Train a model, or resume it where it stopped.
 
 python train.py --config=configs/X.py[:variant] --workdir=D [--config.a.b=v] [--dry_run]
-                [--init_from=WEIGHTS] [--init_table=keep|mean|reset] [--deterministic]
+                [--init_from=WEIGHTS] [--init_table=keep|mean|reset]
+                [--deterministic] [--wandb=PROJECT] [--profile=FIRST,LAST]
                 [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 
 A second start with the same workdir and config resumes the run. With --init_from a new
-run starts from the weights of another run or of a file. Exit codes: 0 done, 2 wrong
-input or config, 75 stopped and resumable, 1 otherwise.
+run starts from the weights of another run or of a file. --wandb also sends the records
+of metrics.jsonl to Weights & Biases, and --profile writes a profile of some steps to
+WORKDIR/profile; neither changes the run. Exit codes: 0 done, 2 wrong input or config,
+75 stopped and resumable, 1 otherwise.
 """
 
 import json
@@ -24,6 +27,7 @@ from ml_collections import ConfigDict
 from trm_jax import api
 from trm_jax.commands import config_flag, shell, stop_signal
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError, Stopped
+from trm_jax.runtime.watch import NOTHING, Watch
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,12 @@ def _define_flags(values: flags.FlagValues) -> None:
         "The puzzle table of --init_from: as it is, its mean row for each id, zeros.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "wandb", "", "Project of Weights & Biases for the records.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "profile", [], "First and last step to profile.", flag_values=values
+    )
     shell.define_process_flags(values)
 
 
@@ -86,7 +96,21 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         return _dry_run(config.to_dict())
     if not values.workdir:
         raise ConfigError("--workdir=FOLDER is missing")
+    _watch(values).check(config.train.steps)
     return train(config, values.workdir, values)
+
+
+def _watch(values: flags.FlagValues | None) -> Watch:
+    """What the flags say about observers. Raises ConfigError."""
+    if values is None:
+        return NOTHING
+    ends = values.profile
+    if ends and (len(ends) != 2 or not all(end.isdecimal() for end in ends)):
+        raise ConfigError(
+            f"--profile={','.join(ends)}; expected FIRST,LAST, two step numbers"
+        )
+    profile = (int(ends[0]), int(ends[1])) if ends else None
+    return Watch(wandb=values.wandb, profile=profile)
 
 
 def _dry_run(config: dict[str, Any]) -> int:
@@ -116,6 +140,7 @@ def train(
             progress=shell.BAR.update,
             init_from=values.init_from if values else None,
             init_table=values.init_table if values else "keep",
+            watch=_watch(values),
         )
     except Stopped as stopped:
         log.info("%s", stopped)

@@ -43,6 +43,56 @@ def by_step(output: EvalOutput) -> list[dict[str, Any]]:
     ]
 
 
+def halting(output: EvalOutput) -> dict[str, Any]:
+    """When rows first want to halt, and the accuracy if each stopped there.
+
+    `first` counts the rows by supervision step, from step 1 on. A row that never wants
+    to halt is counted in `never` and stops after the last step.
+    """
+    wants = np.asarray(output.wants_halt)[:, output.has_labels]
+    stops, never = wants.argmax(0), ~wants.any(0)
+    at = np.where(never, len(wants) - 1, stops)
+    exact = np.asarray(output.all_right)[:, output.has_labels]
+    return {
+        "first": np.bincount(stops[~never], minlength=len(wants)).tolist(),
+        "never": int(never.sum()),
+        "mean_steps": float(at.mean() + 1),
+        "exact_accuracy": float(exact[at, np.arange(len(at))].mean()),
+    }
+
+
+def calibration(output: EvalOutput, *, num_bins: int = 10) -> dict[str, Any]:
+    """How often answers are right, by the halting probability after the last step.
+
+    `ece` is the expected calibration error: the mean distance between the probability
+    and the share of right answers in its bin. Bins have equal widths; empty bins are
+    left out.
+    """
+    rows = output.has_labels
+    sure = probability(np.asarray(output.q_halt[-1][rows], np.float64))
+    right = np.asarray(output.all_right[-1][rows])
+    of_row = np.minimum((sure * num_bins).astype(int), num_bins - 1)
+    bins = []
+    for number in np.unique(of_row):
+        inside = of_row == number
+        bins.append(
+            {
+                "from": number / num_bins,
+                "to": (number + 1) / num_bins,
+                "puzzles": int(inside.sum()),
+                "probability": float(sure[inside].mean()),
+                **share("exact_accuracy", right[inside]),
+            }
+        )
+    gaps = [b["puzzles"] * abs(b["probability"] - b["exact_accuracy"]) for b in bins]
+    return {"ece": sum(gaps) / len(right), "bins": bins}
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid, without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * logits))
+
+
 def by_attribute(
     output: EvalOutput, values: np.ndarray, *, max_rows: int = 12
 ) -> list[dict[str, Any]]:
@@ -51,7 +101,7 @@ def by_attribute(
     Few values have one row each; many are grouped into ranges of about equal counts.
     """
     rows = output.has_labels
-    values = values[rows]
+    values, exact = values[rows], np.asarray(output.all_right[-1][rows])
     starts = np.unique(values)
     if len(starts) > max_rows:
         cuts = np.linspace(0, 1, max_rows, endpoint=False)
@@ -65,7 +115,7 @@ def by_attribute(
                 "from": int(values[inside].min()),
                 "to": int(values[inside].max()),
                 "puzzles": int(inside.sum()),
-                "exact_accuracy": float(output.all_right[-1][rows][inside].mean()),
+                **share("exact_accuracy", exact[inside]),
                 "cell_accuracy": float(output.cells_right[-1][rows][inside].mean()),
             }
         )

@@ -23,6 +23,7 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.evaluation.evaluate import Weights, make_single_step
 from trm_jax.files import write_whole
+from trm_jax.inspect import style
 from trm_jax.inspect.loop_measures import (
     THRESHOLDS,
     answer_measures,
@@ -31,15 +32,15 @@ from trm_jax.inspect.loop_measures import (
     verdict,
 )
 from trm_jax.runtime.weights import on_one_device, read_weights
-from trm_jax.runtime.workdir import read_run
+from trm_jax.runtime.workdir import read_run, read_test_set
 from trm_jax.training.build import Built, build
 from trm_jax.training.step import Recipe
 from trm_jax.types import Batch
 
 PANELS = (
-    ("exact, cell_accuracy", ("exact", "cell_accuracy")),
-    ("entropy (nats)", ("entropy",)),
-    ("norm, motion", ("norm", "motion")),
+    ("share correct", ("exact", "cell_accuracy")),
+    ("entropy of cells, nats", ("entropy",)),
+    ("norm (RMS), relative motion", ("norm", "motion")),
     ("cosine", ("cosine", "input_cosine", "input_cosine_pooled", "token_cosine")),
     ("effective rank", ("effective_rank",)),
 )
@@ -105,14 +106,15 @@ def report(
 ) -> dict[str, Any]:
     """Measures and verdict of a checkpoint of a run (None: the newest), as written.
 
-    Raises the errors of reading a run and its data.
+    Raises the errors of reading a run and its data, also if its test set has changed.
     """
     config, identity = read_run(workdir)
     config = on_one_device(config)
     with jax.enable_x64(config["model"]["dtype"] == "float64"):
         built = build(config, identity["sizes"])
         step, weights = read_weights(workdir, built, step, "ema")
-        batches = _batches(config, rows)
+        test = read_test_set(f"{workdir}/dataset.json", config, identity)
+        batches = _batches(config, test, rows)
         trained = _training_loops(built)
         measured = measure(
             built.recipe,
@@ -142,9 +144,8 @@ def _training_loops(built: Built) -> int:
     return most * int(getattr(built.recipe.rule, "loops", 1))
 
 
-def _batches(config: dict[str, Any], rows: int) -> list[Batch]:
+def _batches(config: dict[str, Any], test: Any, rows: int) -> list[Batch]:
     """The first test puzzles, as they are, in batches of one size."""
-    test = pipeline("tasks").load(config["data"]).test
     questions = test.questions(votes=1, max_puzzles=rows)
     size = min(config["eval"]["batch_size"], questions.num_rows)
     return [Batch(**fields) for fields, _ in questions.batches(size)]
@@ -152,23 +153,19 @@ def _batches(config: dict[str, Any], rows: int) -> list[Batch]:
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """One panel per kind of measure, over loops; a line marks the loops of training."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(17, 3.4))
     loops = [one["loop"] for one in found["loops"]]
-    for axis, (title, names) in zip(axes, PANELS, strict=True):
-        for name in names:
-            values = [one.get(name, np.nan) for one in found["loops"]]
-            axis.plot(loops, values, label=name, linewidth=1.4)
-        axis.axvline(found["training_loops"], color="grey", linestyle=":")
-        axis.set(title=title, xlabel="loop")
-        axis.grid(alpha=0.3)
-        if len(names) > 1:
-            axis.legend(fontsize="x-small")
-    figure.suptitle(f"{found['workdir']}, step {found['step']}: {found['verdict']}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with style.picture(path, 1, len(PANELS), size=(14, 2.9)) as (figure, axes):
+        for axis, (label, names) in zip(axes[0], PANELS, strict=True):
+            for index, name in enumerate(names):
+                values = [one.get(name, np.nan) for one in found["loops"]]
+                words = name.replace("_", " ")
+                axis.plot(loops, values, label=words, **style.line_style(index))
+            axis.axvline(found["training_loops"], color=style.GREY, linestyle=":")
+            axis.set(xlabel="loop (dotted: most in training)", ylabel=label)
+            if len(names) > 1:
+                axis.legend()
+        title = f"{found['workdir']}, step {found['step']}: {found['verdict']}"
+        figure.suptitle(title, fontsize=10)
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -32,10 +32,8 @@ def as_record(
 
     question, cells = drawn(trace.question[None]), drawn(trace.tokens)
     answer = question[:0] if solution is None else drawn(solution[None])
-    # What is empty in all grids, at the right and below, is not drawn.
-    used = (np.concatenate([question, cells, answer]) != EMPTY).any(0)
-    rows = 1 + int(max(np.flatnonzero(used.any(1)), default=0))
-    columns = 1 + int(max(np.flatnonzero(used.any(0)), default=0))
+    (first, *_) = cropped(*question, *cells, *answer)
+    rows, columns = first.shape
 
     def flat(grid: np.ndarray) -> list[Any]:
         found: list[Any] = grid.reshape(shape)[:rows, :columns].ravel().tolist()
@@ -77,6 +75,14 @@ def as_record(
             for k in range(len(trace))
         ],
     }
+
+
+def cropped(*grids: np.ndarray) -> list[np.ndarray]:
+    """The grids `r c` without the last rows and columns that are empty in all."""
+    used = np.any([grid != EMPTY for grid in grids], axis=0)
+    rows = 1 + max(np.flatnonzero(used.any(1)), default=0)
+    columns = 1 + max(np.flatnonzero(used.any(0)), default=0)
+    return [grid[:rows, :columns] for grid in grids]
 
 
 def marks(record: dict[str, Any], step: int) -> list[str]:

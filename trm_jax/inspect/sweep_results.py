@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 from trm_jax.errors import ConfigError, SaveError
 from trm_jax.files import write_whole
-from trm_jax.inspect.plots import read_metrics
+from trm_jax.inspect.run_records import read_metrics
 from trm_jax.runtime.workdir import read_json
 
 INSTRUCTION_SETS = ("avx512f", "avx2", "avx", "asimd")  # the first that is there
@@ -95,7 +94,12 @@ def collect(
     scores = read_json(workdir / "eval" / f"step_{steps}.json")
     lines = (workdir / "runs.jsonl").read_text(encoding="utf-8").splitlines()
     sittings = [s for s in map(json.loads, lines) if s["from_step"] < steps]
-    metrics, starts = read_metrics(workdir), [s["from_step"] for s in sittings]
+    metrics = read_metrics(workdir)
+    if (seconds := metrics[-1].get("train/seconds")) is None:
+        raise ConfigError(
+            f"{workdir}/metrics.jsonl: its last line has no train/seconds: an older "
+            "version trained a part of the run; remove the folder to run it anew"
+        )
     exact = "eval/exact_accuracy"
     return Result(
         **identity,
@@ -110,34 +114,13 @@ def collect(
         steps=steps,
         training_flops=cost["flops_per_step"] * steps,
         temporaries_bytes=cost["memory_bytes"]["temporaries_per_device"],
-        minutes=round(training_seconds(metrics, starts) / 60, 3),
+        minutes=round(seconds / 60, 3),
         puzzles=scores["puzzles"],
         exact=round(scores["exact_accuracy"] * scores["puzzles"]),
         exact_accuracy=scores["exact_accuracy"],
         cell_accuracy=scores["cell_accuracy"],
         curve=[[m["step"], m[exact]] for m in metrics if exact in m],
     )
-
-
-def training_seconds(
-    metrics: Sequence[Mapping[str, Any]], starts: Sequence[int]
-) -> float:
-    """Seconds of training in all sittings, without evaluations.
-
-    `starts` are the steps from which the sittings began. A line of the log states the
-    rate since the line before it, or since the start of its sitting. A sitting may end
-    between two lines; its last steps count at the median rate.
-    """
-    measured, unmeasured, rates, before = 0.0, 0, [], 0
-    for record in metrics:
-        step, rate = record["step"], record.get("steps_per_s")
-        first = max(before, *(start for start in [0, *starts] if start < step))
-        if rate:
-            measured += (step - first) / rate
-            rates.append(rate)
-        unmeasured += first - before if rate else step - before
-        before = step
-    return measured + (unmeasured / statistics.median(rates) if rates else 0.0)
 
 
 def processor(devices: Sequence[str], cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trm_jax.errors import ConfigError, SaveError
+from trm_jax.errors import ConfigError
 from trm_jax.evaluation.voting import wilson_interval
-from trm_jax.files import write_whole
+from trm_jax.inspect import style
 from trm_jax.inspect.sweep_results import Result
 
 # Column and how its value is written; the values of an arm that was not run are absent.
@@ -161,34 +161,31 @@ def draw(table: Table, path: Path) -> None:
 
     Bands and bars span the seeds. Raises ImportError without matplotlib, and SaveError.
     """
-    from matplotlib.figure import Figure
+    with style.picture(path, 1, 2, size=(9.5, 3.6)) as (figure, ((curves, ends),)):
+        _draw_arms(table, curves, ends)
+        ends.set(xlabel="exact accuracy after training, %", ylim=(len(table.arms), -1))
+        ends.set_yticks(range(len(table.arms)), list(table.arms))
+        curves.set(xlabel="model TFLOPs of training", ylabel="exact accuracy, %")
+        figure.suptitle(table.title, fontsize=10)
+        if curves.get_legend_handles_labels()[0]:
+            curves.legend()
 
-    figure = Figure(figsize=(11, 4))
-    curves, ends = figure.subplots(1, 2)
+
+def _draw_arms(table: Table, curves: Any, ends: Any) -> None:
     for index, arm in enumerate(table.arms):
-        done, color = table.of_arm(arm), f"C{index}"
-        if not done:
+        if not (done := table.of_arm(arm)):
             continue
+        look = style.line_style(index)
+        color = look["color"]
         by_step = [{pair[0]: pair[1] for pair in result.curve} for result in done]
         common = sorted(set.intersection(*map(set, by_step)))
         if common:
             values = [[100 * each[step] for each in by_step] for step in common]
             x = [step * done[0].flops_per_step / 1e12 for step in common]
             means = list(map(statistics.fmean, values))
-            curves.plot(x, means, color=color, marker="o", markersize=3, label=arm)
+            curves.plot(x, means, marker="o", markersize=3, label=arm, **look)
             low, high = list(map(min, values)), list(map(max, values))
             curves.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         shares = [100 * result.exact / result.puzzles for result in done]
         ends.plot([min(shares), max(shares)], [index] * 2, color=color, linewidth=4)
         ends.plot(shares, [index] * len(shares), "o", color="black", markersize=4)
-    curves.set(xlabel="training TFLOPs", ylabel="exact accuracy, %", title=table.title)
-    ends.set(xlabel="exact accuracy after training, %", ylim=(len(table.arms), -1))
-    ends.set_yticks(range(len(table.arms)), list(table.arms))
-    for axis in (curves, ends):
-        axis.grid(alpha=0.3)
-    if curves.get_legend_handles_labels()[0]:
-        curves.legend(fontsize="small")
-    figure.tight_layout()
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
-    write_whole(path, out.getvalue(), SaveError)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of votes: `python -m trm_jax.inspect.vote_plots OUT.png WORKDIR...`.
+"""Figures of votes: `python -m trm_jax.inspect.vote_plots RUN... [--out=FILE.png]`.
 
-The inputs are WORKDIR/eval/step_*.json, as `coverage.vote_report` describes them, and
-the pass@K in WORKDIR/metrics.jsonl, which a run with config.eval.votes logs. Files of
+The inputs are RUN/eval/step_*.json, as `coverage.vote_report` describes them, and the
+pass@K in RUN/metrics.jsonl, which a run with config.eval.votes logs. Files of
 ablations, which have a `-` in their names, are not read. Each run has a column with
 pass@K over training steps, and with selection against coverage at the last step. The
 last column compares the runs.
@@ -15,18 +15,21 @@ from typing import Any
 import numpy as np
 
 from trm_jax.errors import ConfigError
-from trm_jax.inspect.plots import draw, figure_parser, read_metrics
+from trm_jax.inspect import style
+from trm_jax.inspect.plots import draw, figure_parser
+from trm_jax.inspect.run_records import check_workdir, names_of, read_metrics
 from trm_jax.runtime.workdir import read_json
 
 OUTCOMES = (  # of a test input, by the rank of its correct answer
-    ("right answer first", "#2a9d8f", lambda rank: rank == 0),
-    ("found, not first", "#e9b44c", lambda rank: rank > 0),
-    ("not found", "#b0b0b0", lambda rank: rank < 0),
+    ("right answer first", style.COLORS[5], lambda rank: rank == 0),
+    ("found, not first", style.COLORS[4], lambda rank: rank > 0),
+    ("not found", "#BBBBBB", lambda rank: rank < 0),
 )
 
 
 def read_reports(workdir: str | Path) -> list[dict[str, Any]]:
     """The reports of a run that hold votes, by step; ConfigError if none does."""
+    check_workdir(workdir)
     folder = Path(workdir) / "eval"
     paths = [p for p in folder.glob("step_*.json") if "-" not in p.name]
     reports = [report for report in map(read_json, paths) if "pass_at" in report]
@@ -46,29 +49,27 @@ def read_logged(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_votes(workdirs: Sequence[str | Path], out: str | Path) -> None:
-    """Write the figure. Raises ConfigError if a run has no evaluation with votes."""
-    import matplotlib.pyplot as plt
+    """Write the figure. Raises ConfigError if a run has no evaluation with votes.
 
-    runs = [(Path(workdir).name, read_reports(workdir)) for workdir in workdirs]
+    Raises SaveError if it cannot be written, and ImportError without matplotlib.
+    """
+    reports = [read_reports(workdir) for workdir in workdirs]
+    logged = [read_logged(workdir) for workdir in workdirs]
+    runs = list(zip(names_of(workdirs), reports, strict=True))
     width = len(runs) + 1
-    figure, axes = plt.subplots(
-        2, width, figsize=(4.6 * width, 7.4), squeeze=False, layout="constrained"
-    )
-    for index, (name, reports) in enumerate(runs):
-        _draw_curves(axes[0, index], name, reports, read_logged(workdirs[index]))
-        _draw_selection(axes[1, index], reports[-1])
-        _draw_over_k(axes[0, -1], name, reports[-1], f"C{index}")
-    _draw_outcomes(axes[1, -1], [(name, reports[-1]) for name, reports in runs])
-    right = max(axis.get_xlim()[1] for axis in axes[1, :-1])
-    for axis in axes[1, :-1]:
-        axis.set_xlim(0.8, right)
-    top = max(axis.get_ylim()[1] for axis in axes[0])
-    for axis in axes[0]:
-        axis.set_ylim(0, min(top, 102))
-        axis.set_ylabel("pass@K, %")
-        axis.grid(alpha=0.3)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    with style.picture(out, 2, width, size=(3.7 * width, 6.0)) as (_, axes):
+        for index, (name, of_run) in enumerate(runs):
+            _draw_curves(axes[0, index], name, of_run, logged[index])
+            _draw_selection(axes[1, index], of_run[-1])
+            _draw_over_k(axes[0, -1], name, of_run[-1], index)
+        _draw_outcomes(axes[1, -1], [(name, of_run[-1]) for name, of_run in runs])
+        right = max(axis.get_xlim()[1] for axis in axes[1, :-1])
+        for axis in axes[1, :-1]:
+            axis.set_xlim(0.8, right)
+        top = max(axis.get_ylim()[1] for axis in axes[0])
+        for axis in axes[0]:
+            axis.set_ylim(0, min(top, 102))
+            axis.set_ylabel("pass@K, %")
 
 
 def _draw_curves(
@@ -82,10 +83,10 @@ def _draw_curves(
     Lines connect the evaluations during training, or those of eval.py if there are no
     others. Dots mark the evaluations of eval.py.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib import colormaps
 
     ks = sorted(reports[-1]["pass_at"], key=int)
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(ks)))
+    colors = colormaps["viridis"](np.linspace(0, 0.9, len(ks)))
     for k, color in reversed(list(zip(ks, colors, strict=True))):
         had = [report for report in reports if k in report["pass_at"]]
         steps = [report["step"] for report in had]
@@ -108,26 +109,26 @@ def _draw_curves(
         )
     if any(len(report["pooled_steps"]) > 1 for report in reports):
         name += "\n(white: steps pooled)"
-    axis.set(title=name, xlabel="step")
-    axis.legend(fontsize="small")
+    axis.set(title=name, xlabel="training step")
+    axis.legend()
 
 
-def _draw_over_k(axis: Any, name: str, report: dict[str, Any], color: str) -> None:
+def _draw_over_k(axis: Any, name: str, report: dict[str, Any], index: int) -> None:
     """pass@K over K, with its 95 % interval."""
     ks = sorted(report["pass_at"], key=int)
     shares = [report["pass_at"][k] for k in ks]
     places = [int(k) for k in ks]
     pooled = ", steps pooled" if len(report["pooled_steps"]) > 1 else ""
     values = [100 * share["value"] for share in shares]
-    axis.plot(places, values, "o-", color=color, markersize=4, label=name + pooled)
+    look = style.line_style(index)
+    axis.plot(places, values, marker="o", label=name + pooled, **look)
     low, high = np.transpose([s["ci95"] for s in shares])
-    axis.fill_between(
-        places, 100 * low, 100 * high, color=color, alpha=0.15, linewidth=0
-    )
+    low, high, color = 100 * low, 100 * high, look["color"]
+    axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
     axis.set(title="last evaluation, with 95 % intervals", xlabel="K", xscale="log")
     axis.set_xticks(places, ks)
     axis.minorticks_off()
-    axis.legend(fontsize="small", loc="lower right")
+    axis.legend(loc="lower right")
 
 
 def _draw_selection(axis: Any, report: dict[str, Any]) -> None:
@@ -156,8 +157,7 @@ def _draw_selection(axis: Any, report: dict[str, Any]) -> None:
     )
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    axis.legend()
 
 
 def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -181,10 +181,9 @@ def _draw_outcomes(axis: Any, reports: Sequence[tuple[str, dict[str, Any]]]) -> 
         xlim=(0, 100),
         ylim=(len(reports) - 0.5, -0.7),
     )
-    axis.legend(
-        fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3
-    )
+    axis.grid(axis="y", visible=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
 
 if __name__ == "__main__":
-    draw(plot_votes, figure_parser("vote_plots"))
+    draw(plot_votes, figure_parser("vote_plots", "votes.png"))

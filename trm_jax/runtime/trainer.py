@@ -24,6 +24,7 @@ from trm_jax.types import Batch, TrainState
 log = logging.getLogger(__name__)
 
 OnBatch = Callable[[int], None]
+SECONDS = "train/seconds"  # a key of metrics.jsonl, and of the records of a checkpoint
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,12 +39,16 @@ class Trainer:
     guard: Guard
     settings: Train
     schedule: optax.Schedule
+    flops_per_step: Callable[[], int]  # counted when the first record needs it
+    seconds_before: float | None  # of training before this start; None if unknown
     before_save: Callable[[], None] = lambda: None
     # All processes must call this equally often. The loop does: its calls depend only
     # on the step and on earlier answers, and an evaluation calls it once per batch.
     stop_requested: Callable[[], bool] = lambda: False
     on_step: Callable[[int], None] = lambda step: None
-    _clock: tuple[float, int] = (0.0, 0)
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None
+    _start: float = 0.0  # of this sitting; an evaluation moves it by its duration
+    _line: tuple[float, int] = (0.0, 0)  # seconds and step of the line before
 
     def run(self, state: TrainState) -> TrainState:
         """Train to the last step; log, evaluate and save whenever they are due.
@@ -57,7 +62,7 @@ class Trainer:
           SaveError: a save failed, and it was the final one or on_save_error is "stop".
         """
         first, last = int(state.step), self.settings.steps
-        self._restart_clock(first)
+        self._start, self._line = time.monotonic(), (0.0, first)
         self.guard.start(state)
         with closing(self.writer):
             self._after_step(first, state)
@@ -90,6 +95,7 @@ class Trainer:
             if record:
                 line = {"step": step} | record
                 self._tolerate(lambda: self.writer.write(line))
+                self.on_record(line)
         stop, last = self.stop_requested(), self.settings.steps
         if stop or self._due(step, self.settings.checkpoint_every):
             self._save(step, state, is_last=stop or step == last)
@@ -108,7 +114,13 @@ class Trainer:
             self._tolerate(save)
 
     def _synced(self) -> dict[str, Any]:
-        return {"metrics.jsonl": self.writer.sync()}
+        return {"metrics.jsonl": self.writer.sync(), SECONDS: self._all_seconds()}
+
+    def _all_seconds(self) -> float | None:
+        """Seconds of training in all sittings, without evaluations; None if unknown."""
+        if self.seconds_before is None:
+            return None
+        return round(self.seconds_before + time.monotonic() - self._start, 3)
 
     def _tolerate(self, act: Callable[[], None]) -> None:
         """Call `act`, and continue after a failed save if the config says so."""
@@ -129,31 +141,34 @@ class Trainer:
                 record |= self._evaluate(step, state)
             except Stopped:
                 return {}
+        if record:
+            record[SECONDS] = self._all_seconds()
+            record["train/flops"] = step * self.flops_per_step()
         return record
 
     def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:
         means, last = mean_metrics(state.metrics), self.settings.steps
-        start, first = self._clock
+        (then, first), now = self._line, time.monotonic() - self._start
         # The rate is unknown if a resumed run only writes the line that was cut off.
-        rate = (step - first) / max(time.monotonic() - start, 1e-9) or math.nan
+        rate = (step - first) / max(now - then, 1e-9) or math.nan
         log.info("%s", log_line(step, last, means, rate))
-        self._restart_clock(step)
+        self._line = now, step
         record = {f"train/{name}": value for name, value in means.items()}
         known_rate = None if math.isnan(rate) else round(rate, 4)
         return record | {"lr": float(self.schedule(step)), "steps_per_s": known_rate}
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, Any]:
-        scores = self.evaluate(state, self._raise_if_stopped)
+        began = time.monotonic()
+        try:
+            scores = self.evaluate(state, self._raise_if_stopped)
+        finally:
+            self._start += time.monotonic() - began
         floats = {k: v for k, v in scores.items() if isinstance(v, float)}
         shown = f"step {step} evaluation  "
         shown += "  ".join(f"{k} {v:.4f}" for k, v in floats.items())
         log.info("%s", textwrap.fill(shown, 79, subsequent_indent="    "))
-        self._restart_clock(step)
         return {f"eval/{name}": value for name, value in scores.items()}
 
     def _raise_if_stopped(self, _: int) -> None:
         if self.stop_requested():
             raise Stopped("evaluation cut short")
-
-    def _restart_clock(self, step: int) -> None:
-        self._clock = time.monotonic(), step

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trm_jax.beside import pipeline
 from trm_jax.errors import ConfigError
 from trm_jax.files import json_digest, read_bytes, write_whole
 from trm_jax.settings import flatten
@@ -175,3 +176,40 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and dataset.json. Raises ConfigError, also if they are too old."""
     folder = Path(workdir)
     return read_record(folder / "config.json"), read_record(folder / "dataset.json")
+
+
+def read_test_set(
+    record: str,
+    config: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    *,
+    path: str | None = None,
+    own_ids: bool = True,
+) -> Any:
+    """The EvalSet of a run, or that of `path`.
+
+    `config` and `identity` are from `read_run`; messages call their file `record`.
+    Raises DataError if the run's test set has changed since the run began, or (with
+    `own_ids`) if puzzle ids stand for other puzzles than those that were trained.
+    """
+    data, tasks = config["data"], pipeline("tasks")
+    error = pipeline("errors").DataError
+    if path:
+        test = tasks.load_test(path, data)
+    else:
+        loaded = tasks.load(data)
+        test = loaded.test
+        if loaded.identity["test"] != identity.get("test", loaded.identity["test"]):
+            raise error(
+                f"the test set (data.source = {data['source']!r}, data.test = "
+                f"{data['test']!r}) has changed since the run began; {record} records "
+                "other SHA-256 sums"
+            )
+    if own_ids and test.id_map != identity.get("id_map"):
+        raise error(
+            f"{path or data['train']}: its puzzle ids stand for other tasks or "
+            f"augmentations than those the checkpoint was trained on (SHA-256 "
+            f"{test.id_map}; {record}: {identity.get('id_map')}). Scores would mean "
+            "nothing; eval.py --puzzle_ids=blank evaluates without them"
+        )
+    return test

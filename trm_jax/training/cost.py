@@ -4,7 +4,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,9 @@ _REDUCTIONS = {"reduce_sum", "reduce_max"}
 def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
     """FLOPs of one run of a jaxpr; a loop body counts once per iteration.
 
-    Matrix products count everywhere. Elementwise work counts only within the scans of
-    operators (SCAN_SCOPE), since a scan may consist of such work.
+    The body of a shard_map counts once per device. Matrix products count everywhere.
+    Elementwise work counts only within the scans of operators (SCAN_SCOPE), since a
+    scan may consist of such work.
     """
     total = 0
     for eqn in jaxpr.eqns:
@@ -55,7 +56,8 @@ def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
             total += eqn.invars[0].aval.size
         else:
             inner = sum(count_flops(j, elementwise=inside) for j in _jaxprs(eqn.params))
-            total += inner * eqn.params.get("length", 1)
+            devices = eqn.params["mesh"].size if name == "shard_map" else 1
+            total += inner * eqn.params.get("length", 1) * devices
     return total
 
 
@@ -84,6 +86,18 @@ def step_flops(recipe: Recipe, batch_size: int) -> int:
     args = jax.eval_shape(traced, jax.random.key(0))
     grads = partial(loss_and_grads, recipe, batch_size)
     return count_flops(jax.make_jaxpr(grads)(*args).jaxpr)
+
+
+def flops_per_step(built: Built) -> int:
+    """`step_flops` of a run, read off the trace that the compiler uses if this can be.
+
+    Otherwise the step is traced once more, which takes seconds. The two traces have the
+    same products unless the step rematerialises or uses kernels.
+    """
+    recipe, like = built.recipe, built.state_like
+    if (shown := plain(recipe)).rule != recipe.rule or shown.model != recipe.model:
+        return step_flops(recipe, like.carry.steps.shape[0])
+    return count_flops(built.train_step.trace(like, like.carry.batch).jaxpr.jaxpr)
 
 
 def plain(recipe: Recipe) -> Recipe:
@@ -138,13 +152,24 @@ def state_bytes(tree: Any) -> int:
     )
 
 
+def summary(config: Mapping[str, Any], built: Built) -> Iterator[str]:
+    """One line each on devices, model and memory, for the log of a run."""
+    mesh = built.mesh
+    count = sum(leaf.size for leaf in jax.tree.leaves(built.state_like.params))
+    state = state_bytes(built.state_like) / 2**20
+    sizes = f"data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}"
+    rule, layers = config["rule"]["name"], len(config["model"]["layers"])
+    yield f"devices  {mesh.size} x {mesh.devices.flat[0].device_kind}: {sizes}"
+    yield f"model    {rule}, {layers} sublayers: {count:,} parameters"
+    yield f"memory   {state:,.1f} MiB of state, whole; --dry_run says what a step adds"
+
+
 def dry_run_report(built: Built) -> dict[str, Any]:
     """Counts and estimates. The step is compiled for this backend, but nothing runs.
 
     Temporaries are the bytes that the compiler reserves on each device.
     """
     like = built.state_like
-    rows = like.carry.steps.shape[0]
     memory = built.train_step.lower(like, like.carry.batch).compile().memory_analysis()
     table = like.puzzle_table
     return {
@@ -154,7 +179,7 @@ def dry_run_report(built: Built) -> dict[str, Any]:
             "width": table.shape[1],
             "bytes": state_bytes(table),
         },
-        "flops_per_step": step_flops(built.recipe, rows),
+        "flops_per_step": flops_per_step(built),
         "memory_bytes": {
             "state": state_bytes(like),
             "carry": state_bytes(like.carry),
