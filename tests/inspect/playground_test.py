@@ -140,7 +140,7 @@ def test_a_wrong_command_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         playground.main([str(tmp_path / "none"), str(tmp_path / "page.html")])
     assert exit.value.code == 2
-    assert f"{tmp_path}/none/config.json: not found" in capsys.readouterr().err
+    assert f"{tmp_path}/none: No such file" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
 
 
