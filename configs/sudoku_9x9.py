@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""9x9 Sudoku from the generator, from 38 clues down to minimal puzzles.
+
+Command:  python -m data_pipeline.generate train.csv test.csv --train=30000 --test=1000
+          --clues=17,38
+          python train.py --config=configs/sudoku_9x9.py --workdir=runs/sudoku_9x9
+          --config.data.train=train.csv --config.data.test=test.csv
+Hardware: 2 CPU cores.
+Time:     not run to the end.
+Result:   not run to the end.
+Claim:    puzzles in plenty, most of them easy, teach a small network to solve hard ones.
+          This is not the protocol of the papers, which train on 1,000 hard puzzles.
+Data:     the number of clues is drawn from 17 to 38; below 24 or so, a puzzle cannot
+          have so few, and is minimal.
+"""
+
+from ml_collections import ConfigDict
+
+from . import default, sudoku_extreme
+
+
+def get_config() -> ConfigDict:
+    """Half a million parameters, 2 x 3 cycles."""
+    config = sudoku_extreme.get_config("mlp_t")
+    config.data.update(source="csv", train_puzzles=0, test_puzzles=0)
+    config.model.update(d_model=192, prefix_len=0, dtype="float32")
+    default.set_sizes(config, swiglu={"width": 384}, token_mlp={"width": 128})
+    config.rule.trm.update(h_cycles=2, l_cycles=3)
+    config.optim.update(
+        lr=2e-3,
+        table_lr=2e-3,
+        warmup_steps=100,
+        decay_start=0.6,
+        min_ratio=0.0,
+        ema_decay=0.999,
+        ema_ramp=True,
+    )
+    config.train.update(
+        steps=10_000,
+        batch_size=128,
+        log_every=50,
+        eval_every=1_000,
+        checkpoint_every=100,
+    )
+    config.eval.update(batch_size=200, max_puzzles=1_000)
+    return config
