@@ -209,7 +209,7 @@ def leading_eigenvalues(
         if done:
             break
         basis.append(w / left)
-    return Spectrum(values[order], residual, change, k + 1, done)
+    return Spectrum(values[order].astype(complex), residual, change, k + 1, done)
 
 
 def _unit_draw(n: int, seed: int) -> np.ndarray:
