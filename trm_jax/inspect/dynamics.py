@@ -120,7 +120,7 @@ def report(
 def draw(found: dict[str, Any], path: Path) -> None:
     """One panel per kind of measure, over loops; a line marks the loops of training."""
     loops = [one["loop"] for one in found["loops"]]
-    with style.picture(path, 1, len(PANELS), size=(14, 2.9)) as (figure, axes):
+    with style.picture(path, 1, len(PANELS), size=(14.0, 2.9)) as (figure, axes):
         for axis, (label, names) in zip(axes[0], PANELS, strict=True):
             for index, name in enumerate(names):
                 values = [one.get(name, np.nan) for one in found["loops"]]

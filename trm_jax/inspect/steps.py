@@ -69,7 +69,7 @@ def report(
 def draw(found: dict[str, Any], path: Path) -> None:
     """Both accuracies over steps; a line marks the steps of training."""
     steps = [row["steps"] for row in found["by_step"]]
-    with style.picture(path, size=(5, 3)) as (figure, axes):
+    with style.picture(path, size=(5.0, 3.0)) as (figure, axes):
         axis = axes[0, 0]
         for index, name in enumerate(("exact_accuracy", "cell_accuracy")):
             values = [100 * row[name] for row in found["by_step"]]
