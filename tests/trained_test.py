@@ -278,7 +278,7 @@ def test_a_cycle_is_that_of_a_supervision_step(run):
     y, z = (jnp.broadcast_to(model.constants[k], x.shape) for k in ("y", "z"))
     for _ in range(4 * model.config["rule"]["trm"]["h_cycles"]):
         y, z = model.cycle(y, z, x)
-    logits, _ = model._bound().predict(y)
+    logits, _ = model.bound().predict(y)
     answer = decode(np.asarray(logits.argmax(-1))[0])
     assert answer == model.solve(texts[0]).answer
     assert model._built.mesh == make_mesh(1)

@@ -21,14 +21,12 @@ from trm_jax.evaluation.evaluate import (
     joined,
     make_eval_step,
 )
-from trm_jax.inspect.cycle import bound, cycle
+from trm_jax.inspect.cycle import States, bound, cycle
 from trm_jax.inspect.trace import record
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.latents import Latents
 from trm_jax.training.build import Built
 from trm_jax.training.sharding import put_batch
-
-States = Float[Array | np.ndarray, "b l d"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +199,7 @@ class Model:
     def embed(self, puzzle: Any) -> Float[Array, "1 l d"]:
         """The embedded question x of one puzzle, with the blank puzzle id."""
         tokens = jnp.asarray(self.task.tokens(puzzle)[None].astype(np.int32))
-        return self._bound().embed(tokens)
+        return self.bound().embed(tokens)
 
     def cycle(
         self, y: States, z: States, x: States
@@ -215,9 +213,10 @@ class Model:
         scans token by token. Raises ConfigError if the rule has no y and z.
         """
         state = Latents(jnp.asarray(y), jnp.asarray(z))
-        return cycle(self._built.recipe, self._bound(), state, jnp.asarray(x))
+        return cycle(self._built.recipe, self.bound(), state, jnp.asarray(x))
 
-    def _bound(self) -> BoundModel:
+    def bound(self) -> BoundModel:
+        """Networks and heads as functions of states, in the forms of `cycle`."""
         weights = self.params, self.constants, self.table
         return bound(self._built.recipe, weights)
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One browser for the tests of pages, and the figures that a test writes."""
+"""One browser for the tests of pages, one short run, the figures that a test writes."""
 
 import pytest
 
 from tests.helpers.browser import CHROMIUM, Page
+from tests.helpers.compiled_once import share_compilations
+from tests.helpers.runs import short_config
+from trm_jax import api
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +16,16 @@ def browser(tmp_path_factory):
     page = Page(tmp_path_factory.mktemp("profile"))
     yield page
     page.close()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """The workdir of 20 steps on 4x4 Sudoku, with 8 test puzzles."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    with pytest.MonkeyPatch.context() as patch:
+        share_compilations(patch)
+        api.run(short_config().to_dict(), folder)
+    return folder
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
-from tests.helpers.compiled_once import share_compilations
-from tests.helpers.runs import call, edit_config, metric_lines, short_config
-from trm_jax import api
+from tests.helpers.runs import call, edit_config, metric_lines
 from trm_jax.errors import ConfigError
 from trm_jax.inspect import dynamics, loop_measures
 from trm_jax.inspect.loop_measures import (
@@ -22,7 +20,9 @@ from trm_jax.inspect.loop_measures import (
     state_measures,
     verdict,
 )
-from trm_jax.runtime import workdir as workdirs
+from trm_jax.inspect.opened import first_puzzles, opened
+from trm_jax.runtime import workdir
+from trm_jax.types import Batch
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "recursive_loop.npz")
 STATE = {
@@ -120,15 +120,6 @@ def test_each_condition_of_a_verdict_decides():
     assert verdict(never)["verdict"] == "undecided"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "short"
-    with pytest.MonkeyPatch.context() as patch:
-        share_compilations(patch)
-        api.run(short_config().to_dict(), workdir)
-    return workdir
-
-
 def test_a_run_is_measured_as_its_evaluation_scored_it(run):
     found = dynamics.report(run, loops=6)
     assert found["step"] == 20
@@ -149,14 +140,13 @@ def test_a_run_is_measured_as_its_evaluation_scored_it(run):
 
 def test_batches_and_their_padding_change_no_measure(run):
     whole = dynamics.report(run, loops=2)
-    config, identity = dynamics.read_run(run)
+    config, identity = workdir.read_run(run)
     config = config | {"eval": config["eval"] | {"batch_size": 3}}
-    config["mesh"] = {"data": 1, "fsdp": 1}
-    built = dynamics.build(config, identity["sizes"])
-    _, weights = dynamics.read_weights(run, built, None, "ema")
-    test = workdirs.read_test_set(f"{run}/dataset.json", config, identity)
-    batches = dynamics._batches(config, test, 8)
-    parts = dynamics.measure(built.recipe, weights, batches, loops=2)
+    with opened(run, rows=8) as found:
+        test = workdir.read_test_set("", config, identity)
+        batches = [Batch(**fields) for fields, _ in first_puzzles(config, test, 8)]
+        assert [len(batch.weight) for batch in batches] == [3, 3, 3]
+        parts = dynamics.measure(found.built.recipe, found.weights, batches, loops=2)
     for one, other in zip(whole["loops"], parts, strict=True):
         assert one.keys() == other.keys()
         for name in one:

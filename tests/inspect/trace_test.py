@@ -89,7 +89,7 @@ def test_a_step_restarts_from_the_records_of_its_cycles(rule):
 def test_calls_update_one_latent_each_as_the_paper_says():
     model = model_of(h_cycles=2, l_cycles=2)
     trace = model.trace(PUZZLE, steps=1, every="call")
-    x, net = model.embed(PUZZLE), model._bound().net
+    x, net = model.embed(PUZZLE), model.bound().net
     y, z = (jnp.asarray(trace.start[name])[None] for name in "yz")
     for k in range(6):
         if k % 3 < 2:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of runs; no other folder imports this one."""
+"""Looking inside runs and models. Nothing in the folders below imports this one."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cycle of a trained model as a function that can be differentiated."""
+"""What inspection needs of a trained model: its parts, and one cycle as a function."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
 from trm_jax.evaluation.evaluate import Weights
@@ -13,6 +14,19 @@ from trm_jax.model.model import BoundModel, ReasoningModel
 from trm_jax.rules.latents import Latents
 from trm_jax.training.step import Recipe
 from trm_jax.training.supervision import bind
+
+States = Float[Array | np.ndarray, "b l d"]
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """What inspection calls of a `trm_jax.Model`."""
+
+    def bound(self) -> BoundModel:
+        """Networks and heads as functions of states."""
+
+    def cycle(self, y: States, z: States, x: States) -> tuple[Any, Any]:
+        """One h-cycle from y and z, for the embedded question x."""
 
 
 def bound(recipe: Recipe, weights: Weights) -> BoundModel:

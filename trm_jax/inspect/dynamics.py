@@ -9,20 +9,17 @@ folder D) gets step_N.json, with all numbers and the verdict with its thresholds
 step_N.png. `loop_measures.py` defines the numbers.
 """
 
-import argparse
-import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from trm_jax.beside import pipeline
-from trm_jax.errors import CheckpointError, ConfigError, SaveError
+from trm_jax.errors import ConfigError
 from trm_jax.evaluation.evaluate import Weights, make_single_step
-from trm_jax.files import write_whole
 from trm_jax.inspect import style
 from trm_jax.inspect.loop_measures import (
     THRESHOLDS,
@@ -31,9 +28,7 @@ from trm_jax.inspect.loop_measures import (
     state_measures,
     verdict,
 )
-from trm_jax.runtime.weights import on_one_device, read_weights
-from trm_jax.runtime.workdir import read_run, read_test_set
-from trm_jax.training.build import Built, build
+from trm_jax.inspect.opened import command, opened
 from trm_jax.training.step import Recipe
 from trm_jax.types import Batch
 
@@ -108,53 +103,24 @@ def report(
 
     Raises the errors of reading a run and its data, also if its test set has changed.
     """
-    config, identity = read_run(workdir)
-    config = on_one_device(config)
-    with jax.enable_x64(config["model"]["dtype"] == "float64"):
-        built = build(config, identity["sizes"])
-        step, weights = read_weights(workdir, built, step, "ema")
-        test = read_test_set(f"{workdir}/dataset.json", config, identity)
-        batches = _batches(config, test, rows)
-        trained = _training_loops(built)
+    with opened(workdir, step=step, rows=rows) as run:
         measured = measure(
-            built.recipe,
-            weights,
-            batches,
-            loops=loops or 4 * trained,
-            seed=built.run.eval.seed,
+            run.built.recipe,
+            run.weights,
+            run.rows,
+            loops=loops or run.loops,
+            seed=run.built.run.eval.seed,
         )
     # The first loop has no motion: the verdict reads the last one alone.
     names = {name: [one.get(name, 0.0) for one in measured] for name in VERDICT_READS}
-    return {
-        "workdir": Path(workdir).resolve().name,
-        "step": step,
-        "rule": config["rule"]["name"],
-        "layers": list(config["model"]["layers"]),
-        "rows": int(sum((batch.weight > 0).sum() for batch in batches)),
-        "training_loops": trained,
-        **verdict(names),
-        "thresholds": THRESHOLDS,
-        "loops": measured,
-    }
-
-
-def _training_loops(built: Built) -> int:
-    """The most loops that a row has in training."""
-    most: int = built.run.halting.max_supervision_steps
-    return most * int(getattr(built.recipe.rule, "loops", 1))
-
-
-def _batches(config: dict[str, Any], test: Any, rows: int) -> list[Batch]:
-    """The first test puzzles, as they are, in batches of one size."""
-    questions = test.questions(votes=1, max_puzzles=rows)
-    size = min(config["eval"]["batch_size"], questions.num_rows)
-    return [Batch(**fields) for fields, _ in questions.batches(size)]
+    found = {**verdict(names), "thresholds": THRESHOLDS, "loops": measured}
+    return run.facts | found
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """One panel per kind of measure, over loops; a line marks the loops of training."""
     loops = [one["loop"] for one in found["loops"]]
-    with style.picture(path, 1, len(PANELS), size=(14, 2.9)) as (figure, axes):
+    with style.picture(path, 1, len(PANELS), size=(14.0, 2.9)) as (figure, axes):
         for axis, (label, names) in zip(axes[0], PANELS, strict=True):
             for index, name in enumerate(names):
                 values = [one.get(name, np.nan) for one in found["loops"]]
@@ -185,32 +151,8 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"thresholds: {limits}"])
 
 
-def main(argv: list[str]) -> int:
-    """Run as the command line says; wrong input is one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m trm_jax.inspect.dynamics")
-    parser.add_argument("workdir")
-    parser.add_argument("--step", type=int)
-    parser.add_argument("--loops", type=int)
-    parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
-    for name in ("loops", "rows"):
-        if (value := getattr(args, name)) is not None and value < 2:
-            parser.error(f"--{name} = {value}; expected 2 or more")
-    errors = (ConfigError, CheckpointError, pipeline("errors").DataError, OSError)
-    try:
-        found = report(args.workdir, step=args.step, loops=args.loops, rows=args.rows)
-        out = args.out or Path(args.workdir) / "dynamics"
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / f"step_{found['step']}.json"
-        write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
-        draw(found, path.with_suffix(".png"))
-        picture = path.with_suffix(".png").name
-        pipeline("console").say(f"{as_text(found)}\nwritten to {path} and {picture}\n")
-    except errors as error:
-        parser.error(str(error))
-    return 0
-
-
 if __name__ == "__main__":
+    main = partial(
+        command, "dynamics", count="loops", report=report, draw=draw, as_text=as_text
+    )
     pipeline("console").run(main)

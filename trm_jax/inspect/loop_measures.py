@@ -42,10 +42,10 @@ def entropy(logits: np.ndarray, *, loss: str) -> np.ndarray:
 
 def mean_cosine(vectors: np.ndarray) -> Any:
     """Mean cosine over all pairs of different vectors `... n d`, n >= 2."""
-    unit = _unit(vectors)
-    n = unit.shape[-2]
-    square_of_sum = (unit.sum(-2) ** 2).sum(-1)
-    return (square_of_sum - (unit**2).sum((-2, -1))) / (n * (n - 1))
+    units = unit(vectors)
+    n = units.shape[-2]
+    square_of_sum = (units.sum(-2) ** 2).sum(-1)
+    return (square_of_sum - (units**2).sum((-2, -1))) / (n * (n - 1))
 
 
 def effective_rank(matrix: np.ndarray) -> float:
@@ -81,7 +81,7 @@ def motion_measures(z: np.ndarray, after: np.ndarray) -> dict[str, float]:
     moved = np.linalg.norm(later - flat, axis=-1)
     return {
         "motion": float((moved / np.maximum(norm, np.finfo(np.float64).tiny)).mean()),
-        "cosine": float((_unit(flat) * _unit(later)).sum(-1).mean()),
+        "cosine": float((unit(flat) * unit(later)).sum(-1).mean()),
     }
 
 
@@ -102,6 +102,12 @@ def answer_measures(
     }
 
 
+def overthinking(exact: np.ndarray) -> tuple[int, float]:
+    """The first most exact loop (from 0), and how much less exact the last one is."""
+    best = int(exact.argmax())
+    return best, float(exact[best] - exact[-1])
+
+
 def verdict(curves: Curves) -> dict[str, Any]:
     """How the loops end: static, drift, settled or undecided, with the best loop.
 
@@ -112,8 +118,7 @@ def verdict(curves: Curves) -> dict[str, Any]:
     """
     at = {name: np.asarray(values, np.float64) for name, values in curves.items()}
     limits, exact = THRESHOLDS, at["exact"]
-    best = int(exact.argmax())
-    lost = float(exact[best] - exact[-1])
+    best, lost = overthinking(exact)
     later = np.diff(at["entropy"][best:])
     rises = bool(len(later)) and (later > 0).mean() >= limits["rising_entropy"]
     alike = at["input_cosine"][-1] >= limits["alike_inputs"]
@@ -131,7 +136,7 @@ def verdict(curves: Curves) -> dict[str, Any]:
     return {"verdict": name, "best_loop": best + 1, "overthink": lost}
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors of length 1; a zero vector stays zero."""
     vectors = vectors.astype(np.float64)
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -28,6 +28,7 @@ class Network(nn.Module):
                 hidden += sublayer(rms_norm(hidden, axis=kind.norm_axis))
             else:
                 hidden = rms_norm(hidden + sublayer(hidden), axis=kind.norm_axis)
+            self.sow("intermediates", "hidden", hidden)
         return hidden
 
 

@@ -70,5 +70,6 @@ class Attention(Sublayer):
         if c.positions == "rope":
             tables = rotary_tables(l, head_dim, c.rope_theta)
             q, k = rotate(q, *tables), rotate(k, *tables)
+        self.sow("intermediates", "queries_keys", (q, k))
         out = attend(q, k, v)
         return Linear(d, name="out")(out.reshape(b, l, d))

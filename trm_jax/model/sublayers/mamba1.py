@@ -95,11 +95,10 @@ class Mamba1(Sublayer):
             mixed = nn.silu(causal_conv(flip(x), kernel, bias))
             low, B, C = jnp.split(x_proj(mixed), [rank, rank + c.d_state], axis=-1)
             delta = nn.softplus(dt_proj(low).astype(wide) + dt_bias[None, None])
-            y, _ = selective_scan(
-                *(mixed, delta, -jnp.exp(A_log), B, C),
-                chunk_size=c.chunk_size,
-                implementation=None if c.implementation == "auto" else c.implementation,
-            )
+            args = mixed, delta, -jnp.exp(A_log), B, C
+            self.sow("intermediates", "scans", args)
+            chosen = None if c.implementation == "auto" else c.implementation
+            y, _ = selective_scan(*args, chunk_size=c.chunk_size, implementation=chosen)
             y = checkpoint_name(y, SSD) + D[None, None] * mixed
             return flip(y) * nn.silu(gate.astype(y.dtype))
 

@@ -86,12 +86,10 @@ class Mamba2(Sublayer):
             x, B, C = jnp.split(mixed, [inner, inner + bc // 2], axis=-1)
             x = x.reshape(b, l, heads, c.head_dim)
             B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
+            args = x, flip(dt), -jnp.exp(A_log), B, C
+            self.sow("intermediates", "scans", args)
             chosen = None if c.implementation == "auto" else c.implementation
-            y, _ = ssd(
-                *(x, flip(dt), -jnp.exp(A_log), B, C),
-                chunk_size=c.chunk_size,
-                implementation=chosen,
-            )
+            y, _ = ssd(*args, chunk_size=c.chunk_size, implementation=chosen)
             y = checkpoint_name(y, SSD) + D[None, None, :, None] * x
             gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
             groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
