@@ -8,8 +8,8 @@ Command:  python -m data_pipeline.generate train.csv test.csv --train=30000 --te
 Hardware: 2 CPU cores.
 Time:     not run to the end.
 Result:   not run to the end.
-Claim:    puzzles in plenty, most of them easy, teach a small network to solve hard ones.
-          This is not the protocol of the papers, which train on 1,000 hard puzzles.
+Claim:    puzzles in plenty, most of them easy, teach a small network to solve hard
+          ones. This is not the protocol of the papers, which train on 1,000 hard ones.
 Data:     the number of clues is drawn from 17 to 38; below 24 or so, a puzzle cannot
           have so few, and is minimal.
 """
