@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Huge pages for large arrays: a step on a CPU takes 13 to 23 % less time (docs/performance.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: install demo test slow aot lint smoke bench faults clean
+.PHONY: install demo test slow aot notebooks lint smoke bench faults clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,11 @@ slow: install
 aot:
 	$(MAKE) install VENV=.venv-aot EXTRAS=dev,aot
 	.venv-aot/bin/python -m pytest -m aot
+
+# Runs the notebooks and writes their outputs into the .ipynb files.
+notebooks:
+	$(MAKE) install VENV=.venv-notebooks EXTRAS=dev,notebooks
+	.venv-notebooks/bin/python notebooks/execute.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -54,4 +59,4 @@ faults: install
 	$(BIN)/python benchmarks/faults.py --workers $(WORKERS)
 
 clean:
-	rm -rf $(VENV) .venv-aot runs build dist .pytest_cache/xla
+	rm -rf $(VENV) .venv-aot .venv-notebooks figures runs build dist .pytest_cache/xla

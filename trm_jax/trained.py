@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,9 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import ConfigError
 from trm_jax.evaluation import voting
 from trm_jax.evaluation.evaluate import (
+    EvalOutput,
     EvalStep,
+    Numbered,
     Weights,
     evaluate,
     joined,
@@ -123,9 +125,7 @@ class Model:
         # Few different numbers of rows mean few compilations.
         power_of_two = 2 ** math.ceil(math.log2(questions.num_rows))
         batches = questions.batches(min(run.eval.batch_size, power_of_two))
-        weights = self.params, self.constants, self.table
-        parts = evaluate(self._eval_step(num_steps), weights, batches, self._built.mesh)
-        output = joined([*parts])
+        output = self._output(batches, num_steps)
         answers = questions.turned_back(np.asarray(output.predictions))
         ballots = voting.count_votes(
             questions.example, answers, np.asarray(output.q_halt[-1])
@@ -179,6 +179,24 @@ class Model:
                 is_valid=posed.is_valid,
             )
         return found if is_many else found[0]
+
+    def evaluate(self, questions: Any = None, steps: int | None = None) -> EvalOutput:
+        """The results on test puzzles, which `trm_jax.evaluation.report` reads.
+
+        `questions` are those of the data pipeline, such as the first 256 test puzzles
+        of the config, `model.task.load().test.questions(max_puzzles=256)`; None means
+        all of them. It is not checked that they are what the run had; `eval.py` does.
+        """
+        with jax.enable_x64(self.config["model"]["dtype"] == "float64"):
+            posed = questions or self.task.load().test.questions()
+            size = min(self._built.run.eval.batch_size, posed.num_rows)
+            return self._output(posed.batches(size), self._num_steps(steps))
+
+    def _output(self, batches: Iterable[Numbered], num_steps: int) -> EvalOutput:
+        """The results on some rows."""
+        weights = self.params, self.constants, self.table
+        step = self._eval_step(num_steps)
+        return joined([*evaluate(step, weights, batches, self._built.mesh)])
 
     def _posed(self, puzzles: Sequence[Any], task: str | None) -> Any:
         """The puzzles as an EvalSet."""

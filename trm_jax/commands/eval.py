@@ -203,3 +203,7 @@ def _result(
         if questions.has_solutions:
             result |= judge.vote_report(count, steps, flags_given.weights)
     return result
+
+
+if __name__ == "__main__":
+    run()

@@ -60,6 +60,14 @@ def line_style(index: int) -> dict[str, Any]:
     return {"color": COLORS[index % len(COLORS)], "linestyle": kind}
 
 
+def draw_band(axis: Any, x: Any, values: Any, **look: Any) -> None:
+    """Draw the mean of curves `n x`, in a band from the least to the greatest value."""
+    curves = np.asarray(values)
+    (line,) = axis.plot(x, curves.mean(0), **look)
+    band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+    axis.fill_between(x, curves.min(0), curves.max(0), **band)
+
+
 @contextmanager
 def picture(
     path: str | Path, rows: int = 1, columns: int = 1, *, size: tuple[float, float]
