@@ -165,7 +165,7 @@ with notebook.figure("lens", 1, 2, size=(9, 2.9)) as (_, axes):
             places, 100 * np.array(agreement), "o-", color=color, label=f"cycle {k + 2}"
         )
     for line in (4.5, 8.5):
-        axes[0, 1].axvline(line, color=GREY, linestyle=":")
+        axes[0, 1].axvline(line, ymin=0.12, color=GREY, linestyle=":")
     axes[0, 0].set(
         xlabel="cycle", ylabel="cells as in the final answer, %", ylim=(50, 102)
     )
@@ -263,7 +263,7 @@ with notebook.figure("influence", 2, 3, size=(7.2, 4.8)) as (figure, axes):
         most = float(np.quantile(maps, 0.98))
         for axis, place in zip(axes[row], (14, 21, 35), strict=True):
             image = grids.draw_cells(axis, maps[place], record, most=most, mark=place)
-        axes[row, 1].set_title(f"after {when} cycle")
+        axes[row, 1].set_title(f"at the state after {when} cycle")
         figure.colorbar(image, ax=axes[row], label="response / change", extend="max")
 
 # %% [markdown]
@@ -288,7 +288,7 @@ with notebook.figure("relations", 1, 2, size=(9, 2.9)) as (_, axes):
         errors = np.abs(np.array([values.min(0), values.max(0)]) - values.mean(0))
         axis.bar(names, values.mean(0), yerr=errors, color=COLORS[5], capsize=3)
         axis.grid(axis="x", visible=False)
-        title = f"after the {when} cycle, {len(good)} puzzles"
+        title = f"at the state after the {when} cycle, {len(good)} puzzles"
         axis.set(ylabel="response / change", title=title)
 
 # %% [markdown]

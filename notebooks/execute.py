@@ -35,6 +35,7 @@ def executed(source: Path) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         client = nbclient.NotebookClient(
             book,
+            coalesce_streams=True,
             record_timing=False,
             timeout=None,
             resources={"metadata": {"path": folder}},
