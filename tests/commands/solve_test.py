@@ -144,7 +144,8 @@ def test_the_verdict_is_that_of_the_last_answer(valid, solution, expected):
         assert solve_show.verdict(voted) == ("valid: yes", True)
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [20, 300])
 def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, steps):
     run_commands_here(monkeypatch)
     where = f"--workdir={tmp_path}"
@@ -172,9 +173,11 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, ste
 
 
 def test_without_arguments_shipped_weights_solve_a_puzzle_of_theirs(tmp_path):
-    page = tmp_path / "page.html"
-    done = call("solve.py", f"--html={page}")
+    page, record = tmp_path / "page.html", tmp_path / "record.json"
+    flags = [f"--html={page}", f"--json={record}", "--supervision_steps=8"]
+    done = call("solve.py", *flags)
     assert done.returncode == 0, done.stderr
+    assert len(json.loads(record.read_text())["steps"]) == 8
     assert "puzzles.txt, question 1" in done.stdout
     assert "valid: yes" in done.stdout
     assert "<html" in page.read_text()
