@@ -4,7 +4,7 @@
 Command:  python sweep.py configs/sweeps/ema.py --out=docs/sweeps/ema
           --workdirs=runs/ema
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   on 99.32, off 98.93 % (seed 0; docs/sweeps/ema).
 Claim:    the exponential moving average of the weights (EMA) solves more puzzles than
           the last weights. The demo's learning rate decays to zero, which has a similar
           effect as averaging; in the paper it is constant. So the difference may be

@@ -4,7 +4,7 @@
 Command:  python sweep.py configs/sweeps/latents.py --out=docs/sweeps/latents
           --workdirs=runs/latents
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   two 99.32, one 99.71 % (seed 0; docs/sweeps/latents).
 Claim:    one latent, updated as often as y and z together (Figure 4 of TRM's paper),
           solves fewer puzzles than two at the same cost.
 """

@@ -4,7 +4,8 @@
 Command:  python sweep.py configs/sweeps/layers.py --out=docs/sweeps/layers
           --workdirs=runs/layers
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   layers_2 99.32, layers_4 98.93, layers_4_l1 99.32 %
+          (seed 0; docs/sweeps/layers).
 Claim:    two layers generalise better than four, also if the network with four recurs
           half as often. A layer is one mixer and one MLP, as TRM's paper counts. All
           arms do 1,400 updates; the four layers have about twice the parameters.

@@ -4,7 +4,7 @@
 Command:  python sweep.py configs/sweeps/networks.py --out=docs/sweeps/networks
           --workdirs=runs/networks
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   shared 99.32, two 86.13 % (seed 0; docs/sweeps/networks).
 Claim:    one network for both latents solves at least as many puzzles as two networks,
           which have twice the parameters. Both arms use the rule "hrm" with gradients
           through the last cycle and without a continue head; the shared arm is TRM. The

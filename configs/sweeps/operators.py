@@ -4,7 +4,8 @@
 Command:  python sweep.py configs/sweeps/operators.py --out=docs/sweeps/operators
           --workdirs=runs/operators
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   mlp_t 99.32, mamba2_mlp_t 97.95, hrm 90.82, attention 0.88 %, the others 0 %
+          (seed 0; docs/sweeps/operators).
 Claim:    none yet: the sweep compares. The widths are chosen so that parameters agree
           within 5 %, and the steps so that training FLOPs agree within 2 % (a test
           checks both). The Mamba-only networks alternate the direction of their scan,

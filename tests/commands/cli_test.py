@@ -114,7 +114,6 @@ def test_wrong_flags_end_in_one_clear_message(tmp_path, flags, named):
 def test_a_workdir_is_needed():
     refused(call_here(train.main, SMOKE), "--workdir")
     refused(call_here(eval_command.main), "--workdir")
-    refused(call_here(solve.main), "--workdir")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku.text import is_solution, parse_puzzle
 from tests.helpers.compiled_once import run_commands_here
-from tests.helpers.runs import call, call_here, short_flags
+from tests.helpers.runs import ROOT, as_flags, call, call_here, short_flags
 from trm_jax.commands import solve, solve_show, train
 
 FOUR = SudokuShape(2, 2)
@@ -144,7 +144,8 @@ def test_the_verdict_is_that_of_the_last_answer(valid, solution, expected):
         assert solve_show.verdict(voted) == ("valid: yes", True)
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [20, 300])
 def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, steps):
     run_commands_here(monkeypatch)
     where = f"--workdir={tmp_path}"
@@ -172,12 +173,52 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, ste
 
 
 def test_without_arguments_shipped_weights_solve_a_puzzle_of_theirs(tmp_path):
-    page = tmp_path / "page.html"
-    done = call("solve.py", f"--html={page}")
+    page, record = tmp_path / "page.html", tmp_path / "record.json"
+    flags = [f"--html={page}", f"--json={record}", "--supervision_steps=8"]
+    done = call("solve.py", *flags)
     assert done.returncode == 0, done.stderr
+    assert len(json.loads(record.read_text())["steps"]) == 8
     assert "puzzles.txt, question 1" in done.stdout
     assert "valid: yes" in done.stdout
     assert "<html" in page.read_text()
+
+
+@pytest.mark.slow
+def test_an_arc_task_is_solved_from_its_file_and_from_the_test_set(
+    tmp_path, monkeypatch
+):
+    run_commands_here(monkeypatch)
+    source = ROOT / "tests" / "data_pipeline" / "bad" / "arc_ok"
+    where, flags = (
+        f"--workdir={tmp_path}/run",
+        {
+            "data.train": source,
+            "data.test_puzzles": 2,
+            "data.num_augmentations": 3,
+            "train.steps": 2,
+            "train.eval_every": 0,
+        },
+    )
+    trained = call_here(train.main, where, *as_flags("configs/arc_small.py", **flags))
+    assert trained.returncode == 0, trained.stderr
+    asked = ["--supervision_steps=2", "--votes=2"]
+    row = call_here(solve.main, where, "--row=1", *asked)
+    assert row.returncode == 1
+    assert "right: no" in row.stdout
+    assert "of 2 forms gave this answer" in row.stdout
+    tasks = json.loads((source / "arc-agi_training_challenges.json").read_text())
+    name, task = next(iter(tasks.items()))
+    file = tmp_path / f"{name}.json"
+    file.write_text(json.dumps(task))
+    out = tmp_path / "record.json"
+    done = call_here(solve.main, where, f"--puzzle={file}", *asked[:1], f"--json={out}")
+    assert done.returncode == 0
+    assert "valid: unknown" in done.stdout
+    grid = task["test"][0]["input"]
+    record = json.loads(out.read_text())
+    cells = np.reshape(record["question"], record["shape"])
+    found = cells[: len(grid), : len(grid[0])] - 2
+    np.testing.assert_array_equal(found, grid)
 
 
 @pytest.mark.parametrize(

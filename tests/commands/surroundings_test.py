@@ -92,7 +92,7 @@ def test_fewer_steps_than_were_saved_change_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--puzzle=1", "--row=2"], "--puzzle and --row exclude each other"),
+        (["--puzzle=1", "--row=2"], "the puzzle: question 2; it has 1, from 1 on"),
         (["--puzzle="], "the puzzle: 0 characters found, 16 expected"),
     ],
 )

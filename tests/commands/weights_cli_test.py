@@ -88,6 +88,7 @@ def test_what_cannot_be_exported_is_one_clear_message(run, tmp_path, flags, name
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_weights_and_remembers_them(run, exported, tmp_path):
     folder = tmp_path / "new"
     result = done(trained(folder, 2, f"--init_from={exported}"))

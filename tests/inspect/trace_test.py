@@ -23,7 +23,16 @@ RULES = {
 }
 
 
-@pytest.fixture(scope="module", params=RULES)
+SLOW = ("hrm", "one_latent")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+        for name in RULES
+    ],
+)
 def case(request):
     settings, counts = RULES[request.param]
     model = model_of(rule=request.param, **settings)

@@ -41,7 +41,7 @@ class PreNorm(nn.Module):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(HYBRIDS[0], marks=pytest.mark.slow), HYBRIDS[1]],
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in HYBRIDS],
 )
 def built(request):
     changes = {"train.batch_size": ROWS, "eval.batch_size": ROWS}

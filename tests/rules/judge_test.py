@@ -26,9 +26,11 @@ OWN = {"turns": Turns, "pair": Pair}
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
+# one_latent shares all but its cycle with trm.
+SLOW = ("one_latent", "pair", "turns")
 PARAMS = [
-    *RULES,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pair", "turns")),
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in (*RULES, *OWN)
 ]
 
 

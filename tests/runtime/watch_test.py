@@ -127,6 +127,7 @@ def test_wandb_that_is_not_installed_is_said_at_once(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_steps_are_profiled_and_not_changed(tmp_path, unobserved):
     folder = tmp_path / "run"
     flags = f"--workdir={folder}", "--profile=4,6", *short_flags()

@@ -68,8 +68,7 @@ ONE_HERE = [
     *(pytest.param(m, marks=SLOW) for m in ("token_mlp", "mamba2")),
 ]
 CASES = [
-    ("token_mlp", IN_PARTS[2]),
-    pytest.param("mamba2", IN_PARTS[2], marks=SLOW),
+    *(pytest.param(m, IN_PARTS[2], marks=SLOW) for m in ("token_mlp", "mamba2")),
     *(pytest.param("attention", how, marks=SLOW) for how in IN_PARTS),
 ]
 

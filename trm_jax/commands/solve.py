@@ -39,6 +39,8 @@ from trm_jax.files import write_whole
 if TYPE_CHECKING:
     from trm_jax.trained import Model
 
+# The tokens of a question and of its answer, the name of its task, and a title.
+Chosen = tuple[np.ndarray, np.ndarray | None, str | None, str]
 SHIPPED = "sudoku_6x6"  # the weights that are used without arguments
 PUZZLES = "puzzles.txt"  # beside exported weights: questions, one per line
 log = logging.getLogger(__name__)
@@ -85,12 +87,19 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     from trm_jax.loading import load
 
     place, kind = _place(values)
+    chosen = None
+    if values.workdir:  # wrong puzzles are refused before anything is restored
+        from trm_jax.runtime.workdir import read_run
+
+        task = api.pipeline("tasks").task_of(read_run(place)[0]["data"])
+        chosen = _chosen_puzzle(values, task, place)
     shell.check_devices()
     model = load(place, step=values.step, weights=kind)
     shell.set_precision(model.config["model"]["dtype"])
+    chosen = chosen or _chosen_puzzle(values, model.task, place)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        record = _record(values, model, Path(place))
+        record = _record(values, model, *chosen)
     for message in dict.fromkeys(str(one.message) for one in warned):
         log.warning("warning: %s", message)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -119,14 +128,19 @@ def _place(values: flags.FlagValues) -> tuple[Path, str | None]:
     return places.find(values.weights_file or SHIPPED), None
 
 
-def _record(values: flags.FlagValues, model: "Model", place: Path) -> dict[str, Any]:
+def _record(
+    values: flags.FlagValues,
+    model: "Model",
+    question: np.ndarray,
+    solution: np.ndarray | None,
+    name: str | None,
+    title: str,
+) -> dict[str, Any]:
     """The trace of the chosen puzzle, and what the votes say."""
     from trm_jax.inspect.replay_record import as_record
 
-    question, solution, name, title = _chosen_puzzle(values, model, place)
-    steps = values.supervision_steps
+    steps, votes, voted = values.supervision_steps, values.votes, None
     trace = model.trace(question, steps, task=name)
-    votes, voted = values.votes, None
     if votes != 1:
         voted = model.solve(question, steps, votes, task=name)
     return as_record(
@@ -139,11 +153,9 @@ def _record(values: flags.FlagValues, model: "Model", place: Path) -> dict[str, 
     )
 
 
-def _chosen_puzzle(
-    values: flags.FlagValues, model: "Model", place: Path
-) -> tuple[Any, np.ndarray | None, str | None, str]:
-    """The question, its answer's tokens, its task's name (or None), and a title."""
-    task, row = model.task, 1 if values.row is None else values.row
+def _chosen_puzzle(values: flags.FlagValues, task: Any, place: Path) -> Chosen:
+    """The puzzle that --puzzle and --row name."""
+    row = 1 if values.row is None else values.row
     puzzle, own = values.puzzle, place / PUZZLES
     if puzzle is None and own.exists():
         puzzle = str(own)
@@ -151,7 +163,8 @@ def _chosen_puzzle(
         question, answer, name = task.read(puzzle, row)
         file = api.pipeline("text_files").file_named(puzzle)
         title = f"{file.name}, question {row}" if file else "the puzzle"
-        return question, None if answer is None else task.parse(answer), name, title
+        solution = None if answer is None else task.parse(answer)
+        return task.parse(question), solution, name, title
     test = task.load().test.puzzles
     if not 1 <= row <= len(test):
         error = api.pipeline("errors").DataError

@@ -30,8 +30,8 @@ class Latents(NamedTuple):
 class FixedStarts(Supervised):
     """The starts and the unrolling of rules whose state is a tuple of latents.
 
-    A rule adds `h_cycles` and `l_cycles`: z is updated `l_cycles` times, then y once,
-    and this `h_cycles` times.
+    A rule adds `h_cycles` and `l_cycles`. With two latents, z is updated `l_cycles`
+    times, then y once, and this `h_cycles` times.
     """
 
     unroll: int = knob(
