@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """notebooks/: the scripts run, and each .ipynb is its script with outputs."""
 
+import ast
 import json
 import os
 import re
@@ -95,6 +96,18 @@ def test_a_notebook_begins_and_ends_as_all_do_and_names_no_place(name):
     whole = (FOLDER / f"{name}.ipynb").read_text()
     for place in ("/tmp/", "/home/", "/root/", "file://", "http://", "https://"):
         assert place not in whole.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_imports_what_the_wheel_brings(name):
+    roots = set()
+    for one in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text())):
+        if isinstance(one, ast.ImportFrom):
+            roots.add(one.module.split(".")[0])
+        elif isinstance(one, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in one.names}
+    assert "trm_jax" in roots
+    assert roots - set(sys.stdlib_module_names) <= {"jax", "numpy", "trm_jax"}
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,20 @@ def test_answers_are_those_of_the_runs_evaluation(run):
     assert (answers == labels).mean() == pytest.approx(logged)
 
 
+def test_evaluate_gives_the_scores_of_the_runs_evaluation(run):
+    folder, model, _ = run
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    logged = json.loads(lines[-1])["eval/cell_accuracy"]
+    output = model.evaluate()
+    assert output.cells_right[-1].mean() == pytest.approx(logged)
+    questions = model.task.load().test.questions(max_puzzles=3)
+    few = model.evaluate(questions, steps=2)
+    assert few.cells_right.shape == (2, 3)
+    np.testing.assert_allclose(few.q_halt, output.q_halt[:2, :3], rtol=1e-4)
+    with pytest.raises(ConfigError, match="steps = 0"):
+        model.evaluate(questions, steps=0)
+
+
 def test_steps_and_votes_are_taken(run):
     _, model, texts = run
     assert model.solve(texts[0], steps=1).steps == 1

@@ -93,3 +93,12 @@ def test_the_commands_of_the_wheel_run(installed, tmp_path):
     bad = ROOT / "tests" / "data_pipeline" / "bad" / "sudoku_ok.csv"
     assert run(installed, tmp_path, *check, str(bad)).returncode == 0
     assert (installed[0] / "trm_jax" / "py.typed").exists()
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_with_the_wheel_in_any_folder(installed, tmp_path):
+    script = (ROOT / "notebooks" / "01_solve_and_watch.py").read_text()
+    done = run(installed, tmp_path, sys.executable, "-c", script + ABOUT)
+    assert done.returncode == 0, done.stderr
+    assert f"from {installed[0]}" in done.stdout
+    assert (tmp_path / "figures" / "playground.html").exists()
