@@ -111,9 +111,10 @@ with notebook.figure("halting", 1, 3, size=(9.5, 2.8)) as (figure, axes):
     figure.legend(*handles, loc="outside lower center", ncols=len(traces))
 
 for number, one in enumerate(traces, start=1):
-    first = steps[one.valid.argmax()] if one.valid.any() else "never"
+    first = f"first correct in step {steps[one.valid.argmax()]}"
+    first = first if one.valid.any() else "never correct"
     sure = one.halt_probability[-1]
-    print(f"puzzle {number}: correct from step {first}, sure at the end: {sure:.0%}")
+    print(f"puzzle {number}: {first}, sure at the end: {sure:.0%}")
 
 # %% [markdown]
 # ## Replay
