@@ -141,12 +141,12 @@ def test_a_wrong_puzzle_is_refused_with_its_place(run, puzzle, message):
 
 def test_each_number_of_rows_is_compiled_once(run):
     _, model, texts = run
-    model.solve(texts[:3], steps=2)
-    step = model._eval_steps[2]
+    model.solve(texts[:3], steps=3)
+    step = model._eval_steps[3]
     assert step._cache_size() == 1
-    model.solve(texts[:4], steps=2)  # rounded up to as many rows
+    model.solve(texts[:4], steps=3)  # rounded up to as many rows
     assert step._cache_size() == 1
-    model.solve(texts[0], steps=2)
+    model.solve(texts[0], steps=3)
     assert step._cache_size() == 2
 
 

@@ -209,6 +209,7 @@ def test_subsets_of_both_layouts_are_found(tmp_path):
 
 
 @needs_shared
+@pytest.mark.slow
 def test_published_files_hold_what_their_table_says():
     tasks = {}
 

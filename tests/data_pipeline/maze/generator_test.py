@@ -206,6 +206,7 @@ def test_endless_patience_is_not_asked_for(monkeypatch):
     assert time.process_time() - start < 30 / 8
 
 
+@pytest.mark.slow
 def test_hard_mazes_are_like_the_published_ones():
     sets = generate(HALF_WORDS, (12, 4), **HARD, seed=0)
     rating = np.concatenate([puzzles.attributes["rating"] for puzzles in sets])
