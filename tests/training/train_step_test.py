@@ -188,6 +188,7 @@ def test_bfloat16_trains_float32_weights(make_batch, network, remat):
     chex.assert_tree_all_finite(state)
 
 
+@pytest.mark.slow
 def test_seed_and_step_alone_make_the_exploration(make_batch):
     explore = {"halting.explore_rate": 1.0, "halting.max_supervision_steps": 4}
     explore |= {"model.layers": ("swiglu",)}
