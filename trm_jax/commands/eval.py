@@ -15,8 +15,7 @@ and counted as votes. With --report, an HTML page with figures and wrong answers
 written, by default beside the JSON file. An evaluation that was cut short continues
 where it stopped. With --weights_file no run is needed: the weights are any that
 trm_jax.load knows, and --out names the JSON file. Exit codes: 0 done, 2 wrong input or
-config, 75 another process was
-lost, 1 otherwise.
+config, 75 another process was lost, 1 otherwise.
 """
 
 import json

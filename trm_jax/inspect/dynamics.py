@@ -29,6 +29,7 @@ from trm_jax.inspect.loop_measures import (
     verdict,
 )
 from trm_jax.inspect.opened import command, opened
+from trm_jax.inspect.trace import on_host
 from trm_jax.training.step import Recipe
 from trm_jax.types import Batch
 
@@ -58,8 +59,7 @@ def loop_states(
         states, logits = [], []
         for i, of_batch in enumerate(numbers):
             carries[i], answer, _ = step(weights, of_batch, carries[i])
-            z = carries[i].state[0]
-            states.append(np.asarray(z.astype(jnp.promote_types(z.dtype, jnp.float32))))
+            states.append(on_host(carries[i].state[0]))
             logits.append(np.asarray(answer.logits))
         yield np.concatenate(states), np.concatenate(logits)
 

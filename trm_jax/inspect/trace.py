@@ -112,14 +112,14 @@ def record(
     predict = jax.jit(partial(_predict, recipe))
     within = _WITHIN[every](recipe, num_steps, seed)
     carry = first(weights, batch, numbers)
-    start = _on_host(carry.state)
+    start = on_host(carry.state)
     found: list[tuple[int, Any, np.ndarray, np.ndarray]] = []  # step, state, logits, q
     for i in range(1, num_steps + 1):
         before = carry
         carry, answer, _ = step(weights, numbers, carry)
         for state in within(weights, numbers, before):
-            found.append((i, *map(_on_host, (state, *predict(weights, batch, state)))))
-        found.append((i, *map(_on_host, (carry.state, answer.logits, answer.q_halt))))
+            found.append((i, *map(on_host, (state, *predict(weights, batch, state)))))
+        found.append((i, *map(on_host, (carry.state, answer.logits, answer.q_halt))))
     names, config = carry.state._fields, recipe.model.config
     questions = np.asarray(batch.inputs)
     loss = getattr(recipe.rule, "cell_loss", "softmax")
@@ -214,7 +214,7 @@ def _calls(recipe: Recipe, num_steps: int, seed: int) -> Within:
 _WITHIN = {"step": _nothing, "cycle": _cycles, "call": _calls}
 
 
-def _on_host(tree: Any) -> Any:
+def on_host(tree: Any) -> Any:
     """NumPy arrays; bfloat16 becomes float32."""
     narrow = jnp.bfloat16
 
