@@ -104,7 +104,8 @@ def test_grids_of_arc_are_cropped_to_what_they_hold():
     answer.reshape(12, 12)[:, 4:] = 0
     record = as_record(trace_of(question, [answer], 12), of_arc, title="t", model={})
     assert record["shape"] == [12, 4]
-    assert record["question"][:4] == [3, 4, 5, 0]
+    assert record["question"][:8] == [3, 4, 5, 0, 6, 7, 8, 0]
+    assert len(record["question"]) == len(record["steps"][0]["tokens"]) == 12 * 4
     assert record["colours"][3] != record["colours"][4]
 
 
