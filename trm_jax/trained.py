@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from trm_jax.evaluation.evaluate import (
     make_eval_step,
 )
 from trm_jax.inspect.cycle import States, bound, cycle
-from trm_jax.inspect.trace import record
+from trm_jax.inspect.trace import Trace, record
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.latents import Latents
 from trm_jax.training.build import Built
@@ -109,12 +109,18 @@ class Model:
           DataError: the puzzle does not fit the task; the message says where.
           ConfigError: `steps` is less than 1.
         """
+        return self._one_or_many(
+            puzzle, lambda puzzles: self._solutions(puzzles, steps, votes, task)
+        )
+
+    def _one_or_many(self, puzzle: Any, answer: Callable[..., list[Any]]) -> Any:
+        """`answer` of a list of puzzles; the only result if `puzzle` is one."""
         is_many = pipeline("written").is_many(puzzle)
         puzzles = list(puzzle) if is_many else [puzzle]
         if not puzzles:
             return []
         with jax.enable_x64(self.config["model"]["dtype"] == "float64"):
-            found = self._solutions(puzzles, steps, votes, task)
+            found = answer(puzzles)
         return found if is_many else found[0]
 
     def _solutions(
@@ -162,14 +168,11 @@ class Model:
         loop) or after every network "call". The other arguments are those of `solve`.
         Raises the errors of `solve`, and ConfigError for an unknown `every`.
         """
-        is_many = pipeline("written").is_many(puzzle)
-        puzzles = list(puzzle) if is_many else [puzzle]
-        if not puzzles:
-            return []
-        with jax.enable_x64(self.config["model"]["dtype"] == "float64"):
+
+        def traces(puzzles: list[Any]) -> list[Trace]:
             posed = self._posed(puzzles, task)
             ((rows, _),) = posed.questions().batches(len(puzzles))
-            found = record(
+            return record(
                 self._built.recipe,
                 (self.params, self.constants, self.table),
                 put_batch(rows, self._built.mesh),
@@ -178,7 +181,8 @@ class Model:
                 seed=self._built.run.eval.seed,
                 is_valid=posed.is_valid,
             )
-        return found if is_many else found[0]
+
+        return self._one_or_many(puzzle, traces)
 
     def evaluate(self, questions: Any = None, steps: int | None = None) -> EvalOutput:
         """The results on test puzzles, which `trm_jax.evaluation.report` reads.
@@ -235,8 +239,7 @@ class Model:
 
     def bound(self) -> BoundModel:
         """Networks and heads as functions of states, in the forms of `cycle`."""
-        weights = self.params, self.constants, self.table
-        return bound(self._built.recipe, weights)
+        return bound(self._built.recipe, (self.params, self.constants, self.table))
 
     def _eval_step(self, num_steps: int) -> EvalStep:
         if num_steps not in self._eval_steps:

@@ -9,7 +9,7 @@ is recorded in between, so that recording changes no bit of them. `Model.trace` 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -108,9 +108,7 @@ def record(
         kind = type(recipe.rule).__name__
         raise ConfigError(f"every = 'call': the rule {kind} has no method `calls`")
     numbers = jnp.arange(len(batch.weight))
-    first, step = make_single_step(recipe, num_steps=num_steps, seed=seed)
-    predict = jax.jit(partial(_predict, recipe))
-    within = _WITHIN[every](recipe, num_steps, seed)
+    first, step, predict, within = _programs(recipe, num_steps, seed, every)
     carry = first(weights, batch, numbers)
     start = on_host(carry.state)
     found: list[tuple[int, Any, np.ndarray, np.ndarray]] = []  # step, state, logits, q
@@ -149,6 +147,14 @@ def record(
         return dataclasses.replace(one, valid=is_valid(asked, one.tokens))
 
     return [*map(judged, traces)]
+
+
+@lru_cache(maxsize=8)
+def _programs(recipe: Recipe, num_steps: int, seed: int, every: str) -> Any:
+    """What gives the first carry, a step, its answer, and the states within it."""
+    first, step = make_single_step(recipe, num_steps=num_steps, seed=seed)
+    predict = jax.jit(partial(_predict, recipe))
+    return first, step, predict, _WITHIN[every](recipe, num_steps, seed)
 
 
 def _predict(
