@@ -18,15 +18,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.common import first_line
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.files import write_whole
+from trm_jax.inspect import style
 from trm_jax.inspect.dynamics import report
 from trm_jax.inspect.loop_measures import THRESHOLDS
 
 SHOWN = (1, 2, 4, 8, 16, 32)  # loops at which the table has the exactness
+TRAINED_LOOPS = 8
+PANELS = (
+    ("exact", "exact, share of puzzles", "linear"),
+    ("entropy", "entropy of cells, nats", "linear"),
+    ("motion", "relative motion", "log"),
+    ("input_cosine", "cosine between inputs", "linear"),
+)
 AT_END = ("entropy", "norm", "motion", "input_cosine", "token_cosine", "effective_rank")
 
 
@@ -40,7 +49,7 @@ def measure(workdirs: Path, out: Path, *, loops: int, rows: int) -> None:
         try:
             found = report(workdir, loops=loops, rows=rows)
         except (ConfigError, CheckpointError, OSError) as error:
-            sys.stderr.write(f"{workdir}: {first_line(error)}\n")
+            sys.stderr.write(f"{workdir}: {error}\n")
             continue
         found["commits"] = json.loads(result.read_text())["commits"]
         write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
@@ -83,38 +92,39 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def draw(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """One column per network: exactness, entropy, motion, cosine between inputs."""
-    import matplotlib.pyplot as plt
-
-    names = ("exact", "entropy", "motion", "input_cosine")
+    """One column per network; an arm's seeds are a band around their mean."""
     networks = sorted({arm.partition(".")[2] for arm in arms})
     kinds = sorted({arm.partition(".")[0] for arm in arms})
-    size = 3.4 * len(networks), 2.4 * len(names)
-    figure, axes = plt.subplots(
-        len(names), len(networks), figsize=size, squeeze=False, sharex=True
-    )
-    for row, name in zip(axes, names, strict=True):
-        for axis, network in zip(row, networks, strict=True):
-            for i, kind in enumerate(kinds):
-                for run in arms.get(f"{kind}.{network}", []):
-                    loops = [one["loop"] for one in run["loops"]]
-                    values = [one.get(name) for one in run["loops"]]
-                    label = kind if run is arms[f"{kind}.{network}"][0] else None
-                    axis.plot(loops, values, color=f"C{i}", linewidth=1.2, label=label)
-            axis.set_title(f"{network}: {name}", fontsize="small")
-            axis.axvline(8, color="grey", linestyle=":")
-            axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="x-small")
-    for axis in axes[-1]:
-        axis.set_xlabel("loop")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    size = 0.6 + 2.6 * len(networks), 0.6 + 1.9 * len(PANELS)
+    shape = len(PANELS), len(networks)
+    with style.picture(path, *shape, size=size) as (figure, axes):
+        for (name, label, scale), row in zip(PANELS, axes, strict=True):
+            row[0].set_ylabel(label)
+            for axis, network in zip(row, networks, strict=True):
+                axis.axvline(TRAINED_LOOPS, color=style.GREY, linestyle=":")
+                axis.set_yscale(scale)
+                axis.set_xscale("log", base=2)
+                axis.sharey(row[0])
+                axis.xaxis.set_major_formatter("{x:g}")
+                for i, kind in enumerate(kinds):
+                    runs = arms.get(f"{kind}.{network}", [])
+                    curves = [[one.get(name) for one in run["loops"]] for run in runs]
+                    if curves:
+                        loops = [one["loop"] for one in runs[0]["loops"]]
+                        values = np.array(curves, float)
+                        look = style.line_style(i)
+                        style.draw_band(axis, loops, values, label=kind, **look)
+        for axis, network in zip(axes[0], networks, strict=True):
+            axis.set_title(network)
+        for axis in axes[-1]:
+            axis.set_xlabel("loop")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(kinds))
 
 
 def main() -> None:
     """Measure if workdirs are given, then write table and figure."""
-    parser = argparse.ArgumentParser(description=first_line(__doc__))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workdirs", type=Path)
     parser.add_argument("--loops", type=int, default=max(SHOWN))

@@ -40,7 +40,13 @@ def test_the_table_has_the_means_over_seeds_and_counts_verdicts(out):
     assert lines[-1].endswith("Commits: abcdefg.")
 
 
-def test_the_figure_has_a_column_per_network(out):
+def test_the_command_writes_table_and_figure(out, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    loop_study.draw(loop_study.by_arm(out), out / "figure.png")
-    assert (out / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    folder = out / "study"
+    (folder / "dynamics").mkdir(parents=True)
+    for path in out.glob("*.json"):
+        path.rename(folder / "dynamics" / path.name)
+    monkeypatch.setattr("sys.argv", ["loop_study.py", f"--out={folder}"])
+    loop_study.main()
+    assert capsys.readouterr().out == (folder / "dynamics.md").read_text()
+    assert (folder / "dynamics.png").read_bytes()[:4] == b"\x89PNG"
