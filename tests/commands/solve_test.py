@@ -11,7 +11,14 @@ from data_pipeline.errors import DataError
 from data_pipeline.sudoku.grid import SudokuShape
 from data_pipeline.sudoku.text import is_solution, parse_puzzle
 from tests.helpers.compiled_once import run_commands_here
-from tests.helpers.runs import ROOT, as_flags, call, call_here, short_flags
+from tests.helpers.runs import (
+    ROOT,
+    as_flags,
+    call,
+    call_here,
+    edit_config,
+    short_flags,
+)
 from trm_jax.commands import solve, solve_show, train
 
 FOUR = SudokuShape(2, 2)
@@ -170,6 +177,11 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, ste
     assert wrong.returncode == 2
     assert f"rows 1 to {64 if trained else 8}" in wrong.stderr
     _check_files(tmp_path, where)
+    (tmp_path / "puzzles.txt").unlink()
+    edit_config(tmp_path, lambda config: config["data"].update(seed=5))
+    changed = call_here(solve.main, where, "--row=1")
+    assert changed.returncode == 2
+    assert "has changed since the run began" in changed.stderr
 
 
 def test_without_arguments_shipped_weights_solve_a_puzzle_of_theirs(tmp_path):
@@ -258,6 +270,7 @@ def _check_files(tmp_path, where):
     third = call_here(solve.main, where, f"--puzzle={file}", "--row=3")
     assert third.returncode == 2
     assert "puzzles.txt: question 3; it has 2" in third.stderr
-    lost = call_here(solve.main, where, f"--gif={tmp_path}/no/out.gif")
-    assert lost.returncode == 2
-    assert "no/out.gif cannot be written: No such file" in lost.stderr
+    for kind in ("json", "html", "gif"):
+        lost = call_here(solve.main, where, f"--{kind}={tmp_path}/no/out.{kind}")
+        assert lost.returncode == 2
+        assert f"no/out.{kind} cannot be written: No such file" in lost.stderr

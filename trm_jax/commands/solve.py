@@ -23,7 +23,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +33,7 @@ from absl import flags
 
 from trm_jax import api
 from trm_jax.commands import shell
-from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError, SaveError
+from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from trm_jax.files import write_whole
 
 if TYPE_CHECKING:
@@ -89,10 +89,12 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     place, kind = _place(values)
     chosen = None
     if values.workdir:  # wrong puzzles are refused before anything is restored
-        from trm_jax.runtime.workdir import read_run
+        from trm_jax.runtime.workdir import read_run, read_test_set
 
-        task = api.pipeline("tasks").task_of(read_run(place)[0]["data"])
-        chosen = _chosen_puzzle(values, task, place)
+        run = read_run(place)
+        task = api.pipeline("tasks").task_of(run[0]["data"])
+        test_set = partial(read_test_set, f"{place}/dataset.json", *run)
+        chosen = _chosen_puzzle(values, task, place, test_set)
     shell.check_devices()
     model = load(place, step=values.step, weights=kind)
     shell.set_precision(model.config["model"]["dtype"])
@@ -153,8 +155,13 @@ def _record(
     )
 
 
-def _chosen_puzzle(values: flags.FlagValues, task: Any, place: Path) -> Chosen:
-    """The puzzle that --puzzle and --row name."""
+def _chosen_puzzle(
+    values: flags.FlagValues,
+    task: Any,
+    place: Path,
+    test_set: Callable[[], Any] | None = None,
+) -> Chosen:
+    """The puzzle that --puzzle and --row name; a run's row is one of `test_set()`."""
     row = 1 if values.row is None else values.row
     puzzle, own = values.puzzle, place / PUZZLES
     if puzzle is None and own.exists():
@@ -165,7 +172,7 @@ def _chosen_puzzle(values: flags.FlagValues, task: Any, place: Path) -> Chosen:
         title = f"{file.name}, question {row}" if file else "the puzzle"
         solution = None if answer is None else task.parse(answer)
         return task.parse(question), solution, name, title
-    test = task.load().test.puzzles
+    test = (test_set() if test_set else task.load().test).puzzles
     if not 1 <= row <= len(test):
         error = api.pipeline("errors").DataError
         raise error(f"--row={row}; the test set has rows 1 to {len(test)}")
@@ -179,12 +186,12 @@ def _write(values: flags.FlagValues, record: dict[str, Any]) -> None:
     """Write the files that the flags ask for."""
     if values.json:
         text = json.dumps(record, indent=1) + "\n"
-        write_whole(Path(values.json), text, SaveError)
+        write_whole(Path(values.json), text, ConfigError)
         log.info("written to %s", values.json)
     if values.html:
         from trm_jax.inspect.replay import page
 
-        write_whole(Path(values.html), page(record), SaveError)
+        write_whole(Path(values.html), page(record), ConfigError)
         log.info("written to %s", values.html)
     if values.gif:
         from trm_jax.inspect.gif import write_gif

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A record of a trace as a moving picture, with Pillow."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 from trm_jax.errors import ConfigError
+from trm_jax.files import write_whole
 from trm_jax.inspect.replay_record import marks
 
 CELL, HEAD, EDGE = 36, 30, 8  # pixels
@@ -23,7 +25,7 @@ FILLS = {
 def write_gif(record: dict[str, Any], path: str | Path) -> None:
     """One frame for the question and one for every record, in a loop.
 
-    Raises ConfigError if Pillow is missing or the file cannot be written.
+    Raises ConfigError without Pillow, or if the file cannot be written.
     """
     try:
         from PIL import Image
@@ -39,17 +41,10 @@ def write_gif(record: dict[str, Any], path: str | Path) -> None:
         _draw(frame, record, step, cell)
         frames.append(frame)
     times = [SHOWN_MS] * last + [SHOWN_MS, LAST_MS]
-    try:
-        frames[0].save(
-            path,
-            format="GIF",
-            save_all=True,
-            append_images=frames[1:],
-            duration=times,
-            loop=0,
-        )
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    out = io.BytesIO()
+    more = {"append_images": frames[1:], "duration": times, "loop": 0}
+    frames[0].save(out, format="GIF", save_all=True, **more)
+    write_whole(Path(path), out.getvalue(), ConfigError)
 
 
 def _draw(frame: Any, record: dict[str, Any], step: int, cell: int) -> None:
