@@ -174,6 +174,7 @@ def test_collectives_of_a_compiled_program():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
     config = aot.config_of(SMOKE, ["mesh.data=2"])
@@ -186,6 +187,7 @@ def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
     assert work.summed + work.gathered == pytest.approx(found, rel=0.05)
 
 
+@pytest.mark.slow
 def test_predictions_follow_the_number_of_devices():
     config = aot.config_of(SMOKE, ["train.batch_size=768"])
     sizes = aot.sizes_of("smoke", config)

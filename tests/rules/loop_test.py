@@ -222,6 +222,7 @@ def test_settings_that_do_not_fit_are_refused(sections, begins):
         )
 
 
+@pytest.mark.slow
 def test_a_mamba1_loop_resumes_to_the_bit(tmp_path, monkeypatch):
     share_compilations(monkeypatch)
     config = tiny(

@@ -63,6 +63,7 @@ def assert_resumes_exactly(tmp_path, monkeypatch, task, mixer, stops):
         assert (digest(folder), metric_lines(folder)) == expected
 
 
+@pytest.mark.slow
 def test_a_stop_on_a_save_and_between_two_resumes_exactly(tmp_path, monkeypatch):
     assert_resumes_exactly(tmp_path, monkeypatch, "maze", "mlp_t", [3, 5])
 

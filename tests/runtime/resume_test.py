@@ -132,6 +132,7 @@ def test_a_stop_in_the_last_evaluation_is_no_end(
     assert_same_run(folder, unbroken)
 
 
+@pytest.mark.slow
 def test_many_stops_resume_exactly(variant, tmp_path, unbroken, stop_after):
     folder, config = tmp_path / "stopped", short_config(variant, steps=STEPS)
     codes = []

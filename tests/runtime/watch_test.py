@@ -164,6 +164,7 @@ def test_without_observers_the_loop_is_left_as_it_is(tmp_path):
         assert vars(loop) == before
 
 
+@pytest.mark.slow
 def test_a_profile_of_a_run_that_is_stopped_is_written(tmp_path):
     loop = types.SimpleNamespace(train_step=lambda state, batch: state + batch)
     watch = Watch(profile=(2, 9))

@@ -197,6 +197,7 @@ def test_over_two_devices_of_fsdp_each_has_half_of_every_matrix():
     assert sum(halves) >= 0.9 * len(halves) > 0
 
 
+@pytest.mark.slow
 def test_over_two_devices_of_fsdp_a_run_starts_from_the_same_state():
     plain, shared = (
         tiny_built({"model.layers": ("swiglu",)} | mesh).init()

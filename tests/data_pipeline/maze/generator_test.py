@@ -75,6 +75,7 @@ def blind_draw(rng, side):
     return "".join(cells), int(goal)
 
 
+@pytest.mark.slow
 def test_distribution_is_that_of_blind_draws(small):
     rng = np.random.default_rng(0)
     found = []
