@@ -7,10 +7,14 @@ once. The gradient is in chunked_backward.py.
 """
 
 from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float
+
+from trm_jax.ops.ssd.segments import decays
 
 UNROLL = 2  # heads per loop iteration: a CPU computes their products in parallel
 
@@ -40,22 +44,22 @@ def ssd_chunked(
 
         def head(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
             X, dt, A, first = of
-            s, decay = decays(dt, A)
-            total = s[..., -1:]
+            decay = decays(dt * A, running_sum)
+            between = decay.between()
 
             # 1. What each chunk adds to the state by its end.
-            updates = product("bcns,bcsp->bcnp", BT, X * jnp.exp(total - s)[..., None])
+            updates = product("bcns,bcsp->bcnp", BT, X * decay.to_end[..., None])
 
             # 2. The state at the start of each chunk, and at the end of the last.
             states = scan_states(
-                jnp.pad(jnp.exp(total), ((0, 0), (1, 0), (0, 0))),
+                jnp.pad(decay.through, ((0, 0), (1, 0))),
                 jnp.concatenate([first[:, None], updates], axis=1),
             )
 
             # 3. Outputs: one product for what the chunk and its starting state add.
             sources = jnp.concatenate([X, states[:, :-1].astype(X.dtype)], axis=2)
             weights = jnp.concatenate(
-                [scores * decay, C * jnp.exp(s)[..., None]], axis=3
+                [scores * between, C * decay.from_start[..., None]], axis=3
             )
             y = product("bcqk,bckp->bcqp", weights, sources)
             return None, (y.astype(x.dtype), states[:, -1])
@@ -68,7 +72,7 @@ def ssd_chunked(
         A,
         initial_state.transpose(1, 0, 3, 2),
     )
-    by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
+    by_group = grouped(of_heads, g)
     _, (y, last) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
     y = joined(y.reshape(h, *y.shape[2:]), l)
     return y, last.reshape(h, b, n, p).transpose(1, 0, 3, 2)
@@ -86,6 +90,11 @@ def joined(v: Float[Array, "i b c q *rest"], l: int) -> Float[Array, "b l i *res
     return v.reshape(len(v), -1, *v.shape[3:])[:, :l]
 
 
+def grouped(of_heads: Any, g: int) -> Any:
+    """Each array `h ...` of a tree as `g h/g ...`."""
+    return jax.tree.map(lambda v: v.reshape(g, -1, *v.shape[1:]), of_heads)
+
+
 def narrow_product(
     narrow: DTypeLike, wide: DTypeLike, spec: str, *operands: Array
 ) -> Array:
@@ -94,23 +103,19 @@ def narrow_product(
     return jnp.einsum(spec, *operands, preferred_element_type=wide)
 
 
-def decays(
-    dt: Float[Array, "b c q"], A: Float[Array, ""]
-) -> tuple[Float[Array, "b c q"], Float[Array, "b c q q"]]:
-    """s, the running sum of dt A in each chunk, and exp(s_q - s_s) for s <= q, else 0.
+def running_sum(v: Float[Array, "*b q"]) -> tuple[Array, Array]:
+    """The running sum along the last axis, and the last of its values.
 
-    The mask is applied before exp, which would overflow above the diagonal.
+    It is a matrix product: XLA would fuse the parts of jnp.cumsum into the loops over
+    the decays, which would then not be vectorised.
     """
-    causal = jnp.tril(jnp.ones((dt.shape[-1],) * 2, bool))
-    # The running sum is a matrix product: XLA would fuse the parts of jnp.cumsum into
-    # the loops over the decays, which would then not be vectorised.
-    s = jnp.einsum("bcs,qs->bcq", dt * A, causal.astype(dt.dtype), precision="highest")
-    gaps = s[..., :, None] - s[..., None, :]
-    return s, jnp.exp(jnp.where(causal, gaps, -jnp.inf))
+    causal = jnp.tril(jnp.ones((v.shape[-1],) * 2, v.dtype))
+    s = jnp.einsum("...s,qs->...q", v, causal, precision="highest")
+    return s, s[..., -1]
 
 
 def scan_states(
-    decay: Float[Array, "b c 1"],
+    decay: Float[Array, "b c"],
     updates: Float[Array, "b c n p"],
     *,
     reverse: bool = False,
@@ -122,5 +127,5 @@ def scan_states(
     ) -> tuple[Array, Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
 
-    pairs = decay[..., None], updates
+    pairs = decay[..., None, None], updates
     return lax.associative_scan(join, pairs, axis=1, reverse=reverse)[1]
