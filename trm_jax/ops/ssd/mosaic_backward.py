@@ -8,7 +8,8 @@ The sums stay in registers, which needs no per-head copies and no atomics, and g
 same bits every time.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,17 @@ def chunk_gradients(
         interpret=interpret,
     )
     return dx, dB, dC, *_of_decays(of_heads, vectors)
+
+
+class _Sums(NamedTuple):
+    """What a warpgroup sums: (weight * values) @ states, and the pairs of each row."""
+
+    values: str
+    weight: int
+    states: str
+    staged: str
+    line: int
+    pairs: Callable[..., Any]
 
 
 def _of_decays(sums: Array, vectors: Array) -> tuple[Array, Array]:
@@ -199,18 +211,22 @@ def _block(of: dict[str, Any], here: dict[str, Any], heads: int) -> None:
         plgpu.commit_smem()
         plgpu.barrier_arrive(here["summed"])
 
-    def summed(
-        values: str, weight: int, states: str, keys: Any, staged: Any, extra: Any
-    ) -> Any:
+    def summed(role_of: _Sums) -> Any:
         """Sums over the heads of (weight * values) @ states, by tile."""
+        staged = here[role_of.staged]
 
         def head(_: Any, at: Any, save: Any, sums: Any) -> Any:
-            V, across_n = at["vectors"], at[states]
-            staged[...] = (read(at[values]) * down(V.at[weight])).astype(staged.dtype)
+            weight = down(at["vectors"].at[role_of.weight])
+            staged[...] = (read(at[role_of.values]) * weight).astype(staged.dtype)
             plgpu.commit_smem()
-            own = [product(staged, column_tile(across_n, j)) for j in tiles]
-            extra(own, at, save)
-            return tuple(a + b for a, b in zip(sums, own, strict=True))
+            totals, line = [], None
+            for j, total in enumerate(sums):
+                own = product(staged, column_tile(at[role_of.states], j))
+                pairs = role_of.pairs(own, at, j).sum(1)
+                line = pairs if line is None else line + pairs
+                totals.append(total + own)
+            save(role_of.line, line)
+            return tuple(totals)
 
         return each_head(head, tuple(zeros() for _ in tiles))
 
@@ -226,22 +242,18 @@ def _block(of: dict[str, Any], here: dict[str, Any], heads: int) -> None:
 
     @pl.when(role == 1)
     def _() -> None:
-        def kept(own: Any, at: Any, save: Any) -> None:
-            pairs = [read(column_tile(at["starts"], j)) * read(column_tile(at["ends"], j)) for j in tiles]
-            save(KEPT, sum(pairs[1:], pairs[0]).sum(1))
+        def kept(_: Any, at: Any, j: int) -> Any:
+            return read(column_tile(at["starts"], j)) * read(column_tile(at["ends"], j))
 
-        sums = summed("x", WEIGHT, "ends", here["B"], here["added"], kept)
+        sums = summed(_Sums("x", WEIGHT, "ends", "added", KEPT, kept))
         finish(of["dB"], here["ends"].at[0], sums, here["dscores"], here["C"])
 
     @pl.when(role == 2)
     def _() -> None:
-        C = here["C"]
+        def was_read(own: Any, _: Any, j: int) -> Any:
+            return own * read(column_tile(here["C"], j))
 
-        def was_read(own: Any, at: Any, save: Any) -> None:
-            pairs = [own[j] * read(column_tile(C, j)) for j in tiles]
-            save(READ, sum(pairs[1:], pairs[0]).sum(1))
-
-        sums = summed("dy", FROM_START, "starts", C, here["read"], was_read)
+        sums = summed(_Sums("dy", FROM_START, "starts", "read", READ, was_read))
         dscores = here["dscores"].transpose((1, 0))
         finish(of["dC"], here["starts"].at[0], sums, dscores, here["B"])
 
