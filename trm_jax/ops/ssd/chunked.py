@@ -10,7 +10,9 @@ from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+from trm_jax.ops.ssd.segments import decays
 
 UNROLL = 2  # heads per loop iteration: a CPU computes their products in parallel
 
@@ -40,22 +42,21 @@ def ssd_chunked(
 
         def head(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
             X, dt, A, first = of
-            s, decay = decays(dt, A)
-            total = s[..., -1:]
+            decay = decays(dt * A, running_sums)
 
             # 1. What each chunk adds to the state by its end.
-            updates = product("bcns,bcsp->bcnp", BT, X * jnp.exp(total - s)[..., None])
+            updates = product("bcns,bcsp->bcnp", BT, X * decay.to_end[..., None])
 
             # 2. The state at the start of each chunk, and at the end of the last.
             states = scan_states(
-                jnp.pad(jnp.exp(total), ((0, 0), (1, 0), (0, 0))),
+                jnp.pad(decay.through, ((0, 0), (1, 0))),
                 jnp.concatenate([first[:, None], updates], axis=1),
             )
 
             # 3. Outputs: one product for what the chunk and its starting state add.
             sources = jnp.concatenate([X, states[:, :-1].astype(X.dtype)], axis=2)
             weights = jnp.concatenate(
-                [scores * decay, C * jnp.exp(s)[..., None]], axis=3
+                [scores * decay.between(), C * decay.from_start[..., None]], axis=3
             )
             y = product("bcqk,bckp->bcqp", weights, sources)
             return None, (y.astype(x.dtype), states[:, -1])
@@ -94,23 +95,29 @@ def narrow_product(
     return jnp.einsum(spec, *operands, preferred_element_type=wide)
 
 
-def decays(
-    dt: Float[Array, "b c q"], A: Float[Array, ""]
-) -> tuple[Float[Array, "b c q"], Float[Array, "b c q q"]]:
-    """s, the running sum of dt A in each chunk, and exp(s_q - s_s) for s <= q, else 0.
+def running_sums(*terms: Float[Array, "*b q"]) -> tuple[tuple[Array, Array], ...]:
+    """Of each array the running sum along the last axis, and the last of its values."""
+    sums = chosen_sums(jnp.stack(terms), causal(terms[0].shape[-1]).T)
+    return tuple((s, s[..., -1]) for s in sums)
 
-    The mask is applied before exp, which would overflow above the diagonal.
+
+def causal(q: int) -> Bool[Array, "q q"]:
+    """Whether the first position is the second one or later."""
+    return jnp.tril(jnp.ones((q, q), bool))
+
+
+def chosen_sums(v: Float[Array, "*b s"], chosen: Bool[Array, "s t"]) -> Array:
+    """For each t, the sum of the v_s with `chosen[s, t]`.
+
+    It is a matrix product: XLA would fuse the parts of jnp.cumsum into the loops over
+    the decays, which would then not be vectorised.
     """
-    causal = jnp.tril(jnp.ones((dt.shape[-1],) * 2, bool))
-    # The running sum is a matrix product: XLA would fuse the parts of jnp.cumsum into
-    # the loops over the decays, which would then not be vectorised.
-    s = jnp.einsum("bcs,qs->bcq", dt * A, causal.astype(dt.dtype), precision="highest")
-    gaps = s[..., :, None] - s[..., None, :]
-    return s, jnp.exp(jnp.where(causal, gaps, -jnp.inf))
+    ones = chosen.astype(v.dtype)
+    return jnp.einsum("...s,st->...t", v, ones, precision="highest")
 
 
 def scan_states(
-    decay: Float[Array, "b c 1"],
+    decay: Float[Array, "b c"],
     updates: Float[Array, "b c n p"],
     *,
     reverse: bool = False,
@@ -122,5 +129,5 @@ def scan_states(
     ) -> tuple[Array, Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
 
-    pairs = decay[..., None], updates
+    pairs = decay[..., None, None], updates
     return lax.associative_scan(join, pairs, axis=1, reverse=reverse)[1]

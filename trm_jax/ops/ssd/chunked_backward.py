@@ -15,12 +15,15 @@ from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd.chunked import (
     UNROLL,
-    decays,
+    causal,
+    chosen_sums,
     joined,
     narrow_product,
+    running_sums,
     scan_states,
     split,
 )
+from trm_jax.ops.ssd.segments import decays
 
 
 def ssd_chunked_backward(
@@ -42,7 +45,7 @@ def ssd_chunked_backward(
 
     def group(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, ...]]:
         *per_head, B, C = of
-        scores = product("bcqn,bcsn->bcqs", C, B)
+        scores = product("bcsn,bcqn->bcsq", B, C)
         shared = scores, B, B.swapaxes(2, 3), C, C.swapaxes(2, 3)  # once for all heads
 
         def head(
@@ -53,11 +56,11 @@ def ssd_chunked_backward(
 
         like = scores, B, C
         zeros: tuple[Array, ...] = tuple(jnp.zeros(v.shape, wide) for v in like)
-        sums, (dX, da, dfirst) = lax.scan(head, zeros, tuple(per_head), unroll=UNROLL)
+        sums, own = lax.scan(head, zeros, tuple(per_head), unroll=UNROLL)
         dscores, dB, dC = sums
-        dC = dC + product("bcqs,bcsn->bcqn", dscores, B)
-        dB = dB + product("bcqs,bcqn->bcsn", dscores, C)
-        return None, (dX, da, dfirst, dB, dC)
+        dC = dC + product("bcsq,bcsn->bcqn", dscores, B)
+        dB = dB + product("bcsq,bcqn->bcsn", dscores, C)
+        return None, (*own, dB, dC)
 
     of_heads = (
         split((x * dt[..., None]).astype(x.dtype), q),
@@ -69,7 +72,12 @@ def ssd_chunked_backward(
     )
     by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
     _, (*by_head, dB, dC) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
-    dX, da, dfirst = (v.reshape(h, *v.shape[2:]) for v in by_head)
+    dX, dfirst, within, read, added, kept = (
+        v.reshape(h, *v.shape[2:]) for v in by_head
+    )
+    later = causal(q)
+    da = within + chosen_sums(read, later) + chosen_sums(added, ~later)
+    da = da + kept[..., None]
     dX, da = joined(dX, l), joined(da, l)  # of x dt, of dt A
     return (
         (dX * dt[..., None]).astype(x.dtype),
@@ -91,39 +99,40 @@ def _head(
     """
     scores, B, BT, C, CT = shared
     X, Y, dt, A, first, dlast = of
-    s, decay = decays(dt, A)
-    through = jnp.exp(s[..., -1:])  # decay of a whole chunk
-    to_end = jnp.exp(s[..., -1:] - s)[..., None]
-    weighted = scores * decay
+    decay = decays(dt * A, running_sums)
+    between = decay.between(transposed=True)
+    through = decay.through
+    weighted = scores * between
 
     # The states at the chunk starts, and their cotangents at the chunk ends.
-    X_end, Y_start = X * to_end, Y * jnp.exp(s)[..., None]
+    X_end, Y_start = X * decay.to_end[..., None], Y * decay.from_start[..., None]
     updates = product("bcns,bcsp->bcnp", BT, X_end)[:, :-1]
     S = scan_states(
-        jnp.pad(through[:, :-1], ((0, 0), (1, 0), (0, 0))),
+        jnp.pad(through[:, :-1], ((0, 0), (1, 0))),
         jnp.concatenate([first[:, None], updates], axis=1),
     )
     outputs = product("bcnq,bcqp->bcnp", CT, Y_start)
     G = scan_states(
-        jnp.pad(through[:, 1:], ((0, 0), (0, 1), (0, 0))),
+        jnp.pad(through[:, 1:], ((0, 0), (0, 1))),
         jnp.concatenate([outputs[:, 1:], dlast[:, None]], axis=1),
         reverse=True,
     )
-    dfirst = outputs[:, 0] + through[:, 0, :, None] * G[:, 0]
+    dfirst = outputs[:, 0] + through[:, 0, None, None] * G[:, 0]
 
     # Each chunk separately.
-    dweighted = product("bcqp,bcsp->bcqs", Y, X)
-    dX = product("bcqs,bcqp->bcsp", weighted, Y)
-    dX = dX + to_end * product("bcsn,bcnp->bcsp", B, G)
+    dweighted = product("bcsp,bcqp->bcsq", X, Y)
+    dX_end = product("bcsn,bcnp->bcsp", B, G)
+    dX = product("bcsq,bcqp->bcsp", weighted, Y) + dX_end * decay.to_end[..., None]
     dB = product("bcsp,bcnp->bcsn", X_end, G)
     dC = product("bcqp,bcnp->bcqn", Y_start, S)
 
-    # Through the decays: between two tokens, from the chunk's start, to its end.
-    pairs = dweighted * weighted
-    end = (dB * B).sum(-1)
-    ds = pairs.sum(-1) - pairs.sum(-2) + (dC * C).sum(-1) - end
-    at_end = end.sum(-1) + through[..., 0] * (S * G).sum((-1, -2))
-    ds = ds.at[..., -1].add(at_end)
-    later = jnp.tril(jnp.ones(decay.shape[-2:], dt.dtype))
-    da = jnp.einsum("bcq,qs->bcs", ds, later, precision="highest")
-    return (dweighted * decay, dB, dC), (dX, da, dfirst)
+    # The decay of token t lies between all that enters before it (s < t) and all that
+    # reads from it on (q >= t). The four parts of da are what is read in the chunk, at
+    # its start, at its end, and what passes through the chunk.
+    later = causal(dt.shape[-1])
+    within = chosen_sums(dweighted * weighted, later)
+    within = jnp.where(later, 0.0, within).sum(-2)
+    read = (dC * C).sum(-1)
+    added = decay.to_end * (X * dX_end).sum(-1)
+    kept = through * (S * G).sum((-1, -2))
+    return (dweighted * between, dB, dC), (dX, dfirst, within, read, added, kept)
