@@ -7,12 +7,10 @@ once. The gradient is in chunked_backward.py.
 """
 
 from functools import partial
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from trm_jax.ops.ssd.segments import decays
 
@@ -44,8 +42,7 @@ def ssd_chunked(
 
         def head(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
             X, dt, A, first = of
-            decay = decays(dt * A, running_sum)
-            between = decay.between()
+            decay = decays(dt * A, running_sums)
 
             # 1. What each chunk adds to the state by its end.
             updates = product("bcns,bcsp->bcnp", BT, X * decay.to_end[..., None])
@@ -59,7 +56,7 @@ def ssd_chunked(
             # 3. Outputs: one product for what the chunk and its starting state add.
             sources = jnp.concatenate([X, states[:, :-1].astype(X.dtype)], axis=2)
             weights = jnp.concatenate(
-                [scores * between, C * decay.from_start[..., None]], axis=3
+                [scores * decay.between(), C * decay.from_start[..., None]], axis=3
             )
             y = product("bcqk,bckp->bcqp", weights, sources)
             return None, (y.astype(x.dtype), states[:, -1])
@@ -72,7 +69,7 @@ def ssd_chunked(
         A,
         initial_state.transpose(1, 0, 3, 2),
     )
-    by_group = grouped(of_heads, g)
+    by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
     _, (y, last) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
     y = joined(y.reshape(h, *y.shape[2:]), l)
     return y, last.reshape(h, b, n, p).transpose(1, 0, 3, 2)
@@ -90,11 +87,6 @@ def joined(v: Float[Array, "i b c q *rest"], l: int) -> Float[Array, "b l i *res
     return v.reshape(len(v), -1, *v.shape[3:])[:, :l]
 
 
-def grouped(of_heads: Any, g: int) -> Any:
-    """Each array `h ...` of a tree as `g h/g ...`."""
-    return jax.tree.map(lambda v: v.reshape(g, -1, *v.shape[1:]), of_heads)
-
-
 def narrow_product(
     narrow: DTypeLike, wide: DTypeLike, spec: str, *operands: Array
 ) -> Array:
@@ -103,15 +95,25 @@ def narrow_product(
     return jnp.einsum(spec, *operands, preferred_element_type=wide)
 
 
-def running_sum(v: Float[Array, "*b q"]) -> tuple[Array, Array]:
-    """The running sum along the last axis, and the last of its values.
+def running_sums(*terms: Float[Array, "*b q"]) -> tuple[tuple[Array, Array], ...]:
+    """Of each array the running sum along the last axis, and the last of its values."""
+    sums = chosen_sums(jnp.stack(terms), causal(terms[0].shape[-1]).T)
+    return tuple((s, s[..., -1]) for s in sums)
+
+
+def causal(q: int) -> Bool[Array, "q q"]:
+    """Whether the first position is the second one or later."""
+    return jnp.tril(jnp.ones((q, q), bool))
+
+
+def chosen_sums(v: Float[Array, "*b s"], chosen: Bool[Array, "s t"]) -> Array:
+    """For each t, the sum of the v_s with `chosen[s, t]`.
 
     It is a matrix product: XLA would fuse the parts of jnp.cumsum into the loops over
     the decays, which would then not be vectorised.
     """
-    causal = jnp.tril(jnp.ones((v.shape[-1],) * 2, v.dtype))
-    s = jnp.einsum("...s,qs->...q", v, causal, precision="highest")
-    return s, s[..., -1]
+    ones = chosen.astype(v.dtype)
+    return jnp.einsum("...s,st->...t", v, ones, precision="highest")
 
 
 def scan_states(

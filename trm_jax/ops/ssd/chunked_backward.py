@@ -15,14 +15,15 @@ from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd.chunked import (
     UNROLL,
-    grouped,
+    causal,
+    chosen_sums,
     joined,
     narrow_product,
-    running_sum,
+    running_sums,
     scan_states,
     split,
 )
-from trm_jax.ops.ssd.segments import causal, decays
+from trm_jax.ops.ssd.segments import decays
 
 
 def ssd_chunked_backward(
@@ -59,7 +60,7 @@ def ssd_chunked_backward(
         dscores, dB, dC = sums
         dC = dC + product("bcsq,bcsn->bcqn", dscores, B)
         dB = dB + product("bcsq,bcqn->bcsn", dscores, C)
-        return None, (own, dB, dC)
+        return None, (*own, dB, dC)
 
     of_heads = (
         split((x * dt[..., None]).astype(x.dtype), q),
@@ -69,11 +70,14 @@ def ssd_chunked_backward(
         initial_state.transpose(1, 0, 3, 2),
         dlast.transpose(1, 0, 3, 2),
     )
-    by_group = grouped(of_heads, g)
-    _, (own, dB, dC) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
-    dX, da, read, added, kept, dfirst = (v.reshape(h, *v.shape[2:]) for v in own)
-    later = causal(q).astype(wide)
-    da += triangle(read, later) + triangle(added, 1 - later) + kept[..., None]
+    by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
+    _, (*by_head, dB, dC) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
+    dX, dfirst, within, read, added, kept = (
+        v.reshape(h, *v.shape[2:]) for v in by_head
+    )
+    later = causal(q)
+    da = within + chosen_sums(read, later) + chosen_sums(added, ~later)
+    da = da + kept[..., None]
     dX, da = joined(dX, l), joined(da, l)  # of x dt, of dt A
     return (
         (dX * dt[..., None]).astype(x.dtype),
@@ -95,13 +99,13 @@ def _head(
     """
     scores, B, BT, C, CT = shared
     X, Y, dt, A, first, dlast = of
-    decay = decays(dt * A, running_sum)
+    decay = decays(dt * A, running_sums)
     between = decay.between(transposed=True)
-    to_end, through = decay.to_end[..., None], decay.through
+    through = decay.through
     weighted = scores * between
 
     # The states at the chunk starts, and their cotangents at the chunk ends.
-    X_end, Y_start = X * to_end, Y * decay.from_start[..., None]
+    X_end, Y_start = X * decay.to_end[..., None], Y * decay.from_start[..., None]
     updates = product("bcns,bcsp->bcnp", BT, X_end)[:, :-1]
     S = scan_states(
         jnp.pad(through[:, :-1], ((0, 0), (1, 0))),
@@ -117,19 +121,18 @@ def _head(
 
     # Each chunk separately.
     dweighted = product("bcsp,bcqp->bcsq", X, Y)
-    dX_end = to_end * product("bcsn,bcnp->bcsp", B, G)
-    dX = product("bcsq,bcqp->bcsp", weighted, Y) + dX_end
+    dX_end = product("bcsn,bcnp->bcsp", B, G)
+    dX = product("bcsq,bcqp->bcsp", weighted, Y) + dX_end * decay.to_end[..., None]
     dB = product("bcsp,bcnp->bcsn", X_end, G)
     dC = product("bcqp,bcnp->bcqn", Y_start, S)
 
-    pairs = dweighted * weighted
-    later = causal(pairs.shape[-1])
-    after = triangle(pairs, later.astype(pairs.dtype))
-    da = jnp.where(later, 0.0, after).sum(-2)
-    read, added = (dC * C).sum(-1), (X * dX_end).sum(-1)
+    # The decay of token t lies between all that enters before it (s < t) and all that
+    # reads from it on (q >= t). The four parts of da are what is read in the chunk, at
+    # its start, at its end, and what passes through the chunk.
+    later = causal(dt.shape[-1])
+    within = chosen_sums(dweighted * weighted, later)
+    within = jnp.where(later, 0.0, within).sum(-2)
+    read = (dC * C).sum(-1)
+    added = decay.to_end * (X * dX_end).sum(-1)
     kept = through * (S * G).sum((-1, -2))
-    return (dweighted * between, dB, dC), (dX, da, read, added, kept, dfirst)
-
-
-def triangle(v, m):
-    return jnp.einsum("...q,qt->...t", v, m, precision="highest")
+    return (dweighted * between, dB, dC), (dX, dfirst, within, read, added, kept)

@@ -24,10 +24,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
+from trm_jax.ops.ssd.segments import decays
 from trm_jax.ops.ssd.tiles import (
     Rows,
-    cumulative,
-    decay_matrix,
     dot,
     next_state,
     num_warps_for,
@@ -36,6 +35,7 @@ from trm_jax.ops.ssd.tiles import (
     read_or_zero,
     rows_per_chunk,
     run_kernel,
+    running_sums,
 )
 
 
@@ -63,12 +63,11 @@ def forward(
         def chunk(k: Array, state: Array) -> Array:
             rows = Rows(k, size, x.shape[0])
             X, step, b, c = (rows.load(ref) for ref in (x, dt, B, C))
-            s, total = cumulative(step, A[...])
-            scores = dot(c, b, 1, 1) * decay_matrix(s) * step[None, :]
-            carried = dot(c, state.astype(c.dtype), 1, 1)
-            out = dot(scores.astype(X.dtype), X, 1, 0) + jnp.exp(s)[:, None] * carried
-            rows.store(y, out)
-            return next_state(state, X, jnp.exp(total - s) * step, b, total)
+            decay = decays(step * A[...], running_sums)
+            scores = dot(c, b, 1, 1) * decay.between() * step[None, :]
+            carried = decay.from_start[:, None] * dot(c, state.astype(c.dtype), 1, 1)
+            rows.store(y, dot(scores.astype(X.dtype), X, 1, 0) + carried)
+            return next_state(state, X, decay.to_end * step, b, decay.through)
 
         state = read_or_zero(first, x.shape[-1], B.shape[-1])
         lax.fori_loop(0, pl.cdiv(x.shape[0], size), chunk, state)
@@ -156,9 +155,9 @@ def _walk(
                 out["states"][k] = state.astype(x.dtype)
             rows = Rows(k, size, l)
             step = rows.load(dt)
-            s, total = cumulative(step, A[...])
-            weight = jnp.exp(s) if reverse else jnp.exp(total - s) * step
-            return next_state(state, rows.load(x), weight, rows.load(B), total)
+            decay = decays(step * A[...], running_sums)
+            weight = decay.from_start if reverse else decay.to_end * step
+            return next_state(state, rows.load(x), weight, rows.load(B), decay.through)
 
         last = lax.fori_loop(0, num_chunks, chunk, read_or_zero(first, p, n))
         if "last" in out:
@@ -193,40 +192,43 @@ def _chunk_backward(
     rows = Rows(pl.program_id(2).astype(int), size, x.shape[0])
     b, c = rows.load(B), rows.load(C)
     scores, dtype = dot(c, b, 1, 1), b.dtype
-    last_row, later = rows.index == size - 1, rows.index[:, None] <= rows.index[None, :]
+    row, column = rows.index[:, None], rows.index[None, :]
 
     def head(i: Array, dscores: Array) -> Array:
         X, dY, step = rows.load(x, i), rows.load(dy, i), rows.load(dt, i)
-        s, total = cumulative(step, A[i])
+        decay = decays(step * A[i], running_sums)
 
-        # Within the chunk: y = (scores * decay * step) x.
-        decay = decay_matrix(s)
-        within = scores * decay
+        # Within the chunk: y = (scores * between * step) x.
+        between = decay.between()
+        within = scores * between
         dwithin = dot(dY, X, 1, 1)
         by_token = dot((within * step[None, :]).astype(dtype), dY, 0, 0)
         moved = dwithin * within
-        dstep = moved.sum(0)
-        ds = (moved * step[None, :]).sum(1) - dstep * step
-        dscores += dwithin * decay * step[None, :]
+        dscores += dwithin * between * step[None, :]
 
         # Through the states: what the tokens read from them, and add to them.
-        read = (dY * jnp.exp(s)[:, None] * dot(c, starts[i], 1, 1)).sum(1)
-        dadded = dot(b, ends[i], 1, 1) * jnp.exp(total - s)[:, None]
+        read = (dY * decay.from_start[:, None] * dot(c, starts[i], 1, 1)).sum(1)
+        dadded = dot(b, ends[i], 1, 1) * decay.to_end[:, None]
         added = (X * dadded).sum(1)
-        ds += read - added * step + jnp.where(last_row, (added * step).sum(), 0.0)
 
         rows.store(dx, by_token + step[:, None] * dadded, i)
-        rows.store(ddt, dstep + added, i)
-        rows.store(da, jnp.where(later, ds[None, :], 0.0).sum(1), i)  # reverse cumsum
+        rows.store(ddt, moved.sum(0) + added, i)
+
+        # The decay of token t is between all earlier tokens and t and all later ones.
+        up_to = jnp.cumsum(moved * step[None, :], axis=1)
+        across = jnp.where(row > column, up_to, 0.0).sum(0)  # the decay of column + 1
+        dlog = jnp.where(row == column + 1, across[None, :], 0.0)
+        dlog += jnp.where(row > column, (added * step)[None, :], read[None, :])
+        rows.store(da, dlog.sum(1), i)
         return dscores
 
     def head_sums(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         X, dY, step = rows.load(x, i), rows.load(dy, i), rows.load(dt, i)
-        s, total = cumulative(step, A[i])
-        added = (X * (jnp.exp(total - s) * step)[:, None]).astype(dtype)
-        read = (dY * jnp.exp(s)[:, None]).astype(dtype)
+        decay = decays(step * A[i], running_sums)
+        added = (X * (decay.to_end * step)[:, None]).astype(dtype)
+        read = (dY * decay.from_start[:, None]).astype(dtype)
         start, end = starts[i], ends[i]
-        kept[i] = jnp.exp(total) * (start.astype(total.dtype) * end).sum()
+        kept[i] = decay.through * (start.astype(step.dtype) * end).sum()
         db, dc = sums
         return db + dot(added, end, 1, 0), dc + dot(read, start, 1, 0)
 

@@ -9,11 +9,11 @@ are smaller than the quantum.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 
 class Decays(NamedTuple):
@@ -30,21 +30,25 @@ class Decays(NamedTuple):
 
         The mask is applied before exp, which would overflow for q < s.
         """
-        gaps = _differences(self.high) + _differences(self.low)
-        later = causal(self.high.shape[-1])
-        gaps, later = (-gaps, later.T) if transposed else (gaps, later)
+
+        def differences(v: Array) -> Array:
+            rows, columns = v[..., :, None], v[..., None, :]
+            return columns - rows if transposed else rows - columns
+
+        gaps = differences(self.high) + differences(self.low)
+        later = differences(lax.iota(jnp.int32, gaps.shape[-1])) >= 0
         return jnp.exp(jnp.where(later, gaps, -jnp.inf))
 
 
 def decays(
-    log_decays: Float[Array, "*b q"],
-    running_sum: Callable[[Array], tuple[Array, Array]],
+    log_decays: Float[Array, "*b q"], running_sums: Callable[..., Any]
 ) -> Decays:
     """The decays of chunks with these dt A.
 
-    `running_sum` gives the running sum along the last axis, and the last of its values.
+    `running_sums` takes arrays, and gives for each its running sum along the last axis
+    and the last value of that sum.
     """
-    (high, all_high), (low, all_low) = map(running_sum, _halves(log_decays))
+    (high, all_high), (low, all_low) = running_sums(*_halves(log_decays))
     return Decays(
         from_start=jnp.exp(high + low),
         to_end=jnp.exp((all_high[..., None] - high) + (all_low[..., None] - low)),
@@ -52,16 +56,6 @@ def decays(
         high=high,
         low=low,
     )
-
-
-def causal(q: int) -> Bool[Array, "q q"]:
-    """Whether the first position is not before the second."""
-    i, j = (lax.broadcasted_iota(jnp.int32, (q, q), axis) for axis in (0, 1))
-    return i >= j
-
-
-def _differences(s: Array) -> Array:
-    return s[..., :, None] - s[..., None, :]
 
 
 def _halves(terms: Float[Array, "*b q"]) -> tuple[Array, Array]:

@@ -92,28 +92,19 @@ def dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
 
-def cumulative(step: Array, A: Array) -> tuple[Array, Array]:
-    """Running sum of the log decays step * A, and its last value.
-
-    A separate sum would round differently: exp(total - s) of the last row would not
-    be 1.
-    """
-    s = jnp.cumsum(step * A)
-    last = lax.iota(jnp.int32, s.size) == s.size - 1
-    return s, jnp.where(last, s, 0.0).sum()
+def running_sums(*terms: Array) -> list[tuple[Array, Array]]:
+    """Of each array the running sum and its last value, which kernels cannot slice."""
+    sums = [jnp.cumsum(v) for v in terms]
+    last = lax.iota(jnp.int32, terms[0].size) == terms[0].size - 1
+    return [(s, jnp.where(last, s, 0.0).sum()) for s in sums]
 
 
-def decay_matrix(s: Array) -> Array:
-    """exp(s_q - s_s) for s <= q, else 0: masked before exp, which would overflow."""
-    q = lax.broadcasted_iota(jnp.int32, (s.size, s.size), 0)
-    causal = q >= lax.broadcasted_iota(jnp.int32, (s.size, s.size), 1)
-    return jnp.exp(jnp.where(causal, s[:, None] - s[None, :], -jnp.inf))
-
-
-def next_state(state: Array, X: Array, weight: Array, b: Array, total: Array) -> Array:
-    """exp(total) state + sum_q weight_q x_q b_q^T, `p n`."""
+def next_state(
+    state: Array, X: Array, weight: Array, b: Array, through: Array
+) -> Array:
+    """Through * state + sum_q weight_q x_q b_q^T, `p n`."""
     weighted = (X * weight[:, None]).astype(X.dtype)
-    return jnp.exp(total) * state + dot(weighted, b, 0, 0)
+    return through * state + dot(weighted, b, 0, 0)
 
 
 def read_or_zero(first: Sequence[Any], p: int, n: int) -> Array:

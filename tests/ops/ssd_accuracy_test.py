@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In float32 the fast forms of the SSD operator round as little as the recurrent one.
+
+All are compared with the recurrent form in float64. The fast forms need decays over any
+segment of a chunk. The running sum of dt A grows to some thousands there, and the
+difference of two float32 numbers of that size keeps three digits.
+"""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.ops.cases import cotangents, draw, run
+
+# dt A is about -decay / 2 on average; with the long step, one token has dt = 600.
+DECAYS = [(0.0, False), (0.05, False), (1.0, False), (10.0, False), (300.0, False)]
+DECAYS += [(0.05, True), (1.0, True)]
+LENGTHS = [*(pytest.param(l, marks=pytest.mark.slow) for l in (1, 11, 48)), 150]
+EXACT_ENOUGH = 2.0**-27  # an eighth of the most that one rounding changes
+
+
+@lru_cache
+def case(length, decay, long_step):
+    """Inputs and cotangents."""
+    inputs = draw(1, b=max(2, 64 // length), l=length, h=32, g=2, decay=decay)
+    if long_step:
+        inputs["dt"] = inputs["dt"].at[:, length // 3].set(600.0)
+    return inputs, cotangents(2, inputs)
+
+
+def errors(found, exact):
+    """The root mean square of each array's error, relative to that of its values."""
+    off = {k: np.asarray(found[k], np.float64) - v for k, v in exact.items()}
+    return {k: rms(off[k]) / max(rms(v), 1e-30) for k, v in exact.items()}
+
+
+def rms(v):
+    return np.sqrt(np.mean(v**2))
+
+
+@lru_cache
+def of_recurrence(*settings):
+    """Values and gradients in float64, and the errors of the same form in float32."""
+    inputs, cots = case(*settings)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), (inputs, cots))
+        exact = jax.tree.map(np.asarray, run(*wide, implementation="recurrent"))
+    return exact, errors(run(inputs, cots, implementation="recurrent"), exact)
+
+
+@pytest.mark.parametrize(("decay", "long_step"), DECAYS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("implementation", ["chunked", "pallas"])
+def test_the_error_is_at_most_twice_that_of_the_recurrence(
+    implementation, length, decay, long_step
+):
+    exact, allowed = of_recurrence(length, decay, long_step)
+    inputs, cots = case(length, decay, long_step)
+    found = run(inputs, cots, implementation=implementation, chunk_size=64)
+    for name, error in errors(found, exact).items():
+        # dA has 32 values, in which most terms cancel: their errors vary by chance.
+        limit = (8 if name == "dA" else 2) * allowed[name] + EXACT_ENOUGH
+        assert error <= limit, f"{name} is off by {error:.1e}; allowed {limit:.1e}"
