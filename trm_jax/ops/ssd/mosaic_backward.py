@@ -3,13 +3,12 @@
 
 A block per row, group and chunk goes through the heads of the group. Its three
 warpgroups share what is loaded for a head: the first computes the gradients of x and
-the decays, the second sums the gradient of B over the heads, and the third that of C.
-The sums stay in registers, which needs no per-head copies and no atomics, and gives the
-same bits every time.
+of the decays, the second sums the gradient of B over the heads, and the third that of
+C. The sums stay in registers, which needs no per-head copies and no atomics, and gives
+the same bits every time.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +24,11 @@ from trm_jax.ops.ssd.mosaic_tiles import (
     STAGES,
     TO_END,
     WEIGHT,
-    across,
     column_tile,
+    copy_in,
     decay_matrix,
     down,
+    positions,
     product,
     read,
     run_kernel,
@@ -36,9 +36,10 @@ from trm_jax.ops.ssd.mosaic_tiles import (
     zeros,
 )
 
-PER_HEAD = ("x", "dy", "starts", "ends", "vectors")
-# Sums over one axis of a chunk's matrices, which the kernel returns for every head.
-WITHIN, ADDED, MOVED, READ, KEPT = range(5)
+PER_HEAD = ("x", "dy", "vectors", "starts", "ends")
+# What the kernel sums over one axis of a chunk's matrices, for every head.
+SUMS = WITHIN, LATER, EARLIER, ADDED, READ, KEPT = range(6)
+OF_TOKENS, OF_B, OF_C = range(3)  # the three warpgroups
 
 
 def chunk_gradients(
@@ -52,26 +53,22 @@ def chunk_gradients(
     *,
     interpret: bool,
 ) -> tuple[Array, ...]:
-    """Cotangents of x, B, C, dt (without its part in dt A) and dt A.
-
-    l is a multiple of 8. The last two have whole chunks, `b c*q h`.
-    """
-    (b, _, h, _), (g, n) = x.shape, B.shape[2:]
-    chunks = vectors.shape[2]
-    sums = jax.ShapeDtypeStruct((b, h, chunks, 5, SIZE), jnp.float32)
+    """Cotangents of x, B and C, and the SUMS, `b h c sums q`. l is a multiple of 8."""
+    (b, _, h, _), (g, n), chunks = x.shape, B.shape[2:], vectors.shape[2]
+    sums = jax.ShapeDtypeStruct((b, h, chunks, len(SUMS), SIZE), jnp.float32)
     matrices = {
-        **{name: (STAGES, SIZE, SIZE) for name in ("x", "dy")},
-        **{name: (STAGES, SIZE, n) for name in ("starts", "ends")},
-        **{name: (SIZE, n) for name in ("B", "C")},
-        **{name: (SIZE, SIZE) for name in ("moves", "added", "read", "dscores")},
+        **dict.fromkeys(("x", "dy"), (STAGES, SIZE, SIZE)),
+        **dict.fromkeys(("starts", "ends"), (STAGES, SIZE, n)),
+        **dict.fromkeys(("B", "C"), (SIZE, n)),
+        **dict.fromkeys(("moves", "added", "read", "dscores"), (SIZE, SIZE)),
     }
     scratch = {k: tiled(*shape, dtype=x.dtype) for k, shape in matrices.items()} | {
         "vectors": plgpu.SMEM((STAGES, *vectors.shape[3:]), jnp.float32),
         "sums": plgpu.SMEM(sums.shape[3:], jnp.float32),
         "loaded": plgpu.Barrier(num_arrivals=len(PER_HEAD), num_barriers=STAGES),
+        "done": plgpu.Barrier(num_arrivals=3, num_barriers=STAGES),
         "once": plgpu.Barrier(num_arrivals=2),
-        "done": plgpu.Barrier(num_arrivals=3),
-        "summed": plgpu.Barrier(num_arrivals=3),
+        "all_heads": plgpu.Barrier(num_arrivals=3),
     }
     inputs = {"x": x, "B": B, "C": C, "dy": dy, "vectors": vectors}
     inputs |= {"starts": starts, "ends": ends}
@@ -81,9 +78,9 @@ def chunk_gradients(
         count = len(inputs) + len(outputs)
         of = dict(zip((*inputs, *outputs), refs[:count], strict=True))
         here = dict(zip(scratch, refs[count:], strict=True))
-        _block(of, here, h // g)
+        _Block(of, here, h // g).run()
 
-    dx, dB, dC, of_heads = run_kernel(
+    return run_kernel(
         body,
         tuple(inputs.values()),
         out_like=tuple(outputs.values()),
@@ -94,167 +91,155 @@ def chunk_gradients(
         thread_name="role",
         interpret=interpret,
     )
-    return dx, dB, dC, *_of_decays(of_heads, vectors)
 
 
-class _Sums(NamedTuple):
-    """What a warpgroup sums: (weight * values) @ states, and the pairs of each row."""
+class _Block:
+    """One block: `of` has the arrays of the kernel, `here` what is in shared memory."""
 
-    values: str
-    weight: int
-    states: str
-    staged: str
-    line: int
-    pairs: Callable[..., Any]
+    def __init__(self, of: dict[str, Any], here: dict[str, Any], heads: int) -> None:
+        self.of, self.here, self.heads = of, here, heads
+        self.row, self.group, self.chunk = map(
+            lax.axis_index, ("row", "group", "chunk")
+        )
+        self.role, self.rows = lax.axis_index("role"), pl.ds(self.chunk * SIZE, SIZE)
+        self.tiles = range(here["B"].shape[1] // SIZE)
 
+    def run(self) -> None:
+        """Do the work of all three warpgroups."""
+        here = self.here
 
-def _of_decays(sums: Array, vectors: Array) -> tuple[Array, Array]:
-    """Cotangents of dt (without its part in dt A) and of dt A, `b c*q h`."""
-    within, added, moved, was_read, kept = (sums[..., i, :] for i in range(5))
-    dt, through = vectors[..., DT, :], vectors[..., FROM_START, -1]
-    ddt = within + added
-    ds = moved + was_read - ddt * dt
-    ds = ds.at[..., -1].add((added * dt).sum(-1) + through * kept.sum(-1))
-    da = lax.cumsum(ds, axis=ds.ndim - 1, reverse=True)
-    b, h = ds.shape[:2]
-    return tuple(v.transpose(0, 2, 3, 1).reshape(b, -1, h) for v in (ddt, da))
+        @pl.when(self.role == OF_C)
+        def _() -> None:
+            for name in ("B", "C"):
+                source = self.of[name].at[self.row, self.rows, self.group]
+                copy_in(source, here[name], here["once"])
+            pl.loop(0, min(STAGES, self.heads))(self._load)
 
+        plgpu.barrier_wait(here["once"])
+        pl.when(self.role == OF_TOKENS)(self._tokens)
+        pl.when(self.role == OF_B)(self._sums_of_B)
+        pl.when(self.role == OF_C)(self._sums_of_C)
+        plgpu.wait_smem_to_gmem(0)
 
-def _block(of: dict[str, Any], here: dict[str, Any], heads: int) -> None:
-    i, group, k = (lax.axis_index(axis) for axis in ("row", "group", "chunk"))
-    role, rows = lax.axis_index("role"), pl.ds(k * SIZE, SIZE)
-    tiles = range(here["B"].shape[1] // SIZE)
-
-    def load(j: Any) -> None:
-        head, slot = group * heads + j, lax.rem(j, STAGES)
+    def _load(self, j: Any) -> None:
+        head, slot = self.group * self.heads + j, lax.rem(j, STAGES)
+        index = {"x": (self.rows, head), "dy": (self.rows, head)}
+        index |= {"vectors": (head, self.chunk)}
         for name in PER_HEAD:
-            source = of[name].at[
-                (i, rows, head)
-                if name in ("x", "dy")
-                else (i, head, k)
-                if name == "vectors"
-                else (i, k, head)
-            ]
-            plgpu.copy_gmem_to_smem(
-                source, here[name].at[slot], here["loaded"].at[slot]
-            )
+            place = (self.row, *index.get(name, (self.chunk, head)))
+            here = self.here[name].at[slot]
+            copy_in(self.of[name].at[place], here, self.here["loaded"].at[slot])
 
-    def each_head(step: Any, start: Any) -> Any:
-        """Fold `step(at, save, carry)` over the heads.
-
-        `at` has what is loaded for a head, and save(name, sum) stores one of its sums.
-        """
+    def _each_head(self, step: Any, start: Any) -> Any:
+        """Fold step(head, at, carry) over the heads; `at` has what is loaded."""
 
         def fold(j: Any, carry: Any) -> Any:
-            slot = lax.rem(j, STAGES)
-            plgpu.barrier_wait(here["loaded"].at[slot])
+            slot, later = lax.rem(j, STAGES), j + STAGES
+            plgpu.barrier_wait(self.here["loaded"].at[slot])
             plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+            at = {name: self.here[name].at[slot] for name in PER_HEAD}
+            carry = step(self.group * self.heads + j, at, carry)
+            if self.heads > STAGES:
+                done = self.here["done"].at[slot]
 
-            def save(index: int, value: Any) -> None:
-                here["sums"][index] = value
-                plgpu.commit_smem()
-                plgpu.copy_smem_to_gmem(
-                    here["sums"].at[index],
-                    of["sums"].at[i, group * heads + j, k, index],
-                )
-
-            at = {name: here[name].at[slot] for name in PER_HEAD}
-            carry = step(group * heads + j, at, save, carry)
-            if heads > STAGES:
-                plgpu.barrier_arrive(here["done"])
-
-                @pl.when(role == 2)
+                @pl.when(later < self.heads)
                 def _() -> None:
-                    plgpu.barrier_wait(here["done"])
-                    pl.when(j + STAGES < heads)(lambda: load(j + STAGES))
+                    plgpu.barrier_arrive(done)
+
+                    @pl.when(self.role == OF_C)
+                    def _() -> None:
+                        plgpu.barrier_wait(done)
+                        self._load(later)
 
             return carry
 
-        return lax.fori_loop(0, heads, fold, start)
+        return lax.fori_loop(0, self.heads, fold, start)
 
-    @pl.when(role == 2)
-    def _() -> None:
-        for name in ("B", "C"):
-            plgpu.copy_gmem_to_smem(of[name].at[i, rows, group], here[name], here["once"])
-        pl.loop(0, min(STAGES, heads))(load)
+    def _save(self, head: Any, sums: dict[int, Any]) -> None:
+        here, of = self.here["sums"], self.of["sums"].at[self.row, head, self.chunk]
+        for index, value in sums.items():
+            here[index] = value
+        plgpu.commit_smem()
+        for index in sums:
+            plgpu.copy_smem_to_gmem(here.at[index], of.at[index])
 
-    plgpu.barrier_wait(here["once"])
-
-    @pl.when(role == 0)
-    def _() -> None:
-        """Everything is transposed: row s of a matrix is what token s does later."""
-        B, C, moves = here["B"], here["C"], here["moves"]
+    def _tokens(self) -> None:
+        """Gradients of x and the decays. Row s of a matrix is about token s."""
+        B, C, moves = (self.here[name] for name in ("B", "C", "moves"))
         scores = product(B, C.transpose((1, 0)))
 
-        def head(index: Any, at: Any, save: Any, dscores: Any) -> Any:
+        def step(head: Any, at: Any, dscores: Any) -> Any:
             X, dY, V = at["x"], at["dy"], at["vectors"]
-            decay = decay_matrix(V, transposed=True)
-            dwithin = product(X, dY.transpose((1, 0)))
-            moves[...] = (scores * decay * down(V.at[DT])).astype(moves.dtype)
+            decay, dt = decay_matrix(V, transposed=True), down(V.at[DT])
+            moves[...] = (scores * decay * dt).astype(moves.dtype)
             plgpu.commit_smem()
-            decayed = dwithin * decay
-            dscores += decayed * down(V.at[DT])
+            decayed = product(X, dY.transpose((1, 0))) * decay
+            dscores += decayed * dt
             moved = decayed * scores
-            save(WITHIN, moved.sum(1))
-            save(MOVED, (moved * down(V.at[DT])).sum(0))
-            dx = product(moves, dY)
-            dadded = product(B, at["ends"].transpose((1, 0))) * down(V.at[TO_END])
-            save(ADDED, (read(X) * dadded).sum(1))
-            dx += dadded * down(V.at[DT])
+            strictly = jnp.where(positions(1) > positions(0), moved, 0.0)
+            sums = {WITHIN: moved.sum(1), LATER: strictly.sum(1)}
+            self._save(head, sums | {EARLIER: (strictly * dt).sum(0)})
+            at_end = product(B, at["ends"].transpose((1, 0))) * down(V.at[TO_END])
+            self._save(head, {ADDED: (read(X) * at_end).sum(1)})
+            dx = product(moves, dY) + at_end * dt
             moves[...] = dx.astype(moves.dtype)
             plgpu.commit_smem()
-            plgpu.copy_smem_to_gmem(moves, of["dx"].at[i, rows, index])
+            plgpu.copy_smem_to_gmem(moves, self.of["dx"].at[self.row, self.rows, head])
             return dscores
 
-        dscores = each_head(head, zeros())
-        here["dscores"][...] = dscores.astype(here["dscores"].dtype)
+        dscores = self._each_head(step, zeros())
+        self.here["dscores"][...] = dscores.astype(moves.dtype)
         plgpu.commit_smem()
-        plgpu.barrier_arrive(here["summed"])
+        plgpu.barrier_arrive(self.here["all_heads"])
 
-    def summed(role_of: _Sums) -> Any:
-        """Sums over the heads of (weight * values) @ states, by tile."""
-        staged = here[role_of.staged]
-
-        def head(_: Any, at: Any, save: Any, sums: Any) -> Any:
-            weight = down(at["vectors"].at[role_of.weight])
-            staged[...] = (read(at[role_of.values]) * weight).astype(staged.dtype)
-            plgpu.commit_smem()
-            totals, line = [], None
-            for j, total in enumerate(sums):
-                own = product(staged, column_tile(at[role_of.states], j))
-                pairs = role_of.pairs(own, at, j).sum(1)
-                line = pairs if line is None else line + pairs
-                totals.append(total + own)
-            save(role_of.line, line)
-            return tuple(totals)
-
-        return each_head(head, tuple(zeros() for _ in tiles))
-
-    def finish(out: Any, staged: Any, sums: Any, dscores: Any, others: Any) -> None:
-        """Add what came through the scores, and store the sums."""
-        plgpu.barrier_arrive(here["summed"])
-        plgpu.barrier_wait(here["summed"])
-        for j, tile in enumerate(sums):
-            tile += product(dscores, column_tile(others, j))
-            staged[:, j * SIZE : (j + 1) * SIZE] = tile.astype(staged.dtype)
-        plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(staged, out.at[i, rows, group])
-
-    @pl.when(role == 1)
-    def _() -> None:
+    def _sums_of_B(self) -> None:
         def kept(_: Any, at: Any, j: int) -> Any:
             return read(column_tile(at["starts"], j)) * read(column_tile(at["ends"], j))
 
-        sums = summed(_Sums("x", WEIGHT, "ends", "added", KEPT, kept))
-        finish(of["dB"], here["ends"].at[0], sums, here["dscores"], here["C"])
+        staged = self.here["added"]
+        sums = self._summed(("x", WEIGHT, "ends"), staged, KEPT, kept)
+        self._finish("dB", "ends", sums, self.here["dscores"], self.here["C"])
 
-    @pl.when(role == 2)
-    def _() -> None:
+    def _sums_of_C(self) -> None:
         def was_read(own: Any, _: Any, j: int) -> Any:
-            return own * read(column_tile(here["C"], j))
+            return own * read(column_tile(self.here["C"], j))
 
-        sums = summed(_Sums("dy", FROM_START, "starts", "read", READ, was_read))
-        dscores = here["dscores"].transpose((1, 0))
-        finish(of["dC"], here["starts"].at[0], sums, dscores, here["B"])
+        staged = self.here["read"]
+        sums = self._summed(("dy", FROM_START, "starts"), staged, READ, was_read)
+        dscores = self.here["dscores"].transpose((1, 0))
+        self._finish("dC", "starts", sums, dscores, self.here["B"])
 
-    plgpu.wait_smem_to_gmem(0)
+    def _summed(
+        self, names: tuple[str, int, str], staged: Any, line: int, pairs: Any
+    ) -> Any:
+        """Sums over the heads of (weight * values) @ states, by tile.
+
+        For every head, the sums over the columns of `pairs` are saved too.
+        """
+        values, weight, states = names
+
+        def step(head: Any, at: Any, sums: Any) -> Any:
+            weights = down(at["vectors"].at[weight])
+            staged[...] = (read(at[values]) * weights).astype(staged.dtype)
+            plgpu.commit_smem()
+            totals, of_rows = [], []
+            for j, total in enumerate(sums):
+                own = product(staged, column_tile(at[states], j))
+                of_rows.append(pairs(own, at, j).sum(1))
+                totals.append(total + own)
+            self._save(head, {line: sum(of_rows[1:], of_rows[0])})
+            return tuple(totals)
+
+        return self._each_head(step, tuple(zeros() for _ in self.tiles))
+
+    def _finish(self, name: str, free: str, sums: Any, dscores: Any, by: Any) -> None:
+        """Add what came through the scores; store the sums by the `free` place."""
+        plgpu.barrier_arrive(self.here["all_heads"])
+        plgpu.barrier_wait(self.here["all_heads"])
+        out = self.here[free].at[0]
+        for j, tile in enumerate(sums):
+            total = tile + product(dscores, column_tile(by, j))
+            out[:, j * SIZE : (j + 1) * SIZE] = total.astype(out.dtype)
+        plgpu.commit_smem()
+        place = self.of[name].at[self.row, self.rows, self.group]
+        plgpu.copy_smem_to_gmem(out, place)

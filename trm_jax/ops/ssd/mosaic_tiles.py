@@ -36,20 +36,21 @@ def unsupported(p: int, n: int, chunk_size: int, dtype: DTypeLike) -> str | None
     )
 
 
-def vectors(dt: Float[Array, "b l h"], A: Float[Array, " h"]) -> Array:
-    """What multiplies the rows of each chunk, `b h c 8 q`; padded with dt = 0."""
+def vectors(
+    dt: Float[Array, "b l h"], A: Float[Array, " h"], chunk_size: int
+) -> Float[Array, "b h c v q"]:
+    """What multiplies the rows of each chunk; dt is 0 beyond the length."""
     b, l, h = dt.shape
-    chunks = pl.cdiv(l, SIZE)
-    dt = jnp.pad(dt, ((0, 0), (0, chunks * SIZE - l), (0, 0)))
-    dt = dt.reshape(b, chunks, SIZE, h).transpose(0, 3, 1, 2)
-    of = decays(dt * A[None, :, None, None], _running_sum)
+    dt = jnp.pad(dt, ((0, 0), (0, -l % chunk_size), (0, 0)))
+    dt = dt.reshape(b, -1, chunk_size, h).transpose(0, 3, 1, 2)
+    of = decays(dt * A[None, :, None, None], _running_sums)
     rows = of.high, of.low, dt, of.from_start, of.to_end * dt, of.to_end
     return jnp.stack((*rows, of.high, of.low), axis=3)
 
 
-def _running_sum(terms: Array) -> tuple[Array, Array]:
-    s = jnp.cumsum(terms, axis=-1)
-    return s, s[..., -1]
+def _running_sums(*terms: Array) -> list[tuple[Array, Array]]:
+    sums = (jnp.cumsum(term, axis=-1) for term in terms)
+    return [(s, s[..., -1]) for s in sums]
 
 
 def in_tiles(v: Array) -> Array:
@@ -75,8 +76,13 @@ def zeros() -> Any:
     return matrix(jnp.zeros((SIZE, SIZE), jnp.float32))
 
 
+def copy_in(source: Any, here: Any, barrier: Any) -> None:
+    """Start a copy to shared memory. Rows beyond the end of the source become 0."""
+    plgpu.copy_gmem_to_smem(source, here, barrier)
+
+
 def product(a: Any, b: Any) -> Any:
-    """a @ b of two matrices in shared memory, accumulated in float32 registers."""
+    """A @ b of two matrices in shared memory, accumulated in float32 registers."""
 
     def multiply(acc: Any) -> Any:
         plgpu.wgmma(acc, a, b)
@@ -103,19 +109,19 @@ def across(ref: Any) -> Any:
     return matrix(lax.broadcast_in_dim(vector, (SIZE, SIZE), (1,)))
 
 
+def positions(axis: int) -> Any:
+    """The row of each entry of a matrix, or its column."""
+    shape, layout = (SIZE, SIZE), plgpu.Layout.WGMMA
+    return plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=layout)
+
+
 def decay_matrix(vectors: Any, *, transposed: bool = False) -> Any:
     """The decay from token s to token q >= s, else 0, at [q, s] or [s, q]."""
-    rows, columns = (
-        plgpu.broadcasted_iota(
-            jnp.int32, (SIZE, SIZE), axis, layout=plgpu.Layout.WGMMA
-        )
-        for axis in (0, 1)
-    )
     gaps = down(vectors.at[HIGH]) - across(vectors.at[HIGH_2])
     gaps += down(vectors.at[LOW]) - across(vectors.at[LOW_2])
-    later = rows >= columns
+    later = positions(0) >= positions(1)
     if transposed:
-        gaps, later = -gaps, columns >= rows
+        gaps, later = -gaps, positions(1) >= positions(0)
     return jnp.exp(jnp.where(later, gaps, -jnp.inf))
 
 

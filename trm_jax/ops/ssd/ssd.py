@@ -18,13 +18,15 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd import kernels as pallas
+from trm_jax.ops.ssd import mosaic
 from trm_jax.ops.ssd.chunked import ssd_chunked
 from trm_jax.ops.ssd.chunked_backward import ssd_chunked_backward
+from trm_jax.ops.ssd.mosaic_tiles import unsupported
 from trm_jax.ops.ssd.recurrent import ssd_recurrent
 from trm_jax.ops.ssd.tiles import supports
 from trm_jax.types import BATCH_AXES, SCAN_SCOPE
 
-IMPLEMENTATIONS = ("recurrent", "chunked", "pallas")
+IMPLEMENTATIONS = ("recurrent", "chunked", "pallas", "mosaic")
 
 Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
@@ -51,11 +53,13 @@ def ssd(
       C: what is read from it.
       initial_state: zeros if None.
       chunk_size: tokens per chunk; it changes the results only by rounding.
-      implementation: "recurrent" (token by token), "chunked" (matrix products) or
-        "pallas" (GPU kernels; other devices interpret them, slowly). None chooses
-        pallas on CUDA if it supports the sizes, else chunked. pallas needs p, n and
-        chunk_size that are powers of two, p n of at most 32 KiB, no float64, and a GPU
-        with as much shared memory as an A100 or H100.
+      implementation: "recurrent" (token by token), "chunked" (matrix products),
+        "pallas" or "mosaic" (GPU kernels; other devices interpret them, slowly). None
+        chooses pallas on CUDA if it supports the sizes, else chunked. pallas needs p, n
+        and chunk_size that are powers of two, p n of at most 32 KiB, no float64, and a
+        GPU with as much shared memory as an A100 or H100. mosaic has not run on a GPU
+        yet. It needs p and chunk_size of 64, n of 64 or 128, bfloat16 or float16, jax
+        0.11 or newer, and an H100 or H200.
 
     Returns:
       y in x's dtype; the last state in float32 (float64 for float64 x).
@@ -97,6 +101,10 @@ def _chosen(
             )
         case "pallas":
             return _scan(chunk_size, ("pallas", "interpret"), *args, state)
+        case "mosaic" if problem := unsupported(*sizes):
+            raise ValueError(problem)
+        case "mosaic":
+            return _scan(chunk_size, ("mosaic", "interpret_mosaic"), *args, state)
         case None if supports(*sizes):
             return _scan(chunk_size, ("pallas", "chunked"), *args, state)
         case None | "chunked":
@@ -130,8 +138,8 @@ def _check(
 # platform: with a rule per branch, each branch would keep the other's residuals too.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
-    def kernels(*args: Any, interpret: bool) -> Results:
-        fn = partial(pallas.forward, chunk_size=chunk_size, interpret=interpret)
+    def kernels(of: Any, *args: Any, interpret: bool) -> Results:
+        fn = partial(of.forward, chunk_size=chunk_size, interpret=interpret)
         return _over_batch(fn, args)
 
     def chunked(*args: Any) -> Results:
@@ -149,8 +157,8 @@ def _forward(chunk_size: int, forms: Forms, *inputs: Any) -> tuple[Results, Any]
 def _backward(
     chunk_size: int, forms: Forms, inputs: tuple[Any, ...], cotangents: Any
 ) -> tuple[Any, ...]:
-    def kernels(*args: Any, interpret: bool) -> tuple[Any, ...]:
-        fn = partial(pallas.backward, chunk_size=chunk_size, interpret=interpret)
+    def kernels(of: Any, *args: Any, interpret: bool) -> tuple[Any, ...]:
+        fn = partial(of.backward, chunk_size=chunk_size, interpret=interpret)
         dx, ddt, da, *rest = _over_batch(fn, args)  # a = dt A
         _, dt, A, *_ = args
         return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest
@@ -198,8 +206,10 @@ def _by_platform(
     args: tuple[Any, ...],
 ) -> Any:
     choices: dict[str, Callable[..., Any]] = {
-        "pallas": partial(kernels, interpret=False),
-        "interpret": partial(kernels, interpret=True),
+        "pallas": partial(kernels, pallas, interpret=False),
+        "interpret": partial(kernels, pallas, interpret=True),
+        "mosaic": partial(kernels, mosaic, interpret=False),
+        "interpret_mosaic": partial(kernels, mosaic, interpret=True),
         "chunked": chunked,
     }
     on_cuda, elsewhere = (choices[form] for form in forms)
