@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd.mosaic_tiles import (
@@ -28,6 +27,7 @@ from trm_jax.ops.ssd.mosaic_tiles import (
     copy_in,
     decay_matrix,
     down,
+    plgpu,
     positions,
     product,
     read,
@@ -39,7 +39,7 @@ from trm_jax.ops.ssd.mosaic_tiles import (
 PER_HEAD = ("x", "dy", "vectors", "starts", "ends")
 # What the kernel sums over one axis of a chunk's matrices, for every head.
 SUMS = WITHIN, LATER, EARLIER, ADDED, READ, KEPT = range(6)
-OF_TOKENS, OF_B, OF_C = range(3)  # the three warpgroups
+OF_TOKENS, OF_B, OF_C = range(3)  # the three warpgroups, with 504 registers in all
 
 
 def chunk_gradients(
@@ -166,6 +166,7 @@ class _Block:
     def _tokens(self) -> None:
         """Gradients of x and the decays. Row s of a matrix is about token s."""
         B, C, moves = (self.here[name] for name in ("B", "C", "moves"))
+        plgpu.set_max_registers(200, action="increase")
         scores = product(B, C.transpose((1, 0)))
 
         def step(head: Any, at: Any, dscores: Any) -> Any:
@@ -216,6 +217,7 @@ class _Block:
 
         For every head, the sums over the columns of `pairs` are saved too.
         """
+        plgpu.set_max_registers(152, action="decrease")
         values, weight, states = names
 
         def step(head: Any, at: Any, sums: Any) -> Any:

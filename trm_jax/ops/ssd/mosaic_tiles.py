@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array, DTypeLike, Float
 
 from trm_jax.ops.ssd.segments import decays
+
+plgpu: Any = mosaic_gpu  # its functions have other arguments in older versions of jax
 
 SIZE = 64  # rows of a chunk, channels of a head, and columns of a tile of the state
 STAGES = 2  # chunks, or heads, whose data is in shared memory at the same time

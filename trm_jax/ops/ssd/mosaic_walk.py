@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd.mosaic_tiles import (
@@ -27,6 +26,7 @@ from trm_jax.ops.ssd.mosaic_tiles import (
     copy_in,
     decay_matrix,
     down,
+    plgpu,
     product,
     read,
     run_kernel,
