@@ -181,9 +181,9 @@ class _Head:
 
         # The products are done with x, so its weighted values replace it.
         weight = down(V.at[FROM_START if self.reverse else WEIGHT])
+        through = V[FROM_START, SIZE - 1]
         X[...] = (read(X) * weight).astype(X.dtype)
         plgpu.commit_smem()
-        through = V[FROM_START, SIZE - 1]
         state = tuple(
             tile * through + product(X.transpose((1, 0)), column_tile(B, j))
             for j, tile in enumerate(state)
