@@ -84,10 +84,14 @@ def matmul_error() -> dict[str, float]:
 
 def numerics(args: argparse.Namespace, result: Row) -> Iterator[tuple[Row, str]]:
     """Errors of the scan's kernels against the oracle: y and all gradients."""
-    for dtype, g in itertools.product(("bfloat16", "float32"), (1, 2)):
+    forms = [(name, "bfloat16") for name in ssd_error.kernels()] + [
+        ("pallas", "float32")
+    ]
+    for (name, dtype), g in itertools.product(forms, (1, 2)):
         sizes, with_state = Sizes(2, 97 if g == 1 else 200, g), g == 2
-        case = {"dtype": dtype, "l": sizes.l, "g": g, "initial_state": with_state}
-        judge = partial(ssd_error.judged, "pallas", dtype, sizes, 64, with_state)
+        case = {"form": name, "dtype": dtype, "l": sizes.l, "g": g}
+        case["initial_state"] = with_state
+        judge = partial(ssd_error.judged, name, dtype, sizes, 64, with_state)
         row = attempt(case, lambda judge=judge: {"errors": judge()})
         line = ", ".join(f"{key} {value}" for key, value in case.items())
         found = row.get("errors", {}).items()
@@ -141,7 +145,9 @@ def ssd_times(args: argparse.Namespace, result: Row) -> Iterator[tuple[Row, str]
     print(ssd.HEADER)
     shapes = [Sizes(args.batch, 97), Sizes(-(-args.batch // 6), 916)]
     how = ssd.Options(repeats=args.steps)
-    for row in ssd.compare(["chunked", "pallas"], ["bfloat16"], shapes, how):
+    for row in ssd.compare(
+        ["chunked", *ssd_error.kernels()], ["bfloat16"], shapes, how
+    ):
         yield row, ssd.as_line(row)
 
 

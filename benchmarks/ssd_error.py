@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import DTYPES, precision, relative_error
-from trm_jax.ops.ssd.ssd import ssd
+from trm_jax.ops.ssd import mosaic_refuses, ssd
 
 HEADS, CHANNELS, STATE = 16, 64, 128  # of the hybrids: h, p, n
 NAMES = ("x", "dt", "A", "B", "C", "initial_state")
@@ -24,6 +24,13 @@ class Sizes(NamedTuple):
     b: int
     l: int
     g: int = 1
+
+
+def kernels() -> list[str]:
+    """The forms of the operator that are kernels and run here in bfloat16."""
+    hopper = getattr(jax.devices()[0], "compute_capability", None) == "9.0"
+    refused = mosaic_refuses(CHANNELS, STATE, 64, jnp.dtype("bfloat16"))
+    return ["pallas", "mosaic"] if hopper and not refused else ["pallas"]
 
 
 def random_inputs(sizes: Sizes, dtype: str, initial_state: bool = False) -> Any:

@@ -2,12 +2,14 @@
 """Compile the scan for an absent H200, and print the memory it takes as JSON.
 
 ssd_aot_test.py starts this in its own process, since jax reads its settings once.
-The arguments are a length, one of PASSES, and an empty folder for the compiler's dump.
+The arguments are a length, one of PASSES, an empty folder for the compiler's dump, and
+the implementation, pallas or mosaic. Of mosaic, the JSON has a list of kernels.
 """
 
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,18 +22,23 @@ from tests.ops.cases import cuda_context
 from trm_jax.ops.ssd.ssd import ssd
 
 LENGTH, PASS, DUMP = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+IMPLEMENTATION = sys.argv[4]
 b, h, p, n, g = 768, 16, 64, 128, 1  # the published batch and mixer
 
 
+def y_and_last(*args):
+    return ssd(*args, implementation=IMPLEMENTATION)
+
+
 def y_alone(*args):
-    return ssd(*args)[0]
+    return y_and_last(*args)[0]
 
 
 def gradients(dy, *args):
     return jax.vjp(y_alone, *args)[1](dy)
 
 
-PASSES = {"forward": ssd, "y_alone": y_alone, "backward": gradients}
+PASSES = {"forward": y_and_last, "y_alone": y_alone, "backward": gradients}
 
 
 def compiled():
@@ -59,6 +66,30 @@ def shared_memory():
     return [v for v in found if v]
 
 
+def mosaic_kernels():
+    """What each kernel takes, from the files that Mosaic writes for it."""
+    found = []
+    for report in sorted(DUMP.glob("*.ptxas")):
+        text = report.read_text()
+        ptx = report.with_suffix(".ptx").read_text()
+        resources = report.with_suffix(".resources.txt").read_text()
+        number = partial(_number, text)
+        found.append(
+            {
+                "registers": number(r"Used (\d+) registers"),
+                "spilled_bytes": number(r"(\d+) bytes spill stores"),
+                "shared_bytes": _number(resources, r"smem_scratch_bytes=(\d+)"),
+                "wgmma": ptx.count("wgmma.mma_async"),
+            }
+        )
+    return found
+
+
+def _number(text, pattern):
+    return int(re.findall(pattern, text)[-1])
+
+
 memory = compiled().memory_analysis()
 found = {"temporary": memory.temp_size_in_bytes, "shared": shared_memory()}
+found["mosaic"] = mosaic_kernels()
 sys.stdout.write(json.dumps(found))

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.ops.ssd.ssd import ssd
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 
+# The forms that take all sizes and devices; ssd_mosaic_test.py has the other one.
+FORMS = tuple(name for name in IMPLEMENTATIONS if name != "mosaic")
 ARGUMENTS = ("x", "dt", "A", "B", "C", "initial_state")
 
 

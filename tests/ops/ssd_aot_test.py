@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from tests.helpers.runs import ROOT
 
@@ -25,8 +26,11 @@ TEMPORARY = {
 KERNELS = {"forward": 2, "y_alone": 1, "backward": 3}
 
 
-@pytest.mark.parametrize(("length", "which"), TEMPORARY)
-def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
+# Of the Mosaic kernels; x, B and C are padded to a multiple of 8 tokens before.
+MOSAIC_TEMPORARY = {(97, "forward"): 0.22, (97, "backward"): 1.4}
+
+
+def resources(length, which, folder, implementation):
     pytest.importorskip(
         "jax_cuda13_plugin", reason="compiling for a GPU needs jax's CUDA plug-in"
     )
@@ -34,10 +38,14 @@ def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
         "JAX_PLATFORMS": "cpu",
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
         "JAX_ENABLE_COMPILATION_CACHE": "false",  # a cache hit leaves no dump
-        "XLA_FLAGS": f"--xla_dump_to={tmp_path}",
+        "XLA_FLAGS": f"--xla_dump_to={folder}",
+        "MOSAIC_GPU_DUMP_TO": str(folder),
     }
+    for part in ("PTX", "PTXAS", "RESOURCES"):
+        settings[f"MOSAIC_GPU_DUMP_{part}"] = "1"
+    args = (str(length), which, folder, implementation)
     result = subprocess.run(
-        [sys.executable, "-m", "tests.ops.aot_program", str(length), which, tmp_path],
+        [sys.executable, "-m", "tests.ops.aot_program", *args],
         cwd=ROOT,
         env=os.environ | settings,
         capture_output=True,
@@ -45,9 +53,28 @@ def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("length", "which"), TEMPORARY)
+def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
+    found = resources(length, which, tmp_path, "pallas")
     assert len(found["shared"]) == KERNELS[which]
     assert max(found["shared"]) <= SHARED_MEMORY
     assert found["temporary"] <= 1.1 * TEMPORARY[length, which] * GIB
     # If kept per head, the gradients of B and C would already take more than this.
     assert found["temporary"] < 2 * 768 * length * 16 * 128 * 4
+
+
+@pytest.mark.skipif(
+    not hasattr(plgpu, "InterpretGPUParams"), reason="mosaic needs jax >= 0.11"
+)
+@pytest.mark.parametrize(("length", "which"), MOSAIC_TEMPORARY)
+def test_the_mosaic_kernels_fit_into_an_h200(length, which, tmp_path):
+    found = resources(length, which, tmp_path, "mosaic")
+    assert found["temporary"] <= 1.1 * MOSAIC_TEMPORARY[length, which] * GIB
+    assert len(found["mosaic"]) == KERNELS[which]
+    for kernel in found["mosaic"]:
+        assert kernel["shared_bytes"] <= SHARED_MEMORY
+        assert kernel["wgmma"] > 0
+        assert kernel["spilled_bytes"] <= 100  # addresses that do not change

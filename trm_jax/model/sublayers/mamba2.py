@@ -18,7 +18,7 @@ from trm_jax.model.layers import Linear, rms_norm, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.model.sublayers.directions import FLIPS, Flip, log_uniform_dt, uniform
 from trm_jax.ops.conv import causal_conv
-from trm_jax.ops.ssd import IMPLEMENTATIONS, ssd, supports
+from trm_jax.ops.ssd import IMPLEMENTATIONS, mosaic_refuses, ssd, supports
 from trm_jax.settings import knob
 from trm_jax.types import SSD, Params
 
@@ -56,6 +56,9 @@ class Mamba2Settings:
                 "implementation = 'pallas' wants powers of two, head_dim x d_state of "
                 "at most 32 KiB and no float64"
             )
+        refused = mosaic_refuses(*sizes, dtype)
+        if self.implementation == "mosaic" and refused:
+            raise ConfigError(f"model.mamba2.implementation: {refused}")
 
 
 class Mamba2(Sublayer):

@@ -27,7 +27,6 @@ def forward(
     initial_state: Float[Array, "b h p n"] | None,
     *,
     chunk_size: int,
-    interpret: bool = False,
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
     """The outputs y and the last state; arguments as in `ops.ssd.ssd`.
 
@@ -35,7 +34,7 @@ def forward(
     """
     X, keys, queries = map(in_tiles, (x, B, C))
     args = X, vectors(dt, A, chunk_size), keys
-    run = partial(walk, *args, first=initial_state, interpret=interpret)
+    run = partial(walk, *args, first=initial_state)
     (y,) = run(queries, results=("y",))
     (last,) = run(results=("last",))
     return y[:, : x.shape[1]], last
@@ -52,19 +51,16 @@ def backward(
     dlast: Float[Array, "b h p n"] | None,
     *,
     chunk_size: int,
-    interpret: bool = False,
 ) -> tuple[Any, ...]:
     """Cotangents of x, dt (without its part in dt A), dt A, B, C and initial_state."""
     X, keys, queries, dY = map(in_tiles, (x, B, C, dy))
-    of_rows, run = vectors(dt, A, chunk_size), partial(walk, interpret=interpret)
-    (starts,) = run(X, of_rows, keys, first=initial_state, results=("states",))
+    of_rows = vectors(dt, A, chunk_size)
+    (starts,) = walk(X, of_rows, keys, first=initial_state, results=("states",))
     results = ("states",) if initial_state is None else ("states", "last")
-    ends, *dfirst = run(
+    ends, *dfirst = walk(
         dY, of_rows, queries, first=dlast, results=results, reverse=True
     )
-    dx, dB, dC, sums = chunk_gradients(
-        X, keys, queries, dY, of_rows, starts, ends, interpret=interpret
-    )
+    dx, dB, dC, sums = chunk_gradients(X, keys, queries, dY, of_rows, starts, ends)
     grads = dx, *_of_decays(sums, of_rows), dB, dC
     dx, ddt, da, dB, dC = (v[:, : x.shape[1]] for v in grads)
     return dx, ddt, da, dB, dC, dfirst[0] if dfirst else None

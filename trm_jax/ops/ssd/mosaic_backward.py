@@ -50,8 +50,6 @@ def chunk_gradients(
     vectors: Float[Array, "b h c v q"],
     starts: Float[Array, "b c h p n"],
     ends: Float[Array, "b c h p n"],
-    *,
-    interpret: bool,
 ) -> tuple[Array, ...]:
     """Cotangents of x, B and C, and the SUMS, `b h c sums q`. l is a multiple of 8."""
     (b, _, h, _), (g, n), chunks = x.shape, B.shape[2:], vectors.shape[2]
@@ -89,7 +87,6 @@ def chunk_gradients(
         grid_names=("row", "group", "chunk"),
         num_threads=3,
         thread_name="role",
-        interpret=interpret,
     )
 
 

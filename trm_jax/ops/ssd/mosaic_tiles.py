@@ -24,7 +24,7 @@ LARGEST_N = 128  # a float32 state of 64 x 128 takes 64 registers of each thread
 HIGH, LOW, DT, FROM_START, WEIGHT, TO_END, HIGH_2, LOW_2 = range(8)
 
 
-def unsupported(p: int, n: int, chunk_size: int, dtype: DTypeLike) -> str | None:
+def mosaic_refuses(p: int, n: int, chunk_size: int, dtype: DTypeLike) -> str | None:
     """Why the kernels do not run, or None if they do."""
     if not hasattr(plgpu, "InterpretGPUParams"):
         return f"mosaic needs jax >= 0.11, and this is jax {jax.__version__}"
@@ -137,7 +137,6 @@ def run_kernel(
     args: tuple[Array, ...],
     *,
     out_like: tuple[Any, ...],
-    interpret: bool,
     **settings: Any,
 ) -> tuple[Array, ...]:
     """Call a Mosaic GPU kernel; results have the shapes and dtypes of `out_like`."""
@@ -145,7 +144,6 @@ def run_kernel(
         body,
         out_type=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in out_like),
         compiler_params=plgpu.CompilerParams(approx_math=True),
-        interpret=plgpu.InterpretGPUParams() if interpret else None,
         **settings,
     )
     return tuple(kernel(*args))

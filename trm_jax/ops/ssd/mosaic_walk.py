@@ -43,7 +43,6 @@ def walk(
     *,
     first: Float[Array, "b h p n"] | None,
     results: tuple[str, ...],
-    interpret: bool,
     reverse: bool = False,
 ) -> tuple[Array, ...]:
     """Carry the state through the chunks, from `first`, or from zero if it is None.
@@ -91,7 +90,6 @@ def walk(
         grid_names=("row", "heads"),
         num_threads=together,
         thread_name="head",
-        interpret=interpret,
     )
 
 

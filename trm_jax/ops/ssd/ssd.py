@@ -21,7 +21,7 @@ from trm_jax.ops.ssd import kernels as pallas
 from trm_jax.ops.ssd import mosaic
 from trm_jax.ops.ssd.chunked import ssd_chunked
 from trm_jax.ops.ssd.chunked_backward import ssd_chunked_backward
-from trm_jax.ops.ssd.mosaic_tiles import unsupported
+from trm_jax.ops.ssd.mosaic_tiles import mosaic_refuses
 from trm_jax.ops.ssd.recurrent import ssd_recurrent
 from trm_jax.ops.ssd.tiles import supports
 from trm_jax.types import BATCH_AXES, SCAN_SCOPE
@@ -101,10 +101,10 @@ def _chosen(
             )
         case "pallas":
             return _scan(chunk_size, ("pallas", "interpret"), *args, state)
-        case "mosaic" if problem := unsupported(*sizes):
+        case "mosaic" if problem := mosaic_refuses(*sizes):
             raise ValueError(problem)
         case "mosaic":
-            return _scan(chunk_size, ("mosaic", "interpret_mosaic"), *args, state)
+            return _scan(chunk_size, ("mosaic", "mosaic"), *args, state)
         case None if supports(*sizes):
             return _scan(chunk_size, ("pallas", "chunked"), *args, state)
         case None | "chunked":
@@ -138,8 +138,8 @@ def _check(
 # platform: with a rule per branch, each branch would keep the other's residuals too.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
-    def kernels(of: Any, *args: Any, interpret: bool) -> Results:
-        fn = partial(of.forward, chunk_size=chunk_size, interpret=interpret)
+    def kernels(of: Any, *args: Any, **settings: bool) -> Results:
+        fn = partial(of.forward, chunk_size=chunk_size, **settings)
         return _over_batch(fn, args)
 
     def chunked(*args: Any) -> Results:
@@ -157,8 +157,8 @@ def _forward(chunk_size: int, forms: Forms, *inputs: Any) -> tuple[Results, Any]
 def _backward(
     chunk_size: int, forms: Forms, inputs: tuple[Any, ...], cotangents: Any
 ) -> tuple[Any, ...]:
-    def kernels(of: Any, *args: Any, interpret: bool) -> tuple[Any, ...]:
-        fn = partial(of.backward, chunk_size=chunk_size, interpret=interpret)
+    def kernels(of: Any, *args: Any, **settings: bool) -> tuple[Any, ...]:
+        fn = partial(of.backward, chunk_size=chunk_size, **settings)
         dx, ddt, da, *rest = _over_batch(fn, args)  # a = dt A
         _, dt, A, *_ = args
         return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest
@@ -208,8 +208,7 @@ def _by_platform(
     choices: dict[str, Callable[..., Any]] = {
         "pallas": partial(kernels, pallas, interpret=False),
         "interpret": partial(kernels, pallas, interpret=True),
-        "mosaic": partial(kernels, mosaic, interpret=False),
-        "interpret_mosaic": partial(kernels, mosaic, interpret=True),
+        "mosaic": partial(kernels, mosaic),
         "chunked": chunked,
     }
     on_cuda, elsewhere = (choices[form] for form in forms)
