@@ -4,7 +4,6 @@
 jax's interpreter runs their copies, barriers and products on a CPU, from jax 0.11 on.
 """
 
-import re
 from functools import partial
 
 import jax
@@ -14,6 +13,7 @@ import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from tests.ops.cases import assert_close, cotangents, cuda_context, draw
+from tests.ops.ssd_platforms_test import grad, looped, loss, shapes
 from trm_jax.ops.ssd.ssd import ssd
 
 HAS_INTERPRETER = hasattr(plgpu, "InterpretGPUParams")
@@ -23,7 +23,6 @@ with_interpreter = pytest.mark.skipif(
 # As for the other forms in bfloat16; dA is a sum over tokens that largely cancels.
 TOLERANCES = {"y": 8e-3, "dx": 8e-3, "dB": 8e-3, "dC": 8e-3, "last": 4e-3}
 TOLERANCES |= {"dinitial_state": 4e-3, "ddt": 5e-3, "dA": 1e-3}
-KERNEL = re.compile(r"custom_call @mosaic_gpu")
 
 
 def values_and_gradients(implementation, inputs, cots):
@@ -60,14 +59,15 @@ def test_a_few_tokens_come_out():
         {"l": 97, "h": 2, "n": 128, "state": False},
         {"l": 200, "h": 3, "n": 64, "b": 1},  # more chunks, and heads, than stages
         {"l": 150, "h": 6, "g": 2, "n": 64, "b": 1},
-        {"l": 128, "h": 1, "n": 128, "decay": 300.0},
-        {"l": 64, "h": 1, "n": 128, "decay": 0.0},
+        {"l": 64, "h": 1, "n": 128, "decay": 300.0},
+        {"l": 128, "h": 1, "n": 128, "decay": 0.0},
         {"l": 70, "h": 2, "n": 64, "dtype": "float16"},
     ],
     ids=str,
 )
 def test_values_and_gradients_agree_with_the_float64_oracle(sizes):
-    inputs = draw(2, **{"p": 64, "dtype": "bfloat16"} | sizes)
+    # A weak decay: much of a state is left after a chunk.
+    inputs = draw(2, **{"p": 64, "dtype": "bfloat16", "decay": 0.05} | sizes)
     assert_agrees_with_float64(inputs, cotangents(3, inputs))
 
 
@@ -80,38 +80,44 @@ def test_no_two_accesses_of_shared_memory_race():
         values_and_gradients("mosaic", inputs, cotangents(5, inputs))
 
 
-def shapes(length, dtype="bfloat16", b=2, h=16, p=64, n=128):
-    x, B = (
-        jax.ShapeDtypeStruct((b, length, *sizes), dtype) for sizes in ((h, p), (1, n))
-    )
-    dt = jax.ShapeDtypeStruct((b, length, h), "f4")
-    return x, dt, jax.ShapeDtypeStruct((h,), "f4"), B, B
+def kernel_calls(fn, args, devices=1):
+    """The lines of the program for CUDA that call a Mosaic GPU kernel."""
+    with cuda_context("data", devices):
+        traced = jax.jit(fn).trace(*args)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.dot_general" not in text
+    return [line for line in text.splitlines() if "custom_call @mosaic_gpu" in line]
 
 
 @pytest.mark.slow
 @with_interpreter
 @pytest.mark.parametrize("length", [97, 916])
-def test_they_lower_for_cuda_without_a_gpu(length):
-    def loss(*args):
-        y, last = ssd(*args, implementation="mosaic")
-        return y.astype("f4").mean() + (last**2).mean()
-
-    def kernels(fn):
-        with cuda_context():
-            traced = jax.jit(fn).trace(*shapes(length))
-            text = traced.lower(lowering_platforms=("cuda",)).as_text()
-        assert "stablehlo.dot_general" not in text
-        return len(KERNEL.findall(text))
-
+def test_on_cuda_the_scan_is_kernels_and_nothing_else(length):
+    args = shapes(length, "bfloat16")
     # Kernels for y and the last state; for gradients also states, cotangents, chunks.
-    assert kernels(loss) == 2
-    assert kernels(jax.value_and_grad(loss, argnums=range(5))) == 5
+    assert len(kernel_calls(partial(loss, "mosaic"), args)) == 2
+    assert len(kernel_calls(grad("mosaic"), args)) == 5
+
+
+@pytest.mark.slow
+@with_interpreter
+def test_on_cuda_loops_around_the_scan_hold_kernels_too():
+    args = shapes(97, "bfloat16", 2)
+    assert len(kernel_calls(looped("mosaic"), args)) >= 4
+
+
+@pytest.mark.slow
+@with_interpreter
+def test_on_two_gpus_each_kernel_gets_half_of_the_batch():
+    calls = kernel_calls(grad("mosaic"), shapes(97, "bfloat16", b=6), devices=2)
+    assert len(calls) == 5
+    assert all("tensor<3x104x16x64xbf16>" in line for line in calls)
 
 
 @pytest.mark.skipif(HAS_INTERPRETER, reason="this version of jax has the kernels")
 def test_an_older_jax_is_refused():
     with pytest.raises(ValueError, match=r"mosaic needs jax >= 0.11, and this is jax"):
-        jax.eval_shape(partial(ssd, implementation="mosaic"), *shapes(97))
+        jax.eval_shape(partial(ssd, implementation="mosaic"), *shapes(97, "bfloat16"))
 
 
 @with_interpreter
@@ -125,16 +131,17 @@ def test_an_older_jax_is_refused():
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, named):
+    args = shapes(97, **{"dtype": "bfloat16"} | sizes)
     message = rf"mosaic takes p of 64, n of 64 or 128, .* not {named}"
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(partial(ssd, implementation="mosaic"), *shapes(97, **sizes))
+        jax.eval_shape(partial(ssd, implementation="mosaic"), *args)
 
 
 @with_interpreter
 def test_another_chunk_size_is_refused():
     fn = partial(ssd, implementation="mosaic", chunk_size=32)
     with pytest.raises(ValueError, match=r"chunk_size 64 .* not 64, 128, 32,"):
-        jax.eval_shape(fn, *shapes(97))
+        jax.eval_shape(fn, *shapes(97, "bfloat16"))
 
 
 @with_interpreter
