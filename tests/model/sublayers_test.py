@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from configs import default
 from tests.helpers.golden_trm import GOLDEN, MAMBA2, to_layout
 from tests.helpers.tiny import OPERATORS, tiny_recipe
-from tests.ops.cases import FORMS
+from tests.ops.cases import FORMS, cuda_context
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import rms_norm
 from trm_jax.model.sublayers import SUBLAYERS, Mamba2
@@ -64,6 +64,23 @@ def test_the_published_output_and_gradients_come_out(name, implementation):
     np.testing.assert_allclose(y, file["y"], atol=2e-6)
     np.testing.assert_allclose(hidden_grad, file["du"], rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_close(grads, golden(name, "grads"), rtol=1e-4, atol=1e-5)
+
+
+def test_on_a_gpu_both_directions_are_one_launch_of_each_kernel():
+    hidden = jnp.zeros((2, LENGTH, 32), jnp.float32)
+    params = jax.eval_shape(mixer().init, jax.random.key(0), hidden)
+
+    def launches(name):
+        def gradient(params, hidden):
+            return jax.grad(lambda p: mixer(name).apply(p, hidden).sum())(params)
+
+        with cuda_context():
+            traced = jax.jit(gradient).trace(params, hidden)
+            text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        return text.count("custom_call @__gpu$xla.gpu.triton")
+
+    # For y, the states, their cotangents and the gradients of the chunks.
+    assert launches("mamba2_both") == launches("mamba2") >= 4
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ class Mamba2(Sublayer):
             jnp.split(v, np.cumsum(sizes[1:-1]), axis=-1) for v in (kernel, bias)
         )
 
-        def scan(flip: Flip) -> Array:
+        def inputs(flip: Flip) -> tuple[Array, ...]:
             x, B, C = (
                 nn.silu(causal_conv(flip(part), taps, shift))
                 for part, taps, shift in zip(xbc, kernels, biases, strict=True)
@@ -101,16 +101,26 @@ class Mamba2(Sublayer):
             B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
             args = x, flip(dt), -jnp.exp(A_log), B, C
             self.sow("intermediates", "scans", args)
-            chosen = None if c.implementation == "auto" else c.implementation
-            y, _ = ssd(*args, chunk_size=c.chunk_size, implementation=chosen)
-            y = checkpoint_name(y, SSD) + D[None, None, :, None] * x
+            return args
+
+        # The directions are further heads and groups, so both are one launch on a GPU.
+        flips = FLIPS[self.direction]
+        of_direction = [inputs(flip) for flip in flips]
+        args = (_together(parts) for parts in zip(*of_direction, strict=True))
+        chosen = None if c.implementation == "auto" else c.implementation
+        y, _ = ssd(*args, chunk_size=c.chunk_size, implementation=chosen)
+        ys = jnp.split(checkpoint_name(y, SSD), len(flips), axis=2)
+
+        def output(flip: Flip, y: Array, x: Array) -> Array:
+            y = y + D[None, None, :, None] * x
             gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
             # The barrier keeps XLA from storing it in the wider dtype of the norm.
             gated = lax.optimization_barrier(gated.astype(x.dtype)).astype(wide)
             groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
             return rms_norm(groups).reshape(b, l, inner) * norm_weight[None, None]
 
-        out = sum(map(scan, FLIPS[self.direction]), jnp.zeros((), dt.dtype))
+        xs = (x for x, *_ in of_direction)
+        out = sum(map(output, flips, ys, xs), jnp.zeros((), dt.dtype))
         return Linear(d, name="out_proj")(out.astype(hidden.dtype))
 
     def _conv_params(self, width: int, dtype: Any) -> tuple[Params, Params]:
@@ -130,6 +140,13 @@ class Mamba2(Sublayer):
         A_log = self.param("A_log", log_rate, (heads,))
         D = self.param("D", nn.initializers.ones, (heads,), dtype)
         return A_log, D, self.param("dt_bias", log_uniform_dt, (heads,), dtype)
+
+
+def _together(parts: tuple[Array, ...]) -> Array:
+    """The arrays of all directions as one, along the axis of heads or groups."""
+    if len(parts) == 1:
+        return parts[0]
+    return jnp.concatenate(parts, axis=min(2, parts[0].ndim - 1))
 
 
 class Mamba2Backward(Mamba2):
