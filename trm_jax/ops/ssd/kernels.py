@@ -213,7 +213,7 @@ def _chunk_backward(
         rows.store(dx, by_token + step[:, None] * dadded, i)
         rows.store(ddt, moved.sum(0) + added, i)
 
-        # The decay of token t lies between all that enters before it, and all that reads
+        # The decay of token t lies between all that enters before it and all that reads
         # from it on. Sums of just these pairs do not cancel.
         up_to = jnp.cumsum(moved * step[None, :], axis=1)
         across = jnp.where(row > column, up_to, 0.0).sum(0)  # for token column + 1
