@@ -83,7 +83,7 @@ def ssd_chunked_backward(
     dX, dfirst, within, read, added, kept = (
         v.reshape(h, *v.shape[2:]) for v in by_head
     )
-    later = causal(q)
+    later = causal(q)  # as `chosen[q, t]` and, negated, as `chosen[s, t]`
     da = within + chosen_sums(read, later) + chosen_sums(added, ~later)
     da = da + kept[..., None]
     dX, da = joined(dX, l), joined(da, l)  # of x dt, of dt A
@@ -102,8 +102,10 @@ def _head(
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Cotangents of one head.
 
-    The first three (of the scores, B and C) are summed over heads. The last three (of
-    x dt, dt A and the initial state) belong to this head.
+    The first three (of the scores, B and C) are summed over heads. The others belong to
+    this head: those of x dt and the initial state, and four parts of that of dt A. The
+    matrices of pairs of tokens are transposed, `s q`: products of their transposes
+    would be slow.
     """
     scores, B, BT, C, CT = shared
     X, Y, dt, A, first, dlast = of
@@ -135,8 +137,9 @@ def _head(
     dC = product("bcqp,bcnp->bcqn", Y_start, S)
 
     # The decay of token t lies between all that enters before it (s < t) and all that
-    # reads from it on (q >= t). The four parts of da are what is read in the chunk, at
-    # its start, at its end, and what passes through the chunk.
+    # reads from it on (q >= t). These pairs are within the chunk, from its start, to
+    # its end, and through it. Sums of just these pairs do not cancel, where sums of all
+    # that a token reads and adds would.
     later = causal(dt.shape[-1])
     within = chosen_sums(dweighted * weighted, later)
     within = jnp.where(later, 0.0, within).sum(-2)
