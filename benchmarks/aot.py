@@ -6,9 +6,9 @@ python benchmarks/aot.py --topology v5e:16x16 [v5e:8x8 ...]
                          [--set train.batch_size=12288 rule.trm.remat=dots ...]
                          [--most_rows=48] [--json=FILE] [--hlo=FOLDER]
 
-A topology is v5e:AxB (chips of a TPU pod) or h200:N (GPUs, 8 to a host). The first
-needs libtpu, from the extra `tpu`, but no TPU. The second needs JAX's CUDA plug-in,
-from the extra `aot`, but no GPU.
+A topology is v5e:AxB or v6e:AxB (chips of a TPU pod) or h200:N (GPUs, 8 to a host).
+The first two need libtpu, from the extra `tpu`, but no TPU. The last one needs JAX's
+CUDA plug-in, from the extra `aot`, but no GPU.
 
 Each config is compiled for each topology. The table shows, per device, the memory for
 arguments, temporary values and code. It also shows the model FLOPs of a step on all
@@ -54,11 +54,11 @@ from trm_jax.training.build import Built, build
 from trm_jax.training.cost import step_flops
 
 H200 = pathlib.Path(__file__).parent.parent / "tests" / "ops" / "h200.textproto"
-# Bytes of a device. The compiler leaves some of a v5e's 16 GiB to the system.
-MEMORY = {"v5e": 15.75 * 2**30, "h200": 141e9}
-NEEDS = {"v5e": "libtpu", "h200": "jax_cuda13_plugin"}
+# Bytes of a device. The compiler leaves some of a chip's 16 or 32 GiB to the system.
+MEMORY = {"v5e": 15.75 * 2**30, "v6e": 31.25 * 2**30, "h200": 141e9}
+NEEDS = {"v5e": "libtpu", "v6e": "libtpu", "h200": "jax_cuda13_plugin"}
 # Without a GPU to tune on, Triton finds no tiles for products of 916 tokens.
-OPTIONS = {"v5e": {}, "h200": {"xla_gpu_enable_triton_gemm": False}}
+OPTIONS = {"v5e": {}, "v6e": {}, "h200": {"xla_gpu_enable_triton_gemm": False}}
 HEADER = (
     f"{'config':<26} {'topology':<9} {'rows':>5} micro"
     "   args   temps  code   sum GB  of it | model TFLOP | collectives: arrays, MB"
@@ -66,20 +66,30 @@ HEADER = (
 
 
 def devices_of(topology: str) -> list[Any]:
-    """The devices of `v5e:AxB` or `h200:N`."""
+    """The devices of `v5e:AxB`, `v6e:AxB` or `h200:N`."""
     chip, _, shape = topology.partition(":")
     if chip not in NEEDS:
-        raise ValueError(f"topology {topology!r}; expected v5e:AxB or h200:N")
+        raise ValueError(f"topology {topology!r}; expected v5e:AxB, v6e:AxB or h200:N")
     if importlib.util.find_spec(NEEDS[chip]) is None:
         raise ModuleNotFoundError(f"{NEEDS[chip]} is not installed; --help says more")
-    if chip == "v5e":
+    if NEEDS[chip] == "libtpu":
         bounds = [min(2, int(n)) for n in shape.split("x")]
         options = {"chips_per_host_bounds": [*bounds, 1]}
         return topologies.get_topology_desc(topology, "tpu", **options).devices
+    _assume_cudnn()
     hosts = max(1, int(shape) // 8)
     layout = f"1x{hosts}x{int(shape) // hosts}"
     options = {"topology": layout, "target_config": H200.read_text()}
     return topologies.get_topology_desc(platform="cuda", **options).devices
+
+
+def _assume_cudnn() -> None:
+    """Let JAX lower calls of cuDNN 9.10, which this machine lacks, for an H200."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    cudnn.check_cudnn_version = lambda: 91000
+    cudnn.check_compute_capability = lambda _: True
+    cudnn.is_cuda_compute_capability_equal = lambda _: False
 
 
 def config_of(path: str, changes: list[str]) -> Any:

@@ -37,12 +37,17 @@ def about_this_run() -> dict[str, Any]:
 
 def matmul_rate(dtype: str, rows: int, columns: int = 3072) -> float:
     """FLOP/s of `rows x 512 @ 512 x columns`; the widest in the network has 3072."""
-    a, b = jnp.ones((rows, 512), dtype), jnp.ones((512, columns), dtype)
+    a, b = random_array(0, (rows, 512), dtype), random_array(1, (512, columns), dtype)
     product = jax.jit(
         lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(dtype)
     )
     work = 2 * rows * 512 * columns
     return statistics.median(_burst(lambda: product(a, b), work, 20) for _ in range(3))
+
+
+def random_array(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:
+    """Normal draws. A GPU multiplies arrays of ones 12 % faster than such arrays."""
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
 def _burst(fn: Callable[[], jax.Array], work: float, calls: int) -> float:
@@ -57,7 +62,7 @@ def peaks(dtype: str = "bfloat16", side: int = 8192) -> dict[str, float]:
     """Measured matrix-product and copy rates of the device."""
     if jax.default_backend() == "cpu":
         side = 1024
-    a = jnp.ones((side, side), dtype)
+    a = random_array(0, (side, side), dtype)
     product, copy = jax.jit(jnp.matmul), jax.jit(lambda a: a + 1)
 
     return {

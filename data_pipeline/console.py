@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard output of commands, which may be closed, full, or no longer read."""
+"""Standard output of commands, which may be closed, full or unread, and progress."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from .errors import DataError
+
+QUIET_S = 1.0  # seconds before progress is shown
+REDRAW_S = 0.2
 
 
 def open_missing() -> None:
@@ -36,6 +41,31 @@ def say(text: str) -> None:
         if not isinstance(error, BrokenPipeError):
             problem = f"standard output cannot be written: {error.strerror}"
             raise DataError(problem) from None
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Gives a function that shows a number done on stderr, if that is a terminal.
+
+    The line appears after a second, is redrawn in place and is removed at the end.
+    """
+    due, drawn = time.monotonic() + QUIET_S, False
+
+    def show(done: int) -> None:
+        nonlocal due, drawn
+        if time.monotonic() < due or not sys.stderr.isatty():
+            return
+        due, drawn = time.monotonic() + REDRAW_S, True
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"\r\033[K{done:,} of {total:,} {what}")
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        if drawn:
+            with contextlib.suppress(OSError):
+                sys.stderr.write("\r\033[K")
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:

@@ -2,7 +2,7 @@
 """Make Data from config.data. PuzzleTask has what all kinds of puzzle share."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from .arrays import read_arrays
 from .errors import DataError
 from .hashing import random_bits
 from .hub import hub_file
+from .kept import Choice, kept
 from .prepared.reading import PreparedSet
 from .questions import EvalSet
 from .repeats import find_duplicates, find_overlap
@@ -44,6 +45,9 @@ class PuzzleTask(WrittenPuzzle):
 
     SOURCES: tuple[str, ...] = ("arrays", "generator")
     HUB = ""  # the repository of train.csv and test.csv
+    # The version of `read_csv`: increase it when it returns other puzzles for a file.
+    # Puzzles chosen from large files are kept for the next start, except at 0.
+    CSV_VERSION = 0
     MAX_AUGMENTATIONS: int | None = 0  # None: any number
     NUM_TEST_FORMS = 1  # of each test puzzle, for votes; includes the puzzle itself
 
@@ -92,10 +96,7 @@ class PuzzleTask(WrittenPuzzle):
     def load(self) -> Data:
         """Read or make the puzzles and choose the subsets. Raises DataError."""
         common, spec = self.common, self.spec()
-        (train, test), warnings = self._sets()
-        warnings += self.warnings(train)
-        train = _subset(train, common.train_puzzles, common.seed, TRAIN)
-        test = _subset(test, common.test_puzzles, common.seed, TEST)
+        train, test, warnings = self._choice()
         more = common.num_augmentations
         single = SingleForm(len(train.puzzle_ids))
         return Data(
@@ -116,8 +117,8 @@ class PuzzleTask(WrittenPuzzle):
             return self.eval_set(_read_arrays(path, "test", self.spec()))
         return self.eval_set(self.read_csv(path))
 
-    def _sets(self) -> tuple[tuple[PuzzleSet, PuzzleSet], list[str]]:
-        """All puzzles of the source, and warnings about them."""
+    def _choice(self) -> Choice:
+        """The chosen puzzles, and warnings about all puzzles of the source."""
         source, train, test = self.common.source, self.common.train, self.common.test
         if source in ("generator", "hub"):
             if train or test:
@@ -126,22 +127,50 @@ class PuzzleTask(WrittenPuzzle):
                     "data.test is set; did you mean --config.data.source=csv?"
                 )
             if source == "generator":
-                return self._generated(), []
+                return self._chosen(*self._generated())
             files = [hub_file(self.HUB, f"{split}.csv") for split in ("train", "test")]
             train, test = files
         require(train, "train", source)
         if source in ("csv", "hub"):
             require(test, "test", source)
-            sets = self.read_csv(train), self.read_csv(test)
-            doubts = find_duplicates(sets[0], train)
-            return sets, doubts + find_overlap(*sets, train, test)
+            return self._of_csv(train, test)
         if source == "prepared" and (prepared := self.prepared()):
             folders = {"train": train, "test": test or train}
             first, second = (prepared.open_puzzles(folders[s], s) for s in folders)
         else:
             first = _read_arrays(train, "train", self.spec())
             second = _read_arrays(test or train, "test", self.spec())
-        return (first, second), []
+        return self._chosen(first, second)
+
+    def _of_csv(self, train: str, test: str) -> Choice:
+        """The choice from two files, which is kept if they are large."""
+
+        def choose() -> Choice:
+            sets = self.read_csv(train), self.read_csv(test)
+            doubts = find_duplicates(sets[0], "{train}")
+            return self._chosen(
+                *sets, doubts + find_overlap(*sets, "{train}", "{test}")
+            )
+
+        # The content of the files counts, not their place; the suffix may be .gz.
+        suffixes = {"train": Path(train).suffix, "test": Path(test).suffix}
+        common = dataclasses.asdict(self.common) | suffixes
+        settings = [self.CSV_VERSION, common, dataclasses.asdict(self.settings)]
+        found = kept((train, test), settings, choose) if self.CSV_VERSION else choose()
+        warnings = [
+            text.replace("{train}", train).replace("{test}", test)
+            for text in found.warnings
+        ]
+        return found._replace(warnings=warnings)
+
+    def _chosen(
+        self, train: PuzzleSet, test: PuzzleSet, doubts: Sequence[str] = ()
+    ) -> Choice:
+        """Subsets of the sizes that are asked for, with all warnings."""
+        common, warnings = self.common, [*doubts, *self.warnings(train)]
+        train = _subset(train, common.train_puzzles, common.seed, TRAIN)
+        test = _subset(test, common.test_puzzles, common.seed, TEST)
+        return Choice(train, test, warnings)
 
     def _generated(self) -> tuple[PuzzleSet, PuzzleSet]:
         for key in ("train_puzzles", "test_puzzles"):

@@ -48,7 +48,9 @@ def read_lines(path: str | pathlib.Path) -> Iterator[str]:
 def _decoded(path: str | pathlib.Path, most: int, method: str) -> Iterator[str]:
     """What the calls of a method of the open file give, at most `most` bytes each."""
     offset = 0
-    for number, part in enumerate(_parts(pathlib.Path(path), most, method), start=1):
+    for number, part in enumerate(
+        file_parts(pathlib.Path(path), most, method), start=1
+    ):
         if len(part) > most:
             where = f"line {number}: " if method == "readline" else ""
             raise DataError(f"{path}: {where}more than {most} bytes")
@@ -123,7 +125,7 @@ def shorten(text: str, width: int = 60) -> str:
     return ascii(text if len(text) <= width else text[:width] + "...")
 
 
-def _parts(path: pathlib.Path, most: int, method: str) -> Iterator[bytes]:
+def file_parts(path: pathlib.Path, most: int, method: str) -> Iterator[bytes]:
     """`file.method(most + 1)` until the end of the file, unpacked."""
 
     def parts(file: Any) -> Iterator[bytes]:

@@ -98,24 +98,35 @@ def redraw(
     i becomes colours[:, i], and its top left cell moves to `offset` (`b 2`). An empty
     grid leaves nothing but PAD.
     """
-    count = np.arange(len(tokens))
+    rows, columns = shape = turned_sizes(sizes, transform).T
     swap, up, back = _SWAPS[transform], _UP[transform], _BACK[transform]
-    shape = turned_sizes(sizes, transform)
-    place = np.arange(side) - offset[:, :, None]  # in the grid, by axis: `b 2 side`
-    inside = (place >= 0) & (place < shape[:, :, None])
-    after = place == shape[:, :, None]
-
-    start = np.maximum(up * (sizes[0] - 1) * side + back * (sizes[1] - 1), 0)
-    steps = np.stack([side - 2 * side * up, 1 - 2 * back], axis=1)
-    steps = np.where(swap[:, None], steps[:, ::-1], steps)
-    moves = np.where(inside, place, 0) * steps[:, :, None]
-    moves[:, 0] += (start + count * side**2)[:, None]
-    found = tokens.ravel().take(moves[:, 0, :, None] + moves[:, 1, None, :])
-
+    count = np.arange(len(tokens))
+    start = up * (sizes[0] - 1) * side + back * (sizes[1] - 1) + count * side**2
+    steps = np.stack([side - 2 * side * up, 1 - 2 * back])  # in the source, by axis
+    steps = np.where(swap, steps[::-1], steps)
+    corner = (count * side + offset[:, 0]) * side + offset[:, 1]
     renamed = np.zeros((len(tokens), 256), np.uint8)
     renamed[:, FIRST_COLOUR:VOCAB_SIZE] = colours + FIRST_COLOUR
-    drawn = renamed.ravel().take(found + 256 * count[:, None, None])
-    drawn *= inside[:, 0, :, None] & inside[:, 1, None, :]
-    drawn += after[:, 0, :, None] & inside[:, 1, None, :]
-    drawn += inside[:, 0, :, None] & after[:, 1, None, :]
+
+    # Most of a canvas is PAD: only the cells of the grids are computed, row by row.
+    drawn = np.zeros(len(tokens) * side**2, np.uint8)
+    grid, row = _ranges(rows)
+    width, first = columns[grid], corner[grid] + row * side
+    line, column = _ranges(width)
+    source = np.repeat(start[grid] + row * steps[0, grid], width)
+    source += column * np.repeat(steps[1, grid], width)
+    found = tokens.ravel().take(source) + np.repeat(256 * grid, width)
+    drawn[first[line] + column] = renamed.ravel().take(found)
+
+    below, right = (offset + shape.T < side).T
+    drawn[(first + width)[right[grid]]] = END_ID
+    grid, column = _ranges(columns * below)
+    drawn[(corner + rows * side)[grid] + column] = END_ID
     return drawn.reshape(len(tokens), side**2)
+
+
+def _ranges(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers 0 to l - 1 for every length l, and the place of that length."""
+    place = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths) - lengths
+    return place, np.arange(len(place)) - np.repeat(starts, lengths)

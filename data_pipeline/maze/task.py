@@ -49,6 +49,7 @@ class Task(PuzzleTask):
     """An answer may be another shortest path than the label."""
 
     SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
+    CSV_VERSION = 1
     HUB = "sapientinc/maze-30x30-hard-1k"
     MAX_AUGMENTATIONS = COUNT - 1
     NUM_TEST_FORMS = COUNT

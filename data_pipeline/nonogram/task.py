@@ -40,6 +40,7 @@ class Task(PuzzleTask):
     """Any grid whose runs are those of the clues is a valid answer."""
 
     SOURCES = ("csv", "arrays", "generator")
+    CSV_VERSION = 1
 
     def __init__(self, common: DataSettings, settings: Settings) -> None:
         self.shape = NonogramShape(settings.rows, settings.cols)

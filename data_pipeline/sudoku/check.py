@@ -3,14 +3,17 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from ..console import progress
 from ..repeats import find_duplicates, find_overlap
 from ..spec import PuzzleSet
 from ..text_files import split_files
 from .csv_file import read_sudoku_csv
 from .grid import SudokuShape
-from .solver import count_solutions
+from .solver import masks_of, solve
 
-MAX_SOLVED = 250  # per file; the solver takes some 20 ms for a hard puzzle
+MAX_SOLVED = 250  # per file; they are searched at once, which takes about a second
 
 _SHAPE = SudokuShape(3, 3)
 
@@ -26,12 +29,18 @@ def check(path: Path) -> tuple[list[str], list[str]]:
         warnings += find_duplicates(puzzles, file)
         warnings += [
             f"{file}: row {row} has more than one solution"
-            for row, question in enumerate(puzzles.inputs[:MAX_SOLVED], 1)
-            if count_solutions(question, _SHAPE) > 1
+            for row in 1 + np.flatnonzero(_have_several(puzzles.inputs[:MAX_SOLVED]))
         ]
     if len(sets) == 2:
         warnings += find_overlap(sets[0], sets[1], files[0], files[1])
     return facts, warnings
+
+
+def _have_several(inputs: np.ndarray) -> np.ndarray:
+    """Which questions `n m` have more than one solution."""
+    with progress(len(inputs), "rows searched for second solutions") as show:
+        found = solve(masks_of(inputs, _SHAPE), _SHAPE, limit=2, on_round=show)
+    return found.num_solutions > 1
 
 
 def _facts(path: Path, puzzles: PuzzleSet) -> list[str]:

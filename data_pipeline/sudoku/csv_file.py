@@ -3,64 +3,81 @@
 
 import itertools
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from ..errors import DataError
+from ..plain_csv import Fields, fields_of, plain_fields
 from ..spec import PuzzleSet
-from ..text_files import place, read_rows, shorten
+from ..text_files import CSV_COLUMNS, place, read_rows, shorten
 from .grid import BLANK_TOKEN, SudokuShape, encode
 
 CHUNK_ROWS = 8192
 MAX_RATING_DIGITS = 18  # every such number fits int64
 
-Row = tuple[int, int, tuple[str, ...]]  # number, line, fields: see read_rows
+Chunk = tuple[np.ndarray, ...]  # inputs `n m`, labels `n m`, ratings `n`, clues `n`
 
 
 def read_sudoku_csv(path: str | pathlib.Path, shape: SudokuShape) -> PuzzleSet:
     """All rows of a file, with the attributes `rating` and `clues`."""
-    rows = read_rows(path)
-    chunks = []
-    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
-        chunks.append(_parse(path, chunk, shape))
-    inputs, labels, rating, clues = map(np.concatenate, zip(*chunks, strict=True))
+    chunks = _plain_chunks(path, shape) or list(_checked_chunks(path, shape))
+    columns = list(zip(*chunks, strict=True))
+    del chunks
+    # One column after the other, since a file may fill much of the memory.
+    inputs, labels, rating, clues = (
+        np.concatenate(columns.pop(0)) for _ in range(len(columns))
+    )
     return PuzzleSet.of_single_examples(inputs, labels, rating=rating, clues=clues)
 
 
-def _parse(
-    path: str | pathlib.Path, chunk: list[Row], shape: SudokuShape
-) -> tuple[np.ndarray, ...]:
-    """Inputs, labels, ratings and clues. `_problem` names what the fast checks find."""
-    columns = zip(*(fields for _, _, fields in chunk), strict=True)
-    _, questions, answers, ratings = columns
-    inputs, labels = _tokens(questions, shape), _tokens(answers, shape)
-    if (
-        inputs is None
-        or labels is None
-        or not _solves(inputs, labels, shape)
-        or not all(map(_is_rating, ratings))
-    ):
-        problems = (
-            f"{place(path, number, line)}: {problem}"
-            for number, line, fields in chunk
-            if (problem := _problem(fields, shape))
-        )
-        raise DataError(next(problems))
-    rating = np.fromiter(map(int, ratings), np.int64, len(chunk))
-    clues = np.count_nonzero(inputs > BLANK_TOKEN, axis=1)
-    return inputs, labels, rating, clues
+def _plain_chunks(path: str | pathlib.Path, shape: SudokuShape) -> list[Chunk] | None:
+    """All rows of a file of the simplest notation; None if anything is unusual."""
+    chunks = []
+    for fields in plain_fields(path, CSV_COLUMNS[1:]):
+        if fields is None or (chunk := _parse(fields, shape)) is None:
+            return None
+        chunks.append(chunk)
+    return chunks
 
 
-def _tokens(texts: tuple[str, ...], shape: SudokuShape) -> np.ndarray | None:
+def _checked_chunks(path: str | pathlib.Path, shape: SudokuShape) -> Iterator[Chunk]:
+    """All rows of a file, some thousands at a time. Raises DataError."""
+    rows = read_rows(path)
+    while some := list(itertools.islice(rows, CHUNK_ROWS)):
+        fields = fields_of([fields[1:] for _, _, fields in some])
+        chunk = _parse(fields, shape) if fields else None
+        if chunk is None:
+            problems = (
+                f"{place(path, number, line)}: {problem}"
+                for number, line, fields in some
+                if (problem := _problem(fields, shape))
+            )
+            raise DataError(next(problems))
+        yield chunk
+
+
+def _parse(fields: Fields, shape: SudokuShape) -> Chunk | None:
+    """Inputs, labels, ratings and clues; None if a row is wrong, see `_problem`."""
+    rating = fields.numbers(2, MAX_RATING_DIGITS)
+    inputs, labels = _tokens(fields, 0, shape), _tokens(fields, 1, shape)
+    if inputs is None or labels is None or rating is None:
+        return None
+    if not _solves(inputs, labels, shape):
+        return None
+    return inputs, labels, rating, np.count_nonzero(inputs > BLANK_TOKEN, axis=1)
+
+
+def _tokens(fields: Fields, column: int, shape: SudokuShape) -> np.ndarray | None:
     """Tokens `n m`; None if a length or a character is wrong."""
-    joined = "".join(texts)
-    if set(map(len, texts)) != {shape.num_cells} or not joined.isascii():
+    chars = fields.chars(column, shape.num_cells)
+    if chars is None:
         return None
     allowed = "." + _digits(shape)
     table = np.zeros(256, np.uint8)
     table[[ord(character) for character in allowed]] = encode(allowed)
-    tokens = np.frombuffer(joined.encode().translate(table.tobytes()), np.uint8)
-    return tokens.reshape(len(texts), -1) if tokens.all() else None
+    tokens = table.take(chars)
+    return tokens if tokens.all() else None
 
 
 def _solves(inputs: np.ndarray, labels: np.ndarray, shape: SudokuShape) -> bool:
@@ -71,7 +88,7 @@ def _solves(inputs: np.ndarray, labels: np.ndarray, shape: SudokuShape) -> bool:
     membership = np.zeros((shape.num_cells, 3 * shape.side), np.float32)
     np.put_along_axis(membership.T, shape.units(), 1, axis=1)
     powers = np.exp2(np.arange(shape.side + 2, dtype=np.float32))
-    sums = powers[labels] @ membership
+    sums = powers.take(labels) @ membership
     return bool((sums == powers[BLANK_TOKEN + 1 :].sum()).all())
 
 

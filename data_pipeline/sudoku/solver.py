@@ -10,6 +10,7 @@ propagation goes on. The difficulty rating of a puzzle is the number of guesses 
 until the solution is found. It is 0 if naked and hidden singles suffice.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -44,22 +45,19 @@ def tokens_of(masks: np.ndarray) -> np.ndarray:
     return np.where(np.bitwise_count(masks) == 1, digit + BLANK_TOKEN + 1, BLANK_TOKEN)
 
 
-def count_solutions(tokens: np.ndarray, shape: SudokuShape, limit: int = 2) -> int:
-    """How many solutions tokens `m` have; counting stops at `limit`."""
-    return int(solve(masks_of(tokens[None], shape), shape, limit).num_solutions[0])
-
-
 def solve(
     masks: np.ndarray,
     shape: SudokuShape,
     limit: int = 1,
     lowest: np.ndarray | None = None,
+    on_round: Callable[[int], None] = lambda done: None,
 ) -> Solved:
     """Searches each puzzle until `limit` solutions are found or none is left.
 
     With `lowest` (`m n`), a guess tries the candidates of its cell from that digit on,
-    counted from 0, instead of from the lowest one. This makes random grids. Deep
-    searches of 9x9 take 13 kB per puzzle.
+    counted from 0, instead of from the lowest one. This makes random grids.
+    `on_round` gets the number of finished puzzles every now and then. Deep searches of
+    9x9 take 13 kB per puzzle.
     """
     num_cells, total = masks.shape
     found = Solved(
@@ -71,6 +69,7 @@ def solve(
     propagate = _Propagation(shape)
     who, state = np.arange(total), masks.copy()  # the active puzzles, one per column
     while len(who):
+        on_round(total - len(who))
         after, broken, solved = propagate(state)
         stalled = ~(broken | solved | (after != state).any(0))
         found.masks[:, who[solved]] = state[:, solved]

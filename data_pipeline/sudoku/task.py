@@ -40,6 +40,7 @@ class Task(PuzzleTask):
     """Every puzzle has one solution, so the label is the only valid answer."""
 
     SOURCES = ("csv", "arrays", "generator", "hub", "prepared")
+    CSV_VERSION = 1
     HUB = "sapientinc/sudoku-extreme"
     MAX_AUGMENTATIONS = None
     NUM_TEST_FORMS = 1_001

@@ -90,6 +90,11 @@ replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
   ROOT %get = f32[4]{0} get-tuple-element(%while.2), index=1
 }
 """
+PODS = [
+    ("libtpu", "v5e:2x4"),
+    ("libtpu", "v6e:2x4"),
+    ("jax_cuda13_plugin", "h200:8"),
+]
 
 
 def test_collectives_are_found_with_their_loops_groups_and_bytes():
@@ -226,19 +231,18 @@ def test_a_case_that_fails_is_told_and_the_exit_code_is_1(
         aot.main()
     assert ended.value.code == 1
     (row,) = json.loads(out.read_text())
-    assert "expected v5e:AxB or h200:N" in row["failed"]
+    assert "expected v5e:AxB, v6e:AxB or h200:N" in row["failed"]
     assert "FAILED" in capsys.readouterr().out
 
 
 @pytest.mark.aot
-@pytest.mark.parametrize(
-    ("module", "topology"), [("libtpu", "v5e:2x4"), ("jax_cuda13_plugin", "h200:8")]
-)
+@pytest.mark.parametrize(("module", "topology"), PODS)
 def test_a_step_is_compiled_for_a_pod(module, topology, tmp_path):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"needs {module}")
     out = tmp_path / "rows.json"
-    changes = ("train.batch_size=64", "model.layers=('mamba2','attention','swiglu')")
+    layers = "model.layers=('mamba2','attention','swiglu')"
+    changes = ("train.batch_size=64", "model.token_mlp.width=0", layers)
     args = ("--topology", topology, "--config", SMOKE, "--json", str(out))
     result = call("benchmarks/aot.py", *args, "--set", *changes, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -259,9 +263,7 @@ def test_a_step_is_compiled_for_a_pod(module, topology, tmp_path):
         "loops.py:feedback-mamba2-4x4",
     ],
 )
-@pytest.mark.parametrize(
-    ("module", "topology"), [("libtpu", "v5e:2x4"), ("jax_cuda13_plugin", "h200:8")]
-)
+@pytest.mark.parametrize(("module", "topology"), PODS)
 def test_other_rules_and_operators_are_compiled_for_a_pod(
     module, topology, config, tmp_path
 ):

@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-from benchmarks.roofline import BANDWIDTH, FLOPS, Kernel, kernels
+from benchmarks.kernels import BANDWIDTH, FLOPS, Kernel, kernels
 from tests.helpers.runs import call
 
 PROGRAM = """\
@@ -43,6 +43,13 @@ dynamic_slice_sizes={1,4,8}
 rhs_contracting_dims={0}
 }
 
+%fused_part (w: bf16[8,16]) -> f32[8,2] {
+  %w = bf16[8,16]{1,0} parameter(0)
+  %flat = bf16[8,16]{1,0} bitcast(%w)
+  %wide = f32[8,16]{1,0} convert(%flat)
+  ROOT %part = f32[8,2]{1,0} slice(%wide), slice={[0:8], [14:16]}
+}
+
 %fused_zeroes () -> f32[6,4,8] {
   %nought = f32[] constant(0)
   ROOT %wide = f32[6,4,8]{2,1,0} broadcast(%nought), dimensions={}
@@ -61,6 +68,11 @@ rhs_contracting_dims={0}
 custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":\
 {"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_\
 dimensions":["0"]}}}
+  %heads = (bf16[2,8,98,64]{3,1,2,0}, u8[0]{0}) custom-call(%x), \
+custom_call_target="__cudnn$fmhaSoftmax"
+  %part-start = ((bf16[8,16]{1,0}), f32[8,2]{1,0}, u32[]) fusion-start(%w), \
+kind=kLoop, calls=%fused_part
+  %part-done = f32[8,2]{1,0} fusion-done(%part-start)
   %scan = f32[4,8]{1,0} custom-call(%v), custom_call_target="__gpu$xla.gpu.triton"
   %total = f32[4]{0} reduce(%v, %i), dimensions={1}, to_apply=%add
   %next = f32[6,4,8]{2,1,0} fusion(%s, %scan, %i), kind=kLoop, calls=%fused_update
@@ -85,6 +97,7 @@ backend_config={"known_trip_count":{"n":"6"}}
 }
 """
 STACK, ROW = 6 * 4 * 8 * 4, 4 * 8 * 4
+HEADS = 2 * (2 * 8 * 98 * 64 + 4 * 8)  # results and operands
 FACTORS = 2 * (4 * 8 + 8 * 16 + 4 * 16)
 
 
@@ -96,6 +109,8 @@ def test_kernels_are_found_with_their_loops_groups_flops_and_bytes():
         Kernel("read", "stacked", 6, 0, ROW + 4 + ROW // 2 + ROW),
         Kernel("own", "products", 6, product, FACTORS),
         Kernel("lib", "products", 6, product, FACTORS + 9),
+        Kernel("heads", "attention", 6, 4 * 2 * 8 * 128**2 * 64, HEADS),
+        Kernel("part-start", "other", 6, 0, 8 * 2 * (2 + 4)),
         Kernel("scan", "pallas", 6, 0, 2 * ROW),
         Kernel("total", "other", 6, 0, ROW + 4 + 16),
         Kernel("next", "stacked", 6, 0, 4 + 2 * ROW),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from data_pipeline import check
+from data_pipeline import check, console
 from data_pipeline.sudoku import check as sudoku_check
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.grid import SudokuShape
@@ -227,6 +227,18 @@ def test_long_files_say_how_many_rows_were_searched(capsys, monkeypatch):
     monkeypatch.setattr(sudoku_check, "MAX_SOLVED", 3)
     check.main(["sudoku", str(BAD / "sudoku_ok.csv")])
     assert "searched the first 3 for second solutions" in capsys.readouterr().out
+
+
+def test_progress_is_drawn_on_a_terminal_alone(capsys, monkeypatch):
+    monkeypatch.setattr(console, "QUIET_S", 0.0)
+    path = BAD / "sudoku_ok.csv"
+    check.main(["sudoku", str(path)])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    check.main(["sudoku", str(path)])
+    err = capsys.readouterr().err
+    assert "0 of 5 rows searched for second solutions" in err
+    assert err.endswith("\r\033[K")
 
 
 def test_program_accepts():

@@ -14,10 +14,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from configs import default
 from tests.helpers.golden_trm import GOLDEN, MAMBA2, to_layout
 from tests.helpers.tiny import OPERATORS, tiny_recipe
+from tests.ops.cases import FORMS
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import rms_norm
 from trm_jax.model.sublayers import SUBLAYERS, Mamba2
-from trm_jax.ops.ssd import IMPLEMENTATIONS
 from trm_jax.settings import defaults, read
 from trm_jax.training.build import build
 
@@ -40,7 +40,7 @@ def golden(name, part):
     return jax.tree.map(jnp.asarray, unflatten_dict(flat))
 
 
-@pytest.mark.parametrize("implementation", ["auto", *IMPLEMENTATIONS])
+@pytest.mark.parametrize("implementation", ["auto", *FORMS])
 @pytest.mark.parametrize("name", ["mamba2_mixer", "mamba2_mixer_groups"])
 def test_the_published_output_and_gradients_come_out(name, implementation):
     file = np.load(GOLDEN / f"{name}.npz")

@@ -7,9 +7,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from trm_jax.ops.ssd.ssd import ssd
+from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 
+# "batched" is "chunked" without its loop, so that one fast test of it is enough.
+FORMS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "batched" else name
+    for name in IMPLEMENTATIONS
+]
 ARGUMENTS = ("x", "dt", "A", "B", "C", "initial_state")
 
 

@@ -14,8 +14,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.ops.cases import NOT_OPTIMISED, assert_close, cuda_context, draw
-from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
+from tests.ops.cases import FORMS, NOT_OPTIMISED, assert_close, cuda_context, draw
+from trm_jax.ops.ssd.ssd import ssd
 from trm_jax.training.sharding import in_mesh, make_mesh
 
 KERNEL = re.compile(r"custom_call @__gpu\$xla\.gpu\.triton")
@@ -149,7 +149,7 @@ def compiled(fn, mesh):
     return jax.jit(fn).lower(args).compile(NOT_OPTIMISED), args
 
 
-@pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, None])
+@pytest.mark.parametrize("implementation", [*FORMS, None])
 def test_rows_over_two_devices_are_never_gathered(implementation, mesh):
     fn = partial(all_of_it, implementation)
     program, args = compiled(in_mesh(fn, mesh), mesh)

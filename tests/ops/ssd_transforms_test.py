@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.ops.cases import NOT_OPTIMISED, assert_close, draw
+from tests.ops.cases import FORMS, NOT_OPTIMISED, assert_close, draw
 from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 
 jit = partial(jax.jit, compiler_options=NOT_OPTIMISED)
@@ -33,13 +33,14 @@ def step_of(implementation):
 
 
 # None is left out: on a CPU it equals "chunked" to the bit (ssd_test.py).
-FORMS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "recurrent" else [])
+SLOW = ("recurrent", "batched")
+IN_STEPS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in IMPLEMENTATIONS
 ]
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=IN_STEPS)
 def step(request):
     return step_of(request.param)
 
@@ -189,7 +190,7 @@ def test_kernels_take_powers_of_two_and_the_rest_goes_elsewhere(sizes, chunk_siz
     np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FORMS)
 def test_float32_is_the_same_where_64_bit_types_are_on(implementation):
     inputs, step = draw(0, l=20), step_of(implementation)
 

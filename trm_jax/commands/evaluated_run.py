@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that eval.py evaluates: its test set, its model, the rows of a checkpoint."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,9 @@ class EvaluatedRun:
         """Remove the rows on disk: only an interrupted evaluation reuses them."""
         for parts in self._parts:
             parts.remove()
+        if self.values.out:
+            with contextlib.suppress(OSError):  # it holds rows of another evaluation
+                self._parts_path.rmdir()
 
 
 def _test_set(

@@ -107,6 +107,16 @@ class ModelConfig:
         )
         return dataclasses.replace(self, operators=operators)
 
+    def for_device(self, kind: str) -> "ModelConfig":
+        """The same network with its operators' forms for devices of this kind."""
+        kinds = {op.section: op for op in map(operator, self.layers)}
+        d, dtype = self.d_model, self.compute_dtype
+        operators = tuple(
+            (name, kinds[name].for_device(settings, kind, d, dtype))
+            for name, settings in self.operators
+        )
+        return dataclasses.replace(self, operators=operators)
+
     def operator(self, section: str) -> Any:
         """The settings of one operator."""
         return dict(self.operators)[section]

@@ -62,7 +62,6 @@ def build(
                 f"change the numbers of the run; expected {default!r}"
             )
     run = read_run(config)
-    recipe = make_recipe(config, sizes, run)
     batch_sizes = {
         "train.batch_size": run.train.batch_size,
         "eval.batch_size": run.eval.batch_size,
@@ -70,6 +69,7 @@ def build(
     mesh = make_mesh(
         run.mesh.data, run.mesh.fsdp, batch_sizes=batch_sizes, devices=devices
     )
+    recipe = make_recipe(config, sizes, run, mesh.devices.flat[0].device_kind)
 
     def init() -> TrainState:
         # This fixes the random draws, whatever JAX's settings are.
@@ -98,9 +98,15 @@ def build(
 
 
 def make_recipe(
-    config: Mapping[str, Any], sizes: Mapping[str, Any], run: RunSettings
+    config: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    run: RunSettings,
+    device_kind: str = "cpu",
 ) -> Recipe:
-    """Model, rule, halting and optimiser of a config. Raises ConfigError."""
+    """Model, rule, halting and optimiser of a config. Raises ConfigError.
+
+    `device_kind` decides on the forms of operators that "auto" stands for.
+    """
     wants_x64 = config["model"]["dtype"] == "float64"
     x64: bool = jax.config.read("jax_enable_x64")
     if x64 != wants_x64:
@@ -113,7 +119,7 @@ def make_recipe(
     model_config = ModelConfig.of(
         config["model"], sizes, halt_position=run.halting.halt_position
     )
-    model = ReasoningModel(model_config, rule.networks)
+    model = ReasoningModel(model_config.for_device(device_kind), rule.networks)
     optim = make_optim(config["optim"], run.train.steps, decayed(rule.no_decay))
     return Recipe(model, rule, run.halting, optim)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import repeats
+from data_pipeline import plain_csv, repeats
 from data_pipeline.errors import DataError
 from data_pipeline.repeats import find_duplicates, find_overlap
 from data_pipeline.sudoku import csv_file
@@ -78,6 +78,38 @@ def test_chunks_join_without_a_seam(monkeypatch):
     assert parts.digests() == whole.digests()
     for name, values in whole.attributes.items():
         assert parts.attributes[name].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("name", ["ok", "bom", "no_last_newline", "duplicate_rows"])
+@pytest.mark.parametrize("piece", [1, 7, 200, 2**21])
+def test_plain_files_are_read_without_the_csv_module(monkeypatch, name, piece):
+    monkeypatch.setattr(plain_csv, "PIECE", piece)
+    path = BAD / f"sudoku_{name}.csv"
+    plain = joined(csv_file._plain_chunks(path, SHAPE))
+    assert plain == joined(csv_file._checked_chunks(path, SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("\n", "\n\n"),  # a blank line
+        ("source,", "origin,"),
+        ("\n", "\n" + "x" * 70_000),
+        ("rating\n", "rating"),  # no row
+    ],
+)
+def test_other_files_are_left_to_the_csv_module(write, old, new):
+    path = write(ok_text().replace(old, new, 1))
+    assert csv_file._plain_chunks(path, SHAPE) is None
+
+
+@pytest.mark.parametrize("name", ["é", '"more"'])
+def test_a_column_with_an_unusual_name_is_left_to_the_csv_module(write, name):
+    head, *rows = ok_text().splitlines()
+    lines = [f"{head},{name}", *(f"{row},1" for row in rows)]
+    path = write("\n".join(lines))
+    assert csv_file._plain_chunks(path, SHAPE) is None
+    assert len(read_sudoku_csv(path, SHAPE)) == 5
 
 
 def test_row_numbers_count_from_the_file_start_in_every_chunk(monkeypatch):
@@ -181,6 +213,20 @@ def test_overlap_names_both_rows_and_leaves_repeats_within_a_set_out(write):
     assert warnings == ["overlap: test.csv row 2 is train.csv row 2"]
 
 
+@pytest.mark.parametrize("bits", [64, 1, 0])
+def test_repeats_are_exact_whatever_the_hashes(bits, monkeypatch):
+    own, mask = repeats._hashes, np.uint64(2**bits - 1)
+    monkeypatch.setattr(repeats, "_hashes", lambda part: own(part) & mask)
+    rng = np.random.default_rng(0)
+    for width in (1, 3, 9):
+        parts = [rng.integers(1, 3, (n, width)).astype(np.uint8) for n in (20, 0, 30)]
+        first, expected = {}, []
+        for number, row in enumerate(np.concatenate(parts).tolist()):
+            if (origin := first.setdefault(tuple(row), number)) != number:
+                expected.append((number, origin))
+        assert list(zip(*map(list, repeats._repeats(*parts)), strict=True)) == expected
+
+
 def test_puzzles_without_repeats_give_no_warning():
     puzzles = read_sudoku_csv(BAD / "sudoku_ok.csv", SHAPE)
     assert find_duplicates(puzzles, "a.csv") == []
@@ -213,10 +259,16 @@ def mutate(content, edits):
     return bytes(content)
 
 
+def joined(chunks):
+    return [np.concatenate(column).tolist() for column in zip(*chunks, strict=True)]
+
+
 def check_damaged_file(folder, edits):
     """Check for a DataError that names the file, or for rows that are all correct."""
     path = folder / "damaged.csv"
     path.write_bytes(mutate((BAD / "sudoku_ok.csv").read_bytes(), edits))
+    if plain := csv_file._plain_chunks(path, SHAPE):
+        assert joined(plain) == joined(csv_file._checked_chunks(path, SHAPE))
     try:
         puzzles = read_sudoku_csv(path, SHAPE)
     except DataError as error:

@@ -2,17 +2,16 @@
 """Multi-head attention with rotary positions."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import Linear, rotary_tables, rotate
 from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.ops.attention import IMPLEMENTATIONS, attend, cudnn_takes
 from trm_jax.settings import knob
 
 
@@ -27,6 +26,12 @@ class AttentionSettings:
         choices=("rope", "none"),
     )
     rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)
+    implementation: str = knob(
+        "auto",
+        "Form of the products; auto: cuDNN's kernels on an NVIDIA GPU where they take "
+        "the dtype and the width of the heads, else xla.",
+        choices=("auto", *IMPLEMENTATIONS),
+    )
 
     def check(self, d_model: int, dtype: Any) -> None:
         """Raise ConfigError if heads do not fit, or rope_theta is set but not used."""
@@ -42,16 +47,11 @@ class AttentionSettings:
                 f"model.attention.rope_theta = {self.rope_theta}, but nothing reads it "
                 "where model.attention.positions = 'none'"
             )
-
-
-def attend(
-    q: Float[Array, "b l h k"], k: Float[Array, "b l h k"], v: Float[Array, "b l h k"]
-) -> Float[Array, "b l h k"]:
-    """softmax(q k / sqrt(width)) v, whose softmax is float32, or float64 in float64."""
-    if q.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(q, k, v)
-    scores = jnp.einsum("blhk,bmhk->bhlm", q, k) / math.sqrt(q.shape[-1])
-    return jnp.einsum("bhlm,bmhk->blhk", jax.nn.softmax(scores), v)
+        if self.implementation == "cudnn" and jnp.dtype(dtype) != jnp.bfloat16:
+            raise ConfigError(
+                f"model.attention.implementation = 'cudnn' with model.dtype = "
+                f"{jnp.dtype(dtype).name!r}; expected 'bfloat16'"
+            )
 
 
 class Attention(Sublayer):
@@ -60,6 +60,18 @@ class Attention(Sublayer):
     section: ClassVar[str] = "attention"
     Settings: ClassVar[type] = AttentionSettings
     looks_ahead: ClassVar[bool] = True
+    plain: ClassVar[dict[str, Any]] = {"implementation": "xla"}
+    forward_mode: ClassVar[dict[str, Any]] = {"implementation": "xla"}
+
+    @classmethod
+    def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:
+        """The settings with the form that "auto" stands for."""
+        if settings.implementation != "auto":
+            return settings
+        head_dim, name = d_model // settings.num_heads, jnp.dtype(dtype).name
+        fits = kind.startswith("NVIDIA") and cudnn_takes(head_dim, name)
+        form = "cudnn" if fits else "xla"
+        return dataclasses.replace(settings, implementation=form)
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
@@ -71,5 +83,6 @@ class Attention(Sublayer):
             tables = rotary_tables(l, head_dim, c.rope_theta)
             q, k = rotate(q, *tables), rotate(k, *tables)
         self.sow("intermediates", "queries_keys", (q, k))
-        out = attend(q, k, v)
+        form = c.implementation if c.implementation != "auto" else "xla"
+        out = attend(q, k, v, implementation=form)
         return Linear(d, name="out")(out.reshape(b, l, d))

@@ -26,6 +26,11 @@ class Sublayer(nn.Module):
     plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
     forward_mode: ClassVar[dict[str, Any]] = {}  # settings under which jax.jvp works
 
+    @classmethod
+    def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:
+        """The settings with what "auto" stands for on devices of this kind."""
+        return settings
+
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """What is added to `hidden` before the norm."""
         raise NotImplementedError

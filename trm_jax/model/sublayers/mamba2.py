@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
@@ -35,7 +37,8 @@ class Mamba2Settings:
     )
     implementation: str = knob(
         "auto",
-        "Form of the scan; auto: GPU kernels where they fit, else chunked.",
+        "Form of the scan; auto: GPU kernels where they fit, batched on a TPU, else "
+        "chunked.",
         choices=("auto", *IMPLEMENTATIONS),
     )
 
@@ -68,22 +71,39 @@ class Mamba2(Sublayer):
     forward_mode: ClassVar[dict[str, Any]] = {"implementation": "recurrent"}
     direction: ClassVar[str] = "forward"
 
+    @classmethod
+    def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:
+        """The settings with the form that "auto" stands for, if it is known."""
+        forms = {"cpu": "chunked", "tpu": "batched"}
+        form = forms.get(kind.lower().partition(" ")[0])
+        if settings.implementation != "auto" or not form:
+            return settings
+        return dataclasses.replace(settings, implementation=form)
+
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         c, (b, l, d) = self.settings, hidden.shape
         inner, bc = c.expand * d, 2 * c.num_groups * c.d_state
         heads = inner // c.head_dim
         projected = Linear(2 * inner + bc + heads, name="in_proj")(hidden)
-        gate, xbc, dt = jnp.split(projected, [inner, 2 * inner + bc], axis=-1)
+        sizes = (inner, inner, bc // 2, bc // 2)
+        gate, *xbc, dt = jnp.split(projected, np.cumsum(sizes), axis=-1)
         wide = weight_dtype(hidden.dtype)
         kernel, bias = self._conv_params(inner + bc, wide)
         A_log, D, dt_bias = self._head_params(heads, wide)
         norm_weight = self.param("norm_weight", nn.initializers.ones, (inner,), wide)
         dt = nn.softplus(dt.astype(wide) + dt_bias[None, None])
 
+        # The parts are convolved one by one: XLA would compute all for each of them.
+        kernels, biases = (
+            jnp.split(v, np.cumsum(sizes[1:-1]), axis=-1) for v in (kernel, bias)
+        )
+
         def scan(flip: Flip) -> Array:
-            mixed = nn.silu(causal_conv(flip(xbc), kernel, bias))
-            x, B, C = jnp.split(mixed, [inner, inner + bc // 2], axis=-1)
+            x, B, C = (
+                nn.silu(causal_conv(flip(part), taps, shift))
+                for part, taps, shift in zip(xbc, kernels, biases, strict=True)
+            )
             x = x.reshape(b, l, heads, c.head_dim)
             B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
             args = x, flip(dt), -jnp.exp(A_log), B, C
@@ -92,6 +112,8 @@ class Mamba2(Sublayer):
             y, _ = ssd(*args, chunk_size=c.chunk_size, implementation=chosen)
             y = checkpoint_name(y, SSD) + D[None, None, :, None] * x
             gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
+            # The barrier keeps XLA from storing it in the wider dtype of the norm.
+            gated = lax.optimization_barrier(gated.astype(x.dtype)).astype(wide)
             groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
             return rms_norm(groups).reshape(b, l, inner) * norm_weight[None, None]
 
