@@ -22,7 +22,11 @@ from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS
 # dt A is about -decay / 2 on average; with the long step, one token has dt = 600.
 DECAYS = [(0.0, False), (0.05, False), (1.0, False), (10.0, False), (300.0, False)]
 DECAYS += [(0.05, True), (1.0, True)]
-FAST = [name for name in IMPLEMENTATIONS if name != "recurrent"]
+FAST = [
+    name if name == "chunked" else pytest.param(name, marks=pytest.mark.slow)
+    for name in IMPLEMENTATIONS
+    if name != "recurrent"
+]
 LENGTHS = [*(pytest.param(l, marks=pytest.mark.slow) for l in (1, 11, 48)), 150]
 EXACT_ENOUGH = 2.0**-27  # an eighth of the most that one rounding changes
 
