@@ -51,7 +51,7 @@ class Chip(NamedTuple):
 
 CHIPS = {
     # 16x16 torus: rings of 16 both ways, 50 GB/s per link and direction.
-    "v5e": Chip(197e12, 819e9, 16, 100e9, 100e9, 4e-6, 1e-6, "chunked"),
+    "v5e": Chip(197e12, 819e9, 16, 100e9, 100e9, 4e-6, 1e-6, "batched"),
     # NVLink in a host of 8; one network card of 400 Gb/s per GPU between hosts.
     "h200": Chip(989e12, 4.8e12, 8, 450e9, 50e9, 10e-6, 5e-6, "pallas"),
 }

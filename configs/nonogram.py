@@ -6,8 +6,9 @@ Command:  python train.py --config=configs/nonogram.py:VARIANT --workdir=runs/no
           layers are repeated once more: 4 layers of TRM, or 2 of the hybrid's blocks)
           python eval.py --workdir=runs/nonogram --votes=0
 Hardware: 2 CPU cores.
-Time:     not run.
-Result:   not run.
+Time:     mlp_t 11 minutes for 1,400 updates, beside other work.
+Result:   mlp_t 10.45, mlp_t_4 23.44, attention 3.32, attention_4 0.00 % of 1,024 unseen
+          5x5 puzzles (seed 0, commit 30e065a; docs/nonograms.md).
 Data:     from the generator; no test puzzle is a turned form of a training puzzle.
           Larger grids: --config.data.nonogram.rows=10 --config.data.nonogram.cols=10
 """

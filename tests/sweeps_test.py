@@ -54,7 +54,10 @@ def test_every_sweep_reads_and_states_its_claim(name):
         assert config["train"]["eval_every"] == -(-config["train"]["steps"] // 4)
 
 
-@pytest.mark.parametrize(("name", "arms"), [("cycles", 3), ("levers_9x9", 8)])
+@pytest.mark.parametrize(
+    ("name", "arms"),
+    [("cycles", 3), pytest.param("levers_9x9", 8, marks=pytest.mark.slow)],
+)
 def test_arms_have_equal_flops(name, arms):
     flops = {arm: training_flops(run) for arm, run in first_runs(name).items()}
     assert len(flops) == arms
@@ -105,6 +108,10 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         "ema": {"optim.ema_decay", "optim.ema_ramp"},
         "cycles": {"rule.trm.h_cycles", "rule.trm.l_cycles", "train.steps"}
         | {"train.eval_every"},
+        "levers_9x9": {"data.train", "model.d_model", "model.swiglu.width"}
+        | {"rule.trm.h_cycles", "rule.trm.l_cycles", "rule.trm.label_smoothing"}
+        | {"optim.decay_start", "optim.min_ratio"}
+        | {"train.batch_size", "train.steps", "train.eval_every"},
     }
     others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
     assert compared.keys() | others == set(NAMES)

@@ -114,6 +114,7 @@ def test_a_run_that_goes_on_from_a_saved_state_is_the_same_to_the_bit(
     assert state_digest(after) == state_digest(second)
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_step_of_one(steps, registered, make_batch):
     _, (_, one), _ = steps
     _, (_, two) = judge.trained(registered, make_batch, 1, **{"mesh.data": 2})

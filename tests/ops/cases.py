@@ -7,11 +7,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
 
 # The forms that take all sizes and devices; ssd_mosaic_test.py has the other one.
-FORMS = tuple(name for name in IMPLEMENTATIONS if name != "mosaic")
+EVERYWHERE = tuple(name for name in IMPLEMENTATIONS if name != "mosaic")
+# "batched" is "chunked" without its loop, so that one fast test of it is enough.
+FORMS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "batched" else name
+    for name in EVERYWHERE
+]
 ARGUMENTS = ("x", "dt", "A", "B", "C", "initial_state")
 
 

@@ -5,13 +5,13 @@ import jax
 import numpy as np
 import pytest
 
-from tests.ops.cases import NOT_OPTIMISED, draw
-from trm_jax.ops.ssd.ssd import IMPLEMENTATIONS, ssd
+from tests.ops.cases import FORMS, NOT_OPTIMISED, draw
+from trm_jax.ops.ssd.ssd import ssd
 
 LENGTH = 37  # two chunks and a part of one
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+@pytest.fixture(scope="module", params=FORMS)
 def seen(request):
     """For each argument: whether output t depends on its value at time s, `t s`."""
     inputs = draw(0, b=1, l=LENGTH, h=1, p=2, n=4)

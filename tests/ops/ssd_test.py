@@ -241,6 +241,20 @@ class TestChunked(FastCase):
     implementation = "chunked"
 
 
+@pytest.mark.slow
+class TestBatched(FastCase):
+    implementation = "batched"
+
+
+def test_all_heads_at_once_are_as_head_by_head():
+    inputs = draw(1, **SHAPES["ragged"])
+    found, expected = (
+        run(inputs, cotangents(2, inputs), implementation=name)
+        for name in ("batched", "chunked")
+    )
+    assert_close(found, expected, 1e-6)
+
+
 @pytest.mark.parametrize("shape", ["ragged", "no_state"])
 def test_automatic_is_chunked_on_a_cpu_to_the_bit(shape):
     inputs = draw(1, **SHAPES[shape])

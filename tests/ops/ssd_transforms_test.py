@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.ops.cases import FORMS, NOT_OPTIMISED, assert_close, draw
+from tests.ops.cases import EVERYWHERE, FORMS, NOT_OPTIMISED, assert_close, draw
 from trm_jax.ops.ssd.ssd import ssd
 
 jit = partial(jax.jit, compiler_options=NOT_OPTIMISED)
@@ -33,13 +33,14 @@ def step_of(implementation):
 
 
 # None is left out: on a CPU it equals "chunked" to the bit (ssd_test.py).
-MARKED = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "recurrent" else [])
-    for name in FORMS
+SLOW = ("recurrent", "batched")
+IN_STEPS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in EVERYWHERE
 ]
 
 
-@pytest.fixture(params=MARKED)
+@pytest.fixture(params=IN_STEPS)
 def step(request):
     return step_of(request.param)
 

@@ -4,6 +4,8 @@
 import json
 import types
 
+import pytest
+
 from data_pipeline.questions import Questions
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import short_config
@@ -51,6 +53,7 @@ def test_seconds_and_flops_continue_over_sittings(tmp_path, monkeypatch):
     assert [r["steps_per_s"] for r in found if "steps_per_s" in r] == [1.0] * 6
 
 
+@pytest.mark.slow
 def test_seconds_are_unknown_after_a_sitting_that_did_not_record_them(
     tmp_path, monkeypatch
 ):

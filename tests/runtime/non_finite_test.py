@@ -61,6 +61,7 @@ def test_unknown_policies_are_refused():
             build(config, sizes)
 
 
+@pytest.mark.slow
 def test_the_policy_may_change_when_a_run_resumes(tmp_path, run):
     bad = {6, 13}
     with pytest.raises(NonFiniteError, match="at step 7"):

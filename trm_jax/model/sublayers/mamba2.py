@@ -37,7 +37,8 @@ class Mamba2Settings:
     )
     implementation: str = knob(
         "auto",
-        "Form of the scan; auto: GPU kernels where they fit, else chunked.",
+        "Form of the scan; auto: GPU kernels where they fit, batched on a TPU, else "
+        "chunked.",
         choices=("auto", *IMPLEMENTATIONS),
     )
 
@@ -72,6 +73,15 @@ class Mamba2(Sublayer):
     plain: ClassVar[dict[str, Any]] = {"implementation": "chunked"}
     forward_mode: ClassVar[dict[str, Any]] = {"implementation": "recurrent"}
     direction: ClassVar[str] = "forward"
+
+    @classmethod
+    def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:
+        """The settings with the form that "auto" stands for, if it is known."""
+        forms = {"cpu": "chunked", "tpu": "batched"}
+        form = forms.get(kind.lower().partition(" ")[0])
+        if settings.implementation != "auto" or not form:
+            return settings
+        return dataclasses.replace(settings, implementation=form)
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:

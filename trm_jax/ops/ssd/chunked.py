@@ -3,11 +3,15 @@
 
 This is Listing 1 of arXiv 2405.21060, computed head by head: the `q s` matrices and the
 states of one head stay in a CPU's cache, and no memory holds those of all heads at
-once. The gradient is in chunked_backward.py.
+once. A TPU gets all heads at once: it takes few large products rather than a chain of
+small ones. The gradient is in chunked_backward.py.
 """
 
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
@@ -26,22 +30,25 @@ def ssd_chunked(
     initial_state: Float[Array, "b h p n"],
     *,
     chunk_size: int,
+    at_once: bool = False,
 ) -> tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]:
     """SSD with the arguments of `ops.ssd.ssd`; dt and A have the dtype of the state.
 
-    Products have operands in x's dtype and accumulate in the dtype of the state.
+    With `at_once`, no loop goes through the groups and heads. Products have operands in
+    x's dtype and accumulate in the dtype of the state.
     """
     (b, l, h, p), (g, n) = x.shape, B.shape[2:]
     wide, q = initial_state.dtype, min(chunk_size, l)
     product = partial(narrow_product, x.dtype, wide)
 
-    def group(_: None, heads: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
-        *per_head, B, C = heads
+    each = all_of if at_once else one_by_one
+
+    def group(*of: Array) -> tuple[Array, Array]:
+        *per_head, B, C = of
         scores = product("bcqn,bcsn->bcqs", C, B)
         BT = B.swapaxes(2, 3)  # once here, not for every head
 
-        def head(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
-            X, dt, A, first = of
+        def head(X: Array, dt: Array, A: Array, first: Array) -> tuple[Array, Array]:
             decay = decays(dt * A, running_sums)
 
             # 1. What each chunk adds to the state by its end.
@@ -59,9 +66,10 @@ def ssd_chunked(
                 [scores * decay.between(), C * decay.from_start[..., None]], axis=3
             )
             y = product("bcqk,bckp->bcqp", weights, sources)
-            return None, (y.astype(x.dtype), states[:, -1])
+            return y.astype(x.dtype), states[:, -1]
 
-        return None, lax.scan(head, None, tuple(per_head), unroll=UNROLL)[1]
+        found: tuple[Array, Array] = each(head, per_head, unroll=UNROLL)
+        return found
 
     of_heads = (
         split((x * dt[..., None]).astype(x.dtype), q),
@@ -70,9 +78,19 @@ def ssd_chunked(
         initial_state.transpose(1, 0, 3, 2),
     )
     by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
-    _, (y, last) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
+    y, last = each(group, (*by_group, split(B, q), split(C, q)))
     y = joined(y.reshape(h, *y.shape[2:]), l)
     return y, last.reshape(h, b, n, p).transpose(1, 0, 3, 2)
+
+
+def one_by_one(fn: Callable[..., Any], of: Iterable[Array], *, unroll: int = 1) -> Any:
+    """The results of `fn` for every row of its arguments, in a loop."""
+    return lax.scan(lambda _, row: (None, fn(*row)), None, tuple(of), unroll=unroll)[1]
+
+
+def all_of(fn: Callable[..., Any], of: Iterable[Array], *, unroll: int = 1) -> Any:
+    """The results of `fn` for every row of its arguments, all at once."""
+    return jax.vmap(fn)(*of)
 
 
 def split(v: Float[Array, "b l i *rest"], q: int) -> Float[Array, "i b c q *rest"]:

@@ -9,16 +9,19 @@ the scores is summed over the heads before its products with B and C are compute
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from trm_jax.ops.ssd.chunked import (
     UNROLL,
+    all_of,
     causal,
     chosen_sums,
     joined,
     narrow_product,
+    one_by_one,
     running_sums,
     scan_states,
     split,
@@ -37,13 +40,14 @@ def ssd_chunked_backward(
     dlast: Float[Array, "b h p n"],
     *,
     chunk_size: int,
+    at_once: bool = False,
 ) -> tuple[Array, ...]:
-    """Cotangents of the first six arguments, which are those of `ssd_chunked`."""
+    """Cotangents of the first six arguments; all arguments as in `ssd_chunked`."""
     (_, l, h, _), g = x.shape, B.shape[2]
     wide, q = initial_state.dtype, min(chunk_size, l)
     product = partial(narrow_product, x.dtype, wide)
 
-    def group(_: None, of: tuple[Array, ...]) -> tuple[None, tuple[Array, ...]]:
+    def group(*of: Array) -> tuple[Array, ...]:
         *per_head, B, C = of
         scores = product("bcsn,bcqn->bcsq", B, C)
         shared = scores, B, B.swapaxes(2, 3), C, C.swapaxes(2, 3)  # once for all heads
@@ -54,13 +58,16 @@ def ssd_chunked_backward(
             summed, own = _head(product, shared, of)
             return tuple(a + b for a, b in zip(sums, summed, strict=True)), own
 
-        like = scores, B, C
-        zeros: tuple[Array, ...] = tuple(jnp.zeros(v.shape, wide) for v in like)
-        sums, own = lax.scan(head, zeros, tuple(per_head), unroll=UNROLL)
+        if at_once:
+            sums, own = jax.vmap(lambda *of: _head(product, shared, of))(*per_head)
+            sums = tuple(v.sum(0) for v in sums)
+        else:
+            zeros = tuple(jnp.zeros(v.shape, wide) for v in (scores, B, C))
+            sums, own = lax.scan(head, zeros, tuple(per_head), unroll=UNROLL)
         dscores, dB, dC = sums
         dC = dC + product("bcsq,bcsn->bcqn", dscores, B)
         dB = dB + product("bcsq,bcqn->bcsn", dscores, C)
-        return None, (*own, dB, dC)
+        return *own, dB, dC
 
     of_heads = (
         split((x * dt[..., None]).astype(x.dtype), q),
@@ -71,11 +78,12 @@ def ssd_chunked_backward(
         dlast.transpose(1, 0, 3, 2),
     )
     by_group = (v.reshape(g, h // g, *v.shape[1:]) for v in of_heads)
-    _, (*by_head, dB, dC) = lax.scan(group, None, (*by_group, split(B, q), split(C, q)))
+    each = all_of if at_once else one_by_one
+    *by_head, dB, dC = each(group, (*by_group, split(B, q), split(C, q)))
     dX, dfirst, within, read, added, kept = (
         v.reshape(h, *v.shape[2:]) for v in by_head
     )
-    later = causal(q)
+    later = causal(q)  # as `chosen[q, t]` and, negated, as `chosen[s, t]`
     da = within + chosen_sums(read, later) + chosen_sums(added, ~later)
     da = da + kept[..., None]
     dX, da = joined(dX, l), joined(da, l)  # of x dt, of dt A
@@ -94,8 +102,10 @@ def _head(
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Cotangents of one head.
 
-    The first three (of the scores, B and C) are summed over heads. The last three (of
-    x dt, dt A and the initial state) belong to this head.
+    The first three (of the scores, B and C) are summed over heads. The others belong to
+    this head: those of x dt and the initial state, and four parts of that of dt A. The
+    matrices of pairs of tokens are transposed, `s q`: products of their transposes
+    would be slow.
     """
     scores, B, BT, C, CT = shared
     X, Y, dt, A, first, dlast = of
@@ -127,8 +137,9 @@ def _head(
     dC = product("bcqp,bcnp->bcqn", Y_start, S)
 
     # The decay of token t lies between all that enters before it (s < t) and all that
-    # reads from it on (q >= t). The four parts of da are what is read in the chunk, at
-    # its start, at its end, and what passes through the chunk.
+    # reads from it on (q >= t). These pairs are within the chunk, from its start, to
+    # its end, and through it. Sums of just these pairs do not cancel, where sums of all
+    # that a token reads and adds would.
     later = causal(dt.shape[-1])
     within = chosen_sums(dweighted * weighted, later)
     within = jnp.where(later, 0.0, within).sum(-2)

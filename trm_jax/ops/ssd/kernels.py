@@ -11,8 +11,7 @@ separately: a program per row, group and chunk goes through the heads of the gro
 sums the gradients of B and C over these heads in registers, which needs no per-head
 copies and no atomics, and gives the same bits every time.
 
-The letters are those of ops.ssd; q and s are positions in a chunk, and s_q is the
-running sum of dt A.
+The letters are those of ops.ssd; q and s are positions in a chunk.
 """
 
 from functools import partial
@@ -214,9 +213,10 @@ def _chunk_backward(
         rows.store(dx, by_token + step[:, None] * dadded, i)
         rows.store(ddt, moved.sum(0) + added, i)
 
-        # The decay of token t is between all earlier tokens and t and all later ones.
+        # The decay of token t lies between all that enters before it and all that reads
+        # from it on. Sums of just these pairs do not cancel.
         up_to = jnp.cumsum(moved * step[None, :], axis=1)
-        across = jnp.where(row > column, up_to, 0.0).sum(0)  # the decay of column + 1
+        across = jnp.where(row > column, up_to, 0.0).sum(0)  # for token column + 1
         dlog = jnp.where(row == column + 1, across[None, :], 0.0)
         dlog += jnp.where(row > column, (added * step)[None, :], read[None, :])
         rows.store(da, dlog.sum(1), i)

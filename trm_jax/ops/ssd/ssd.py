@@ -26,7 +26,7 @@ from trm_jax.ops.ssd.recurrent import ssd_recurrent
 from trm_jax.ops.ssd.tiles import supports
 from trm_jax.types import BATCH_AXES, SCAN_SCOPE
 
-IMPLEMENTATIONS = ("recurrent", "chunked", "pallas", "mosaic")
+IMPLEMENTATIONS = ("recurrent", "chunked", "batched", "pallas", "mosaic")
 
 Forms = tuple[str, str]  # which form runs on CUDA, and which elsewhere
 Results = tuple[Float[Array, "b l h p"], Float[Array, "b h p n"]]
@@ -53,13 +53,14 @@ def ssd(
       C: what is read from it.
       initial_state: zeros if None.
       chunk_size: tokens per chunk; it changes the results only by rounding.
-      implementation: "recurrent" (token by token), "chunked" (matrix products),
-        "pallas" or "mosaic" (GPU kernels; other devices interpret them, slowly). None
-        chooses pallas on CUDA if it supports the sizes, else chunked. pallas needs p, n
-        and chunk_size that are powers of two, p n of at most 32 KiB, no float64, and a
-        GPU with as much shared memory as an A100 or H100. mosaic has not run on a GPU
-        yet. It needs p and chunk_size of 64, n of 64 or 128, bfloat16 or float16, jax
-        0.11 or newer, and an H100 or H200.
+      implementation: "recurrent" (token by token), "chunked" (matrix products, head by
+        head), "batched" (the same products, of all heads at once), "pallas" or "mosaic"
+        (GPU kernels). None chooses pallas on CUDA if it supports the sizes, else
+        chunked. pallas needs p, n and chunk_size that are powers of two, p n of at most
+        32 KiB, no float64, and a GPU with as much shared memory as an A100 or H100.
+        Other devices interpret it, slowly. mosaic has not run on a GPU yet. It needs p
+        and chunk_size of 64, n of 64 or 128, bfloat16 or float16, jax 0.11 or newer,
+        and an H100 or H200.
 
     Returns:
       y in x's dtype; the last state in float32 (float64 for float64 x).
@@ -109,6 +110,8 @@ def _chosen(
             return _scan(chunk_size, ("pallas", "chunked"), *args, state)
         case None | "chunked":
             return _scan(chunk_size, ("chunked", "chunked"), *args, state)
+        case "batched":
+            return _scan(chunk_size, ("batched", "batched"), *args, state)
         case _:
             raise ValueError(
                 f"unknown SSD implementation {implementation!r}; "
@@ -142,9 +145,9 @@ def _scan(chunk_size: int, forms: Forms, *inputs: Array | None) -> Results:
         fn = partial(of.forward, chunk_size=chunk_size, **settings)
         return _over_batch(fn, args)
 
-    def chunked(*args: Any) -> Results:
+    def chunked(*args: Any, at_once: bool) -> Results:
         args = (*args[:5], _or_zeros(args[5], args))
-        return ssd_chunked(*args, chunk_size=chunk_size)
+        return ssd_chunked(*args, chunk_size=chunk_size, at_once=at_once)
 
     return _by_platform(forms, kernels, chunked, inputs)
 
@@ -163,10 +166,11 @@ def _backward(
         _, dt, A, *_ = args
         return dx, ddt + da * A[None, None], (da * dt).sum((0, 1)), *rest
 
-    def chunked(*args: Any) -> tuple[Any, ...]:
+    def chunked(*args: Any, at_once: bool) -> tuple[Any, ...]:
         *inputs, state, dy, dlast = args
         full = (*inputs, _or_zeros(state, args), dy, _or_zeros(dlast, args))
-        grads = ssd_chunked_backward(*full, chunk_size=chunk_size)
+        sizes: Any = {"chunk_size": chunk_size, "at_once": at_once}
+        grads = ssd_chunked_backward(*full, **sizes)
         return *grads[:5], None if state is None else grads[5]
 
     with jax.named_scope(SCAN_SCOPE):
@@ -209,7 +213,8 @@ def _by_platform(
         "pallas": partial(kernels, pallas, interpret=False),
         "interpret": partial(kernels, pallas, interpret=True),
         "mosaic": partial(kernels, mosaic),
-        "chunked": chunked,
+        "chunked": partial(chunked, at_once=False),
+        "batched": partial(chunked, at_once=True),
     }
     on_cuda, elsewhere = (choices[form] for form in forms)
     if on_cuda is elsewhere:
