@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 from tests.helpers.tiny import ROWS, SIZES, tiny_built, tiny_config, tiny_recipe
+from tests.ops.cases import EVERYWHERE
 from trm_jax.model.layers import matmul
-from trm_jax.ops.ssd import IMPLEMENTATIONS
 from trm_jax.training import step
 from trm_jax.training.build import build
 from trm_jax.training.cost import count_flops, flops_per_step, step_flops
@@ -57,7 +57,7 @@ def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
         recipe = tiny_recipe(layers | {"model.mamba2.implementation": form})
         return step_flops(recipe, 4)
 
-    costs = {cost(form) for form in ("auto", *IMPLEMENTATIONS)}
+    costs = {cost(form) for form in ("auto", *EVERYWHERE)}
     assert len(costs) == 1
     without = step_flops(tiny_recipe({"model.layers": ("token_mlp",)}), 4)
     assert costs.pop() > without
