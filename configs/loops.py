@@ -23,7 +23,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "trm": {},
 }
 NETWORKS = ("mamba1", "mamba2", "mamba1_both", "mamba2_both")
-SIZES = {"4x4": ((2, 2), (4, 8)), "6x6": ((2, 3), (8, 12))}
+# Boxes, clues and training puzzles. There are few different puzzles of 4x4 cells.
+SIZES = {"4x4": ((2, 2), (4, 8), 1_000), "6x6": ((2, 3), (8, 12), 4_000)}
 
 
 def get_config(variant: str = "lifeline-mamba2_both-4x4") -> ConfigDict:
@@ -49,8 +50,8 @@ def get_config(variant: str = "lifeline-mamba2_both-4x4") -> ConfigDict:
         default.set_rule(config, "loop", **ARMS[arm])
         config.halting.update(max_supervision_steps=1, explore_rate=0.0)
         config.eval.supervision_steps = 8
-    (config.data.sudoku.box_rows, config.data.sudoku.box_cols), clues = SIZES[size]
-    config.data.sudoku.clues = clues
-    config.data.test_puzzles = 512
+    box, clues, puzzles = SIZES[size]
+    config.data.sudoku.update(box_rows=box[0], box_cols=box[1], clues=clues)
+    config.data.update(train_puzzles=puzzles, test_puzzles=512)
     config.train.update(steps=2_000, eval_every=0)
     return config
