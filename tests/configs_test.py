@@ -67,6 +67,15 @@ def test_every_config_builds(name, variant):
         assert jax.tree.structure(shapes) == jax.tree.structure(like)
 
 
+@pytest.mark.parametrize(
+    ("name", "variant"), [("sudoku_4x4", "mlp_t"), ("loops", "trm-mamba2-4x4")]
+)
+def test_as_many_different_4x4_puzzles_exist_as_a_config_asks_for(name, variant):
+    data = config_of(name, variant).data.to_dict()
+    loaded = tasks.load(data)
+    assert len(loaded.test.puzzles.inputs) == data["test_puzzles"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_states_its_command_hardware_and_result(name):
     doc = importlib.import_module(f"configs.{name}").__doc__
