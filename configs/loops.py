@@ -38,8 +38,8 @@ def get_config(variant: str = "lifeline-mamba2_both-4x4") -> ConfigDict:
             )
     config = demo.get_config()
     config.model.layers = (network, network)
-    # The puzzle table starts at zero. A gated network keeps such a prefix at zero, where
-    # the derivative of each norm is 316: over eight loops the gradient overflows.
+    # The puzzle table starts at zero. A gated network keeps such a prefix at zero,
+    # where the derivative of each norm is 316: the gradient of eight loops overflows.
     config.model.prefix_len = 0
     for unused in ("swiglu", "token_mlp"):
         config.model[unused].update(default.get_config().model[unused])

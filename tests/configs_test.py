@@ -137,9 +137,11 @@ VALUES = {
     "model.mamba2.implementation": "recurrent",
 }
 # The sections of rules and optimisers are tried one by one. Other tests compare the
-# initial weights of Mamba-1 and the forms of attention, which are one on a CPU.
+# initial weights of Mamba-1, the forms of attention, which are one on a CPU, and the
+# sampler of a flow, which only evaluation has.
 NO_CHOICE = {"rule.name", "optim.name", "model.mamba1.init"} | {
-    "model.attention.implementation"
+    "model.attention.implementation",
+    "rule.flow.gamma",
 }
 
 
@@ -175,7 +177,7 @@ def is_slow(path):
     """Whether the knob is slow to test: these take many times as long to trace."""
     section, _, name = path.rpartition(".")
     here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}
-    here["rule.hrm"] = "grad_calls"  # one knob of each is tested here
+    here |= {"rule.hrm": "grad_calls", "rule.flow": "order"}  # one of each is tested
     return section in here and name != here[section]
 
 

@@ -38,7 +38,7 @@ from trm_jax.types import Batch, StepOutput
 
 ROWS = 8
 SIZES = {"vocab_size": 6, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
-NO_CONTINUE = ("trm", "one_latent", "loop", "turns")
+NO_CONTINUE = ("trm", "one_latent", "loop", "flow", "turns")
 # Outputs without a gradient, as PARAMETER[COLUMN]: these rules have no continue logit.
 UNUSED = {name: {"halt_kernel[1]", "halt_bias[1]"} for name in NO_CONTINUE}
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.dtypes import float0
 
 from tests.helpers.compiled_once import share_compilations
 from tests.helpers.rules.pair import Pair
@@ -26,8 +27,8 @@ OWN = {"turns": Turns, "pair": Pair}
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
-# one_latent shares all but its cycle with trm.
-SLOW = ("one_latent", "pair", "turns")
+# one_latent and flow share all but their cycle or their question with trm.
+SLOW = ("one_latent", "flow", "pair", "turns")
 PARAMS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in (*RULES, *OWN)
@@ -58,14 +59,16 @@ def test_state_leaves_are_batch_first_and_keep_shape_and_dtype(rule, dtype):
 def test_losses_and_gradients_are_finite_and_reach_every_parameter(rule):
     world = begun(rule)
     args = world.state.params, judge.vectors_of(world), world.carry.state
-    loss = jax.value_and_grad(judge.total_loss, argnums=(1, 2, 3))
+    loss = jax.value_and_grad(judge.total_loss, argnums=(1, 2, 3), allow_int=True)
     value, (grads, vectors, first) = jax.jit(lambda *a: loss(world, *a))(*args)
     assert np.isfinite(value)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, vectors)))
     assert judge.silent_outputs(grads) == judge.UNUSED.get(rule, set())
     assert (vectors != 0).any(-1)[world.carry.halted].all()
     # The incoming state is data: the loss of a step does not train the previous step.
-    chex.assert_trees_all_equal(first, jax.tree.map(jnp.zeros_like, first))
+    floats = [leaf for leaf in jax.tree.leaves(first) if leaf.dtype != float0]
+    assert floats
+    assert not any(leaf.any() for leaf in floats)
 
 
 class Idle(Turns):

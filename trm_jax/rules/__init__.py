@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trm_jax.rules.base import Rule
+from trm_jax.rules.flow import Flow
 from trm_jax.rules.hrm import HRM
 from trm_jax.rules.loop import Loop
 from trm_jax.rules.one_latent import OneLatent
@@ -20,6 +21,7 @@ RULES: dict[str, type[Any]] = {
     "one_latent": OneLatent,
     "hrm": HRM,
     "loop": Loop,
+    "flow": Flow,
 }
 
 

@@ -51,8 +51,19 @@ class TRM(FixedStarts):
         clock: Clock,
         keep: Keep | None = None,
     ) -> tuple[State, TRMOutputs]:
-        """Deep recursion: `h_cycles` latent recursions, the last with gradients."""
-        x = model.embed(rows.inputs)
+        """Deep recursion on the embedded question."""
+        return self.recur(model, model.embed(rows.inputs), state, keep)
+
+    infer = step
+
+    def recur(
+        self,
+        model: BoundModel,
+        x: Float[Array, "b l d"],
+        state: State,
+        keep: Keep | None = None,
+    ) -> tuple[State, TRMOutputs]:
+        """`h_cycles` latent recursions, the last with gradients, and the heads."""
         updates_per_turn = self.updates_per_turn(self.l_cycles)
         state, kept = iterate(
             self.latent_recursion,
@@ -65,8 +76,6 @@ class TRM(FixedStarts):
         )
         logits, q = model.predict(state.y)
         return state, TRMOutputs(logits, q, kept)
-
-    infer = step
 
     def latent_recursion(
         self,

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the rule "flow": golden numbers, draws, and its two kinds of step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.golden_trm import GOLDEN
+from tests.rules import judge
+from tests.rules.judge import ROWS, make_rows, on_device, tiny
+from trm_jax.rules import denoising, flow
+from trm_jax.rules.base import Clock
+from trm_jax.rules.losses import log_stablemax
+from trm_jax.training.step import init_train_state
+from trm_jax.training.supervision import bind, row_keys
+
+FILE = np.load(GOLDEN / "flow.npz")
+
+
+def world_of(**settings):
+    """Rule and bound model; cells with the token 1 are unknown."""
+    recipe = judge.recipe_of(tiny("flow", rule={"flow": settings}))
+    state = init_train_state(recipe, jax.random.key(0), ROWS)
+    vectors = jnp.ones((ROWS, 16))
+    return recipe.rule, bind(
+        recipe.rule, recipe.model, state.params, state.constants, vectors
+    )
+
+
+def clock(step, most=3, update=0):
+    return Clock(jnp.full(ROWS, step, jnp.int32), most, jnp.int32(update))
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_times_and_interpolants_agree_with_the_golden_numbers():
+    close(denoising.sorted_times(jnp.asarray(FILE["uniform_draws"])), FILE["t_sorted"])
+    draws = jnp.asarray(FILE["uniform_draws_random_start"])
+    close(denoising.random_start_times(draws), FILE["t_random_start"])
+    x0, x1 = (jnp.asarray(FILE[name], jnp.float32) for name in ("x0", "x1"))
+    times = jnp.asarray(FILE["t_sorted"], jnp.float32)
+    given = FILE["given"][..., None]
+    for i, expected in enumerate(FILE["interpolant"]):
+        found = denoising.interpolant(x0, x1, times[:, i])
+        close(found, expected)
+        clean = FILE["interpolant_given_clean"][i]
+        close(np.where(given, FILE["x1"], found), clean)
+    for name, of in (("softmax", jax.nn.log_softmax), ("stablemax", log_stablemax)):
+        guess = jnp.exp(of(jnp.asarray(FILE["logits"])))
+        close(guess, FILE[f"probabilities_{name}"])
+        found = denoising.interpolant(x0, guess, times[:, 5])
+        close(found, FILE[f"pseudo_interpolant_{name}"])
+    steps = FILE["pseudo_probability/step"]
+    found = [denoising.pseudo_probability(jnp.int32(step), 20_000) for step in steps]
+    close(np.array(found), FILE["pseudo_probability/value"])
+
+
+def test_the_encoded_input_agrees_with_the_golden_numbers():
+    weights = {k.split("/")[1]: v for k, v in FILE.items() if k.startswith("weights/")}
+    params = jax.tree.map(
+        jnp.asarray,
+        {
+            "noisy": {"kernel": weights["noisy_input.weight"].T},
+            "rise": weights["time_mlp.0.weight"].T,
+            "rise_bias": weights["time_mlp.0.bias"],
+            "mix": {"kernel": weights["time_mlp.2.weight"].T},
+            "mix_bias": weights["time_mlp.2.bias"],
+        },
+    )
+    module = flow.NoisyAnswer(32, 7, False, jnp.float32)
+    embedded = np.sqrt(32) * weights["embed_tokens.embedding_weight"][FILE["inputs"]]
+    noisy = jnp.asarray(FILE["interpolant"][5], jnp.float32)
+    t = jnp.asarray(FILE["t_sorted"][:, 5], jnp.float32)
+
+    args = jnp.asarray(embedded), noisy, t
+    found = module.apply({"params": params}, *args, method=flow.NoisyAnswer.add)
+    expected = FILE["encoded_unscaled_projection"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0, 1, 5, 20])
+def test_the_sampler_agrees_with_the_golden_numbers(gamma):
+    of = f"sampler/gamma{gamma}"
+    x = jnp.asarray(FILE["sampler/x_init"], jnp.float32)
+    num = int(FILE["sampler/num_steps"])
+    for i in range(num):
+        fresh = jnp.asarray(FILE["sampler/noise"][i], jnp.float32)
+        guess = jnp.asarray(FILE["sampler/predictions"][i], jnp.float32)
+        step = jnp.full(len(x), i, jnp.float32)
+        noisy, s = denoising.renoised(x, fresh, step, num, float(gamma))
+        close(noisy, FILE[f"{of}/x_bar"][i])
+        close(s, np.full(len(x), FILE[f"{of}/s"][i]))
+        x = denoising.moved(noisy, guess, step, s, num)
+        close(x, FILE[f"{of}/x"][i + 1])
+    np.testing.assert_array_equal(x.argmax(-1), FILE[f"{of}/answer"])
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The noisy answers and times that the network is given, step by step."""
+    seen, add = [], flow.NoisyAnswer.add
+
+    def record(self, x, noisy, t):
+        if len(t) == ROWS:  # not the one row of `init`
+            seen.append((np.asarray(noisy), np.asarray(t)))
+        return add(self, x, noisy, t)
+
+    monkeypatch.setattr(flow.NoisyAnswer, "add", record)
+    return seen
+
+
+def keys_of(seed):
+    return row_keys(jax.random.key(seed), jnp.arange(ROWS))
+
+
+@pytest.mark.parametrize("order", denoising.TIMES)
+def test_a_rollout_has_one_noise_and_ascending_times(order, seen):
+    rule, model = world_of(order=order)
+    rows = on_device(make_rows(0))
+    state = rule.start(model, rows, keys_of(3), training=True)
+    for step in range(3):
+        state, _ = rule.step(model, rows, state, keys_of(step), clock(step))
+    noisy, times = (np.stack(each) for each in zip(*seen, strict=True))
+    assert (np.diff(times, axis=0) > 0).all()
+    assert len(np.unique(times)) == 3 * ROWS
+    answer, t = np.eye(6)[rows.labels], times[..., None, None]
+    unknown = np.asarray(rows.inputs == 1)
+    for found in (noisy - t * answer) / (1 - t):
+        np.testing.assert_allclose(found[unknown], state.x[unknown], atol=1e-3)
+    assert np.std(state.x) == pytest.approx(6**-0.5, rel=0.1)
+
+
+def test_the_guess_takes_the_place_of_the_label_with_a_rising_probability(seen):
+    rule, model = world_of(pseudo_steps=10)
+    rows = on_device(make_rows(0))
+    state = rule.start(model, rows, keys_of(3), training=True)
+    state = state._replace(guess=state.guess + 7)
+    unknown = np.asarray(rows.inputs == 1)
+
+    def pseudo(step, update):
+        rule.step(model, rows, state, keys_of(3), clock(step, update=update))
+        noisy, t = seen[-1]
+        t = t[:, None, None]
+        is_seven = np.isclose((noisy - (1 - t) * state.x) / t, 7, atol=1e-2).all(-1)
+        return (is_seven | ~unknown).all(-1)
+
+    assert not pseudo(0, 10).any()
+    assert not pseudo(1, 0).any()
+    assert pseudo(1, 10).all()
+    assert 0 < pseudo(1, 5).sum() < ROWS
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_an_evaluation_ends_at_its_last_guess_and_keeps_clues_clean(gamma, seen):
+    rule, model = world_of(gamma=gamma)
+    rows = on_device(make_rows(0))
+    state = rule.start(model, rows, keys_of(3), training=False)
+    assert not np.array_equal(state.x[0], state.x[1])
+    samples = [state.x]
+    for step in range(3):
+        state, _ = rule.infer(model, rows, state, keys_of(step), clock(step))
+        samples.append(state.x)
+    np.testing.assert_allclose(state.x, state.guess, atol=1e-5)
+    unknown = np.asarray(rows.inputs == 1)
+    for x, (noisy, t) in zip(samples, seen, strict=False):
+        is_moved = np.abs(noisy - x)[unknown].max() > 0.1
+        assert is_moved == (gamma > 0)
+        assert (t < 1).all()
+    given, clean = np.asarray(rows.inputs != 1), np.eye(6)[rows.inputs]
+    for noisy, _ in seen:
+        np.testing.assert_array_equal(noisy[given], clean[given])
+        assert not np.isin(noisy[~given], (0, 1)).any()
+
+
+@pytest.mark.parametrize("vocab", [11, 6, 12])
+def test_the_published_number_of_parameters_is_added(vocab):
+    module = flow.NoisyAnswer(512, vocab, False, jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 512 * vocab + 263_680
