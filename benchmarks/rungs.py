@@ -105,10 +105,11 @@ def measure(
 ) -> dict[str, Any]:
     """The exact accuracy of these weights on every rung, by steps and by votes."""
     record = open_weights(weights).record
+    step = all_updates(record)
     found: dict[str, Any] = {
         "weights": weights,
-        "step": record["step"],
-        "training_flops": record["step"] * step_flops(record),
+        "step": step,
+        "training_flops": step * step_flops(record),
         "commit": record["provenance"].get("git"),
         "rungs": {},
     }
@@ -131,6 +132,15 @@ def measure(
             }
         found["rungs"][name] = rung
     return found
+
+
+def all_updates(record: dict[str, Any]) -> int:
+    """The updates of a run, and of the runs of one config that it began from."""
+    updates, before = record["step"], record["provenance"].get("init")
+    while before:
+        updates += before["step"]
+        before = before.get("init")
+    return updates
 
 
 def step_flops(record: dict[str, Any]) -> int:
@@ -173,15 +183,13 @@ def table(models: dict[str, dict[str, Any]]) -> str:
 def draw(models: dict[str, dict[str, Any]], path: Path) -> None:
     """Exact accuracy against training FLOPs, and against the steps of the last one."""
     ordered = sorted(models.values(), key=lambda model: model["training_flops"])
-    last = ordered[-1]["rungs"]
+    last, shown = ordered[-1]["rungs"], str(VOTE_STEPS)
     with style.picture(path, 1, 2, size=(8.4, 3.6)) as (figure, axes):
         for i, name in enumerate(last):
             look = style.line_style(i) | {"marker": "o", "label": name}
             held = [model for model in ordered if name in model["rungs"]]
             flops = [model["training_flops"] for model in held]
-            exact = [
-                100 * model["rungs"][name]["by_step"][str(VOTE_STEPS)] for model in held
-            ]
+            exact = [100 * model["rungs"][name]["by_step"][shown] for model in held]
             axes[0][0].plot(flops, exact, **look)
             by_step = last[name]["by_step"]
             steps = [int(k) for k in by_step]
@@ -211,6 +219,8 @@ def main() -> None:
     )
     parser.add_argument("--cache", type=Path, default=Path("runs/rungs"))
     args = parser.parse_args()
+    if args.steps < VOTE_STEPS:
+        parser.error(f"--steps = {args.steps}; expected at least {VOTE_STEPS}")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.weights:
         rungs = rung_files(args.cache, args.puzzles, args.hard)

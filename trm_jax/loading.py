@@ -187,4 +187,8 @@ def _provenance(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
             ) from error
     kept = ("git", "sources", "versions", "devices", "init")
     data = {split: identity.get(split) for split in ("train", "test")}
-    return {"data": data} | {key: last[key] for key in kept if key in last}
+    found = {"data": data} | {key: last[key] for key in kept if key in last}
+    if "init" in found:  # where its weights lay concerns this machine alone
+        name = Path(found["init"]["source"]).name
+        found["init"] = found["init"] | {"source": name}
+    return found

@@ -80,6 +80,7 @@ class WarmStart:
             "step": bundle.record["step"],
             "weights": bundle.record["weights"],
             "sha256": weights_digest(bundle),
+            "init": bundle.record["provenance"].get("init"),
         }
         for key in ("sha256", "table"):
             if before and before[key] != self.record[key]:

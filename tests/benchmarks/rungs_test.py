@@ -75,3 +75,20 @@ def test_without_results_the_command_says_so(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         rungs.main()
     assert "holds no measured weights" in capsys.readouterr().err
+
+
+def test_the_updates_of_the_runs_before_count_as_well():
+    def run(step, init):
+        return {"step": step, "init": init}
+
+    record = {"step": 5, "provenance": {"init": run(20, run(300, None))}}
+    assert rungs.all_updates(record) == 325
+    assert rungs.all_updates({"step": 5, "provenance": {}}) == 5
+
+
+def test_too_few_steps_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["rungs", f"--out={tmp_path}", "--steps=8"])
+    with pytest.raises(SystemExit) as stop:
+        rungs.main()
+    assert stop.value.code == 2
+    assert "--steps = 8; expected at least 16" in capsys.readouterr().err

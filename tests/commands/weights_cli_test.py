@@ -114,6 +114,12 @@ def test_a_run_starts_from_weights_and_remembers_them(run, exported, tmp_path):
         *((step, 4) for step in (0, 2, 4, 4)),
     ]
     assert trm_jax.load(folder).step == 4
+    third = tmp_path / "third"
+    done(trained(third, 2, f"--init_from={folder}"))
+    chain = open_weights(third).record["provenance"]["init"]
+    assert (chain["source"], chain["step"]) == ("new", 4)
+    assert (chain["init"]["source"], chain["init"]["step"]) == (exported.name, 4)
+    assert chain["init"]["init"] is None
     (folder / "init.json").unlink()
     refused(trained(folder), "init.json: not found, but runs.jsonl says that")
 
