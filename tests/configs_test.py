@@ -135,6 +135,7 @@ VALUES = {
     "model.mamba2.head_dim": 16,
     "model.mamba2.num_groups": 1,
     "model.mamba2.implementation": "recurrent",
+    "rule.wta.inner": "hrm",
 }
 # The sections of rules and optimisers are tried one by one. Other tests compare the
 # initial weights of Mamba-1, the forms of attention, which are one on a CPU, and the
@@ -176,8 +177,8 @@ def another(field, now):
 def is_slow(path):
     """Whether the knob is slow to test: these take many times as long to trace."""
     section, _, name = path.rpartition(".")
-    here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}
-    here |= {"rule.hrm": "grad_calls", "rule.flow": "order"}  # one of each is tested
+    here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}  # one of each is not
+    here |= {"rule.hrm": "grad_calls", "rule.flow": "order", "rule.wta": "chains"}
     return section in here and name != here[section]
 
 

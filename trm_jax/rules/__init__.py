@@ -6,14 +6,16 @@ A new rule is one file here, and one entry in `RULES`.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from trm_jax.errors import ConfigError
 from trm_jax.rules.base import Rule
 from trm_jax.rules.flow import Flow
 from trm_jax.rules.hrm import HRM
 from trm_jax.rules.loop import Loop
 from trm_jax.rules.one_latent import OneLatent
 from trm_jax.rules.trm import TRM
+from trm_jax.rules.wta import WTA
 from trm_jax.settings import choose, knob, own_values, read
 
 RULES: dict[str, type[Any]] = {
@@ -22,6 +24,7 @@ RULES: dict[str, type[Any]] = {
     "hrm": HRM,
     "loop": Loop,
     "flow": Flow,
+    "wta": WTA,
 }
 
 
@@ -35,4 +38,10 @@ class RuleSettings:
 def make_rule(section: Mapping[str, Any]) -> Rule:
     """The rule that config.rule names, with its own section. Raises ConfigError."""
     name = read(RuleSettings, own_values(section), "rule").name
-    return read(choose(RULES, name, "rule.name"), section[name], f"rule.{name}")
+    rule = read(choose(RULES, name, "rule.name"), section[name], f"rule.{name}")
+    if not isinstance(rule, WTA):
+        return rule
+    if rule.inner == name:
+        raise ConfigError(f"rule.wta.inner = {name!r}; expected another rule")
+    choose(RULES, rule.inner, "rule.wta.inner")
+    return cast(Rule, rule.around(make_rule({**section, "name": rule.inner})))

@@ -31,7 +31,7 @@ from trm_jax.rules.denoising import (
     pseudo_probability,
     renoised,
 )
-from trm_jax.rules.recursion import frozen
+from trm_jax.rules.recursion import ended, frozen
 from trm_jax.rules.trm import TRM, TRMOutputs
 from trm_jax.settings import knob
 from trm_jax.types import Batch
@@ -175,7 +175,8 @@ class Flow(TRM):
         noisy, s = renoised(state.x, fresh, step, clock.num_steps, self.gamma)
         after, outputs = self._denoise(model, rows, state, noisy, s, keep)
         x = moved(noisy, after.guess, step, s, clock.num_steps)
-        return ended(after._replace(x=x), outputs, keep)
+        last = after._replace(x=x)
+        return last, outputs._replace(kept=ended(outputs.kept, keep, last))
 
     def _denoise(
         self,
@@ -200,17 +201,8 @@ class Flow(TRM):
             (lambda latents: keep(whole(latents))) if keep else None,
         )
         guess = jax.nn.softmax(frozen(outputs.logits)).astype(state.x.dtype)
-        return ended(state._replace(y=y, z=z, guess=guess), outputs, keep)
-
-
-def ended(
-    state: FlowState, outputs: TRMOutputs, keep: Keep | None
-) -> tuple[FlowState, TRMOutputs]:
-    """The step's result; what `keep` returned for the last h-cycle is of this state."""
-    if keep is None:
-        return state, outputs
-    kept = jax.tree.map(lambda v, end: v.at[-1].set(end), outputs.kept, keep(state))
-    return state, outputs._replace(kept=kept)
+        last = state._replace(y=y, z=z, guess=guess)
+        return last, outputs._replace(kept=ended(outputs.kept, keep, last))
 
 
 def _folded(keys: Array, data: int) -> Array:

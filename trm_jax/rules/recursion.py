@@ -103,3 +103,13 @@ def iterate(
     if grad_times:
         state = scan(grad_step or step, grad_inputs, state, start, times)
     return state, jax.tree.map(lambda *v: jnp.concatenate(v), *kept)
+
+
+def ended(kept: Any, keep: Keep | None, last: State) -> Any:
+    """The records of all iterations, where the last one is of the state `last`.
+
+    A rule calls it if it changes the state after its iterations.
+    """
+    if keep is None:
+        return kept
+    return jax.tree.map(lambda each, end: each.at[-1].set(end), kept, keep(last))
