@@ -120,6 +120,15 @@ NEEDS = {
     "optim.decay_start": {"optim.min_ratio": 0.5},
     "optim.decay_all": {"model.layers": ("mamba1",)},
     "rule.hrm.unroll": {"rule.hrm.grad_calls": 3},
+    **{
+        f"rule.{name}.{knob}": {
+            f"rule.{name}.grow_updates": 4,
+            f"rule.{name}.grow_cycles_to": 2,
+            f"rule.{name}.h_cycles": 3,
+        }
+        for name in ("trm", "one_latent", "eqr", "urm", "flow")
+        for knob in ("grow_updates", "grow_cycles_to")
+    },
     "rule.hrm.grow_calls_to": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
     "rule.hrm.grow_updates": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
 }
@@ -177,8 +186,11 @@ def is_slow(path):
     """Whether the knob is slow to test: these take many times as long to trace."""
     section, _, name = path.rpartition(".")
     here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}
-    here |= {"rule.hrm": "grad_calls", "rule.flow": "order"}  # one of each is tested
-    return section in here and name != here[section]
+    # One knob of each is tested here.
+    here |= {"rule.hrm": "grad_calls", "rule.eqr": "damping", "rule.urm": "l_cycles"}
+    here |= {"rule.one_latent": "l_cycles", "rule.flow": "order"}
+    other = section in here and name != here[section]
+    return other or name.startswith("grow_")  # two traces of several branches
 
 
 @pytest.mark.parametrize(

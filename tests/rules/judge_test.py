@@ -27,8 +27,8 @@ OWN = {"turns": Turns, "pair": Pair}
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
-# one_latent and flow share all but their cycle or their question with trm.
-SLOW = ("one_latent", "flow", "pair", "turns")
+# These share all but their cycle or their question with trm.
+SLOW = ("one_latent", "eqr", "urm", "flow", "pair", "turns")
 PARAMS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in (*RULES, *OWN)
