@@ -71,7 +71,7 @@ def read(
     file had set for the last ones gives way (training/choices.py).
     Raises ConfigError, also if the keys of the config differ from those of `like`.
     """
-    given = _check_overrides(argv, like)
+    given, asked = _check_overrides(argv, like), argv
     # ml_collections would mix this file with the one that it loaded before.
     sys.modules.pop("config_config", None)
     if name := _shipped(argv):
@@ -89,7 +89,7 @@ def read(
         raise ConfigError(_config_problem(error)) from error
     config = _checked(values["config"].value, like)
     if any(key.endswith(_CHOICES) for key in given):
-        return _settled(config, given, argv, like)
+        return _settled(config, given, asked, like)
     return config
 
 

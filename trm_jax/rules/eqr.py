@@ -34,6 +34,7 @@ class EqR(TRM):
         0.01, "Std of the noise that every update adds per element.", low=0.0
     )
     section: ClassVar[str] = "eqr"
+    call_is_update: ClassVar[bool] = False  # it is damped, and noise is added
 
     def inputs(self, model: BoundModel, rows: Batch, keys: Array) -> Any:
         """What every network call reads: also the key of every row."""

@@ -54,6 +54,7 @@ class LatentRule(Supervised):
     )
 
     section: ClassVar[str]  # the name of the rule, for messages
+    call_is_update: ClassVar[bool] = True  # whether a call returns the new latent
     latents: ClassVar[type[Any]] = Latents  # the type of the state
 
     def constants(self, key: Array, config: ModelConfig) -> Params:
