@@ -4,7 +4,7 @@
 Command:  python train.py --config=configs/arc_agi_1.py --workdir=runs/arc1
           --config.data.train=FOLDER, then python eval.py --workdir=runs/arc1 --votes=0
           (the hybrid: --config=configs/arc_agi_1.py:mamba2_attn; levers as in
-          levers.py: urm)
+          _levers.py: urm)
 Hardware: one 80 GB GPU or more (not run); the paper used four H100 for three days.
 Result:   pass@2 is 44.6 % in TRM's paper. arXiv 2602.12078 reports 43.88 % (attention)
           and 45.88 % (mamba2_attn). urm has a pass@1 of 53.8 % (arXiv 2512.14693).
@@ -16,7 +16,7 @@ Data:     JSON bundles of training, evaluation and ConceptARC. The model trains 
 
 from ml_collections import ConfigDict
 
-from . import default, levers
+from . import _levers, default
 
 # 200,000 epochs. Gradients pass 48 sublayers, not 20 as in TRM: fewer rows fit.
 PUBLISHED = {
@@ -31,7 +31,7 @@ PUBLISHED = {
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe with the network and the levers that `variant` names."""
     config = default.get_config()
-    network, pulled = levers.split(variant, "attention")
+    network, pulled = _levers.split(variant, "attention")
     default.set_network(config, network)
     config.data.update(task="arc", source="json", num_augmentations=1_000)
     config.rule.trm.l_cycles = 4
@@ -39,5 +39,5 @@ def get_config(variant: str = "attention") -> ConfigDict:
     # 100,000 epochs of 3,988 pairs.
     config.train.update(steps=519_271, micro_batches=12, eval_every=10_000)
     config.eval.update(votes=8, max_puzzles=0)
-    levers.pull(config, pulled, PUBLISHED)
+    _levers.pull(config, pulled, PUBLISHED)
     return config

@@ -3,7 +3,7 @@
 
 Command:  python train.py --config=configs/maze_hard.py --workdir=runs/maze
           (the hybrid: --config=configs/maze_hard.py:mamba2_attn; levers as in
-          levers.py: lipschitz)
+          _levers.py: lipschitz)
 Hardware: one 80 GB GPU (not run).
 Result:   exact accuracy is 85.3 % in TRM's paper (attention). arXiv 2602.12078 reports
           60.8 % for its own run of it, and 80.6 % (mamba2_attn). jvdillon/sic reports
@@ -16,7 +16,7 @@ Data:     from the hub; or --config.data.source=csv --config.data.train=train.cs
 
 from ml_collections import ConfigDict
 
-from . import default, levers
+from . import _levers, default
 
 # In float32, with a further evaluation of the last cycle, fewer rows fit.
 PUBLISHED = {"lipschitz": {"train.micro_batches": 48}}
@@ -25,10 +25,10 @@ PUBLISHED = {"lipschitz": {"train.micro_batches": 48}}
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe with the network and the levers that `variant` names."""
     config = default.get_config()
-    network, pulled = levers.split(variant, "attention")
+    network, pulled = _levers.split(variant, "attention")
     default.set_network(config, network)
     config.data.update(task="maze", source="hub", num_augmentations=7)
     config.rule.trm.l_cycles = 4
     config.train.micro_batches = 12  # 39 GB at 64 rows (docs/performance.md)
-    levers.pull(config, pulled, PUBLISHED)
+    _levers.pull(config, pulled, PUBLISHED)
     return config

@@ -4,7 +4,7 @@
 Command:  python train.py --config=configs/sudoku_extreme.py --workdir=runs/sudoku
           (other networks: --config=configs/sudoku_extreme.py:VARIANT, one of attention,
           mamba1, mamba1_attn, mamba2_mlp_t, mamba2_attn, mamba2_attn_bidir; levers as
-          in levers.py: eqr, urm, mamba2_attn+eqr)
+          in _levers.py: eqr, urm, mamba2_attn+eqr)
 Hardware: one 48 GB GPU (not run); a 24 GB GPU with --config.train.micro_batches=2.
           TRM's paper used one L40S (48 GB) for under 36 hours.
 Result:   exact accuracy in the papers is 87.4 % (mlp_t), 74.7 % (attention), 84.2 %
@@ -20,7 +20,7 @@ Data:     from the hub; or --config.data.source=csv --config.data.train=train.cs
 
 from ml_collections import ConfigDict
 
-from . import default, levers
+from . import _levers, default
 
 # What the published recipes of two levers change. Where they say nothing, TRM's holds.
 PUBLISHED = {
@@ -36,7 +36,7 @@ PUBLISHED = {
 def get_config(variant: str = "mlp_t") -> ConfigDict:
     """The paper's recipe with the network and the levers that `variant` names."""
     config = default.get_config()
-    network, pulled = levers.split(variant, "mlp_t")
+    network, pulled = _levers.split(variant, "mlp_t")
     default.set_network(config, network)
     if network == "mamba1":
         config.model.mamba1.update(init="plain", conv_bias=False)
@@ -44,5 +44,5 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     config.data.source = "hub"
     config.data.train_puzzles = 1_000
     config.data.num_augmentations = 1_000
-    levers.pull(config, pulled, PUBLISHED)
+    _levers.pull(config, pulled, PUBLISHED)
     return config

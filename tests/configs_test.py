@@ -21,7 +21,7 @@ from trm_jax.training.build import build
 from trm_jax.training.optim import OPTIMIZERS, OptimSettings
 
 NAMES = sorted(
-    p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("__")
+    p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("_")
 )
 HYBRIDS = ["mamba2_mlp_t", "mamba2_attn", "mamba2_attn_bidir"]
 VARIANTS = {

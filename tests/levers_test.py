@@ -7,7 +7,8 @@ import math
 import jax
 import pytest
 
-from configs import default, levers
+from configs import _levers as levers
+from configs import default
 from trm_jax import api
 from trm_jax.errors import ConfigError
 from trm_jax.model.sublayers import SUBLAYERS

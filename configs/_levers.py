@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Levers: what a variant of a config changes beside its network (docs/levers.md).
 
-Command:  none of its own; `sudoku_extreme.py:mamba2_attn+eqr` is the network
-          mamba2_attn with the lever eqr. Levers apply from left to right.
+`sudoku_extreme.py:mamba2_attn+eqr` is the network mamba2_attn with the lever eqr.
 """
 
 from collections.abc import Mapping
