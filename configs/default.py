@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from trm_jax.beside import pipeline
+from trm_jax.training.choices import implied
 from trm_jax.training.config import default_config
 
 # The sublayers of the published networks, and of one that is ours.
@@ -23,6 +24,7 @@ LAYERS = {
     "mamba2_mlp_t": ("mamba2", "mamba2", "token_mlp"),  # TR-mamba2mlpt
     "mamba2_attn": ("mamba2", "mamba2", "attention", "swiglu"),  # TR-mamba2attn
     "mamba2_attn_bidir": ("mamba2", "mamba2_backward", "attention", "swiglu"),  # ours
+    "attention_conv": ("attention", "conv_swiglu") * 4,  # URM
 }
 
 
@@ -35,12 +37,21 @@ def set_network(config: ConfigDict, variant: str) -> None:
 
 
 def set_rule(config: ConfigDict, name: str, **settings: Any) -> None:
-    """Choose a rule and change its settings; other rules get their defaults again."""
-    for other, section in default_config()["rule"].items():
-        if isinstance(section, dict):
-            config.rule[other].update(section)
-    config.rule.name = name
-    config.rule[name].update(settings)
+    """Choose a rule and change its settings.
+
+    The rule takes over what the config had set for the last one, if it has the setting.
+    """
+    change(
+        config,
+        {"rule.name": name} | {f"rule.{name}.{k}": v for k, v in settings.items()},
+    )
+
+
+def change(config: ConfigDict, values: dict[str, Any]) -> None:
+    """Set these keys, and what other choices among them imply (training/choices.py)."""
+    before = config.to_dict()
+    config.update_from_flattened_dict(values)
+    config.update_from_flattened_dict(implied(before, config.to_dict(), values))
 
 
 def set_sizes(config: ConfigDict, **sizes: dict[str, int]) -> None:

@@ -10,18 +10,19 @@ Result:   99.32, 99.51 and 99.71 % of 1,024 unseen puzzles are exact, with seeds
           e4f95a8). No test puzzle's solution is a symmetry of a training puzzle's
           solution, so no test puzzle is a symmetry of a training puzzle.
           demo.py:mamba2_mlp_t: 99.02 % (seed 0), 6 min 14 s; docs/hybrids.md.
-          The variants with attention: not run.
+          The variants with attention, and with levers (_levers.py): not run.
 """
 
 from ml_collections import ConfigDict
 
-from . import default
+from . import _levers, default
 
 
 def get_config(variant: str = "mlp_t") -> ConfigDict:
-    """The network named by `variant`, sized for 6x6 puzzles."""
+    """The network and levers named by `variant`, sized for 6x6 puzzles."""
     config = default.get_config()
-    default.set_network(config, variant)
+    network, pulled = _levers.split(variant, "mlp_t")
+    default.set_network(config, network)
     config.data.update(
         source="generator",
         train_puzzles=4_000,
@@ -51,4 +52,5 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
         steps=1_400, batch_size=64, log_every=50, eval_every=0, checkpoint_every=200
     )
     config.eval.update(batch_size=256, max_puzzles=0)
+    _levers.pull(config, pulled)
     return config

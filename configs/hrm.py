@@ -31,7 +31,7 @@ def get_config(variant: str = "sudoku") -> ConfigDict:
         raise ValueError(f"unknown variant {variant!r}; expected one of {names}")
     network = "mlp_t" if variant == "demo" else "attention"
     config = (FULL | SMALL)[variant].get_config(network)
-    default.set_rule(config, "hrm")
+    default.set_rule(config, "hrm", h_cycles=2, l_cycles=2)
     config.model.prefix_len = 1
     config.optim.ema_decay = 0.0
     if variant in FULL:

@@ -21,19 +21,19 @@ from trm_jax.training.build import build
 from trm_jax.training.optim import OPTIMIZERS, OptimSettings
 
 NAMES = sorted(
-    p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("__")
+    p.stem for p in (ROOT / "configs").glob("*.py") if not p.stem.startswith("_")
 )
 HYBRIDS = ["mamba2_mlp_t", "mamba2_attn", "mamba2_attn_bidir"]
 VARIANTS = {
-    "sudoku_extreme": ["mlp_t", "attention", *HYBRIDS],
+    "sudoku_extreme": ["mlp_t", "attention", *HYBRIDS, "eqr", "mamba2_attn+eqr", "urm"],
     "smoke": ["mlp_t", "attention", *HYBRIDS],
-    "demo": ["mlp_t", "attention", *HYBRIDS],
+    "demo": ["mlp_t", "attention", *HYBRIDS, "mlp_t+eqr+lipschitz"],
     "sudoku_4x4": ["mlp_t", "attention", *HYBRIDS],
-    "maze_hard": ["attention", "mamba2_attn"],
+    "maze_hard": ["attention", "mamba2_attn", "lipschitz"],
     "maze_small": ["attention", "mamba2_attn"],
     "maze_cpu": ["attention", "mamba2_attn"],
-    "arc_agi_1": ["attention", "mamba2_attn"],
-    "arc_agi_2": ["attention", "mamba2_attn"],
+    "arc_agi_1": ["attention", "mamba2_attn", "urm"],
+    "arc_agi_2": ["attention", "mamba2_attn", "urm"],
     "arc_small": ["attention", "mamba2_attn"],
     "nonogram": [
         n + d for n in ("mlp_t", "attention", "mamba2_attn") for d in ("", "_4")
@@ -54,6 +54,8 @@ TRACED = [("demo", "mlp_t"), ("maze_hard", "attention"), ("arc_small", "mamba2_a
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_every_config_builds(name, variant):
+    if variant == "urm" and "conv_swiglu" not in SUBLAYERS:
+        pytest.skip("the sublayer conv_swiglu does not exist yet")
     config = config_of(name, variant)
     config.mesh.data = 1
     if config.data.task == "arc":  # its ids are counted: three tasks suffice
@@ -120,6 +122,15 @@ NEEDS = {
     "optim.decay_start": {"optim.min_ratio": 0.5},
     "optim.decay_all": {"model.layers": ("mamba1",)},
     "rule.hrm.unroll": {"rule.hrm.grad_calls": 3},
+    **{
+        f"rule.{name}.{knob}": {
+            f"rule.{name}.grow_updates": 4,
+            f"rule.{name}.grow_cycles_to": 2,
+            f"rule.{name}.h_cycles": 3,
+        }
+        for name in ("trm", "one_latent", "eqr", "urm", "flow")
+        for knob in ("grow_updates", "grow_cycles_to")
+    },
     "rule.hrm.grow_calls_to": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
     "rule.hrm.grow_updates": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
 }
@@ -177,9 +188,13 @@ def another(field, now):
 def is_slow(path):
     """Whether the knob is slow to test: these take many times as long to trace."""
     section, _, name = path.rpartition(".")
-    here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}  # one of each is not
-    here |= {"rule.hrm": "grad_calls", "rule.flow": "order", "rule.wta": "chains"}
-    return section in here and name != here[section]
+    here = {"model.mamba1": "d_state", "model.mamba2": "d_state"}
+    # One knob of each is tested here.
+    here |= {"rule.hrm": "grad_calls", "rule.eqr": "damping", "rule.urm": "l_cycles"}
+    here |= {"rule.one_latent": "l_cycles", "rule.flow": "order"}
+    here |= {"rule.wta": "chains"}
+    other = section in here and name != here[section]
+    return other or name.startswith("grow_")  # two traces of several branches
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from absl import flags
 from configs import default
 from trm_jax.commands import config_flag
 from trm_jax.errors import ConfigError
+from trm_jax.rules import RULES
 from trm_jax.settings import flatten
+from trm_jax.training.config import read_run
 
 HEAD = "from configs import smoke\ndef get_config():\n    c = smoke.get_config()\n"
 
@@ -151,6 +153,59 @@ def test_a_key_that_has_moved_names_its_new_place(old, new):
     with pytest.raises(ConfigError) as error:
         resolved("--config=configs/smoke.py", f"--config.{old}=1")
     assert str(error.value) == f"--config.{old}: the key has moved to {new}"
+
+
+def run_of(*arguments):
+    config = resolved(*arguments)
+    read_run(config.to_dict())
+    return config
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if name != "trm"])
+@pytest.mark.parametrize("file", ["configs/maze_hard.py", "demo"])
+def test_every_rule_can_be_chosen_for_a_config_that_edits_another(file, rule):
+    config = run_of(f"--config={file}", f"--config.rule.name={rule}")
+    own, set_by_file = config.rule[rule], 4 if "maze" in file else 2
+    assert own.get("l_cycles", set_by_file) == set_by_file
+    assert config.rule.trm.to_dict() == default.get_config().rule.trm.to_dict()
+
+
+def test_a_file_of_ones_own_gives_way_too_and_a_flag_has_the_last_word(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"{HEAD}    c.rule.trm.label_smoothing = 0.1\n    return c\n")
+    flags = f"--config={file}", "--config.rule.name=eqr", "--config.rule.eqr.h_cycles=5"
+    rule = run_of(*flags).rule
+    assert (rule.eqr.h_cycles, rule.eqr.l_cycles) == (5, 2)
+    assert (rule.eqr.label_smoothing, rule.trm.label_smoothing) == (0.1, 0)
+
+
+def test_other_operators_can_be_chosen_for_a_config_that_edits_its_own():
+    flags = "--config=demo", "--config.model.layers=('attention','swiglu')"
+    config = run_of(*flags)
+    assert config.model.token_mlp.width == 0
+    assert config.model.swiglu.width == 128
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config.rule.name=eqr", "--config.rule.trm.l_cycles=3"],
+        ["--config.rule.eqr.noise=0.1"],
+        ["--config.model.layers=('swiglu',)", "--config.model.token_mlp.width=9"],
+        ["--config.optim.name=adamw", "--config.optim.adam_atan2.b1=0.5"],
+    ],
+)
+def test_a_flag_that_nothing_reads_is_refused(arguments):
+    with pytest.raises(ConfigError, match="nothing in this run reads"):
+        run_of("--config=demo", *arguments)
+
+
+def test_a_file_that_sets_what_it_does_not_read_is_refused(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"{HEAD}    c.rule.hrm.h_cycles = 3\n    return c\n")
+    for more in ([], ["--config.rule.name=eqr"]):
+        with pytest.raises(ConfigError, match=r"rule.hrm.h_cycles = 3, but nothing"):
+            run_of(f"--config={file}", *more)
 
 
 def test_two_commands_share_no_flag():

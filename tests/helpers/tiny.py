@@ -57,7 +57,7 @@ def tiny_config(changes=None):
         section = operator(name).section
         config["model"][section].update(OPERATORS.get(section, {}))
     rule = config["rule"][changes.get("rule.name", "trm")]
-    rule.update({name: 2 for name in rule if name.endswith("cycles")})
+    rule.update({name: 2 for name in rule if name in ("h_cycles", "l_cycles")})
     for path, value in changes.items():
         *sections, name = path.split(".")
         if sections != ["sizes"]:

@@ -123,6 +123,7 @@ def log_probs(logits, loss):
     [
         ({"data.task": "maze"}, r"data.task = 'maze'; .* expects 'sudoku'"),
         ({"rule.name": "hrm"}, r"rule.name = 'hrm'; .* expects 'trm'"),
+        ({"rule.trm.starts": "fixed"}, r"starts = 'fixed'; .* expects 'published'"),
         (
             {"model.layers": ("mamba2", "attention", "swiglu")},
             r"model.layers has attention, mamba2; .* only token_mlp and swiglu",

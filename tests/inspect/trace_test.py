@@ -18,12 +18,13 @@ PUZZLE, OTHER = "1.....3..4.....2", "..4..1....2.3..."
 RULES = {
     "trm": ({"h_cycles": 3, "l_cycles": 2}, (1, 3, 9)),
     "one_latent": ({"h_cycles": 2, "l_cycles": 2}, (1, 2, 6)),
-    "hrm": ({}, (1, 2, 6)),
+    "hrm": ({"h_cycles": 2, "l_cycles": 2}, (1, 2, 6)),
+    "urm": ({"h_cycles": 2, "l_cycles": 2}, (1, 2, 4)),
     "loop": ({"lifeline": True, "loops": 3}, (1, 1, 1)),
 }
 
 
-SLOW = ("hrm", "one_latent")
+SLOW = ("hrm", "one_latent", "urm")
 
 
 @pytest.fixture(
@@ -131,3 +132,13 @@ def test_wrong_requests_are_refused():
         model.trace(PUZZLE, steps=0)
     with pytest.raises(DataError, match="3 characters found"):
         model.trace("123")
+
+
+@pytest.mark.slow
+def test_a_random_rule_is_traced_by_cycles_as_it_solves():
+    model = model_of(rule="eqr", h_cycles=2, l_cycles=2)
+    with pytest.raises(ConfigError, match="every = 'call': a call of the rule"):
+        model.trace(PUZZLE, steps=2, every="call")
+    trace = model.trace(PUZZLE, steps=2, every="cycle")
+    assert len(trace) == 4
+    np.testing.assert_array_equal(trace.tokens[-1], model.solve(PUZZLE, steps=2).tokens)

@@ -39,7 +39,7 @@ from trm_jax.types import Batch, StepOutput
 
 ROWS = 8
 SIZES = {"vocab_size": 6, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
-NO_CONTINUE = ("trm", "one_latent", "loop", "flow", "wta", "turns")
+NO_CONTINUE = ("trm", "one_latent", "eqr", "urm", "loop", "flow", "wta", "turns")
 # Outputs without a gradient, as PARAMETER[COLUMN]: these rules have no continue logit.
 UNUSED = {name: {"halt_kernel[1]", "halt_bias[1]"} for name in NO_CONTINUE}
 
@@ -130,11 +130,20 @@ def vectors_of(world, carry=None):
     return puzzle_vectors(world.state.puzzle_table, ids)
 
 
+def model_of(world, params=None, vectors=None):
+    """The model that the rule computes with, by default as it is in `world`."""
+    recipe, state = world.recipe, world.state
+    params = state.params if params is None else params
+    vectors = vectors_of(world) if vectors is None else vectors
+    return bind(recipe.rule, recipe.model, params, state.constants, vectors)
+
+
 def one_step(world, carry, weights=None, keep=None):
     """One supervision step in training: the next carry, and the rule's outputs."""
-    recipe, state = world.recipe, world.state
-    params, vectors = weights or (state.params, vectors_of(world, carry))
-    model = bind(recipe.rule, recipe.model, params, state.constants, vectors)
+    recipe = world.recipe
+    model = model_of(
+        world, *(weights or (world.state.params, vectors_of(world, carry)))
+    )
     return supervision_step(
         recipe.rule,
         model,

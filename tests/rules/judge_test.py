@@ -27,8 +27,8 @@ OWN = {"turns": Turns, "pair": Pair}
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
-# one_latent, flow and wta share most with trm, and have tests of their own.
-SLOW = ("one_latent", "flow", "wta", "pair", "turns")
+# These share most with trm, and have tests of their own.
+SLOW = ("one_latent", "eqr", "urm", "flow", "wta", "pair", "turns")
 PARAMS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in (*RULES, *OWN)

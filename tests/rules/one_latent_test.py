@@ -1,4 +1,5 @@
-"""Tests of the rule with one latent, beside TRM."""
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the rules with one latent: Figure 4 of TRM, and URM."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,8 @@ import pytest
 
 from tests.rules.judge import ROWS, make_rows, on_device, recipe_of, tiny
 from trm_jax.rules.base import Clock
+from trm_jax.rules.one_latent import OneLatent
+from trm_jax.rules.urm import URM
 from trm_jax.training.cost import step_flops
 from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import bind, row_keys
@@ -21,10 +24,17 @@ def world_of(rule):
     return recipe, model
 
 
-@pytest.mark.parametrize("unroll", [0, 1])
-def test_a_step_is_two_times_four_calls_the_last_four_with_gradients(unroll):
-    recipe, model = world_of("one_latent")
-    rule = type(recipe.rule)(h_cycles=2, l_cycles=3, unroll=unroll)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        OneLatent(h_cycles=2, l_cycles=3),
+        OneLatent(h_cycles=2, l_cycles=3, unroll=1),
+        URM(h_cycles=2, l_cycles=4),
+    ],
+)
+def test_a_step_is_two_times_four_calls_the_last_four_with_gradients(rule):
+    _, model = world_of("one_latent")
+    assert rule.calls() == ("z",) * 8
     rows, keys = on_device(make_rows(0)), row_keys(jax.random.key(3), jnp.arange(ROWS))
     clock = Clock(jnp.zeros(ROWS, int), 3, jnp.int32(0))
     start = rule.start(model, rows, keys, training=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.tiny import tiny_built
-from trm_jax.rules.trm import TRMOutputs
+from trm_jax.rules.levers import CycleOutputs
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -27,6 +27,6 @@ def test_the_first_y_and_z_are_drawn_once_with_deviation_1(seed):
 def test_a_row_halts_as_soon_as_q_is_above_0():
     rule = tiny_built().recipe.rule
     q = jnp.array([[-1.0, 9.0], [0.0, 9.0], [0.1, -9.0]])
-    answer = rule.answer(TRMOutputs(jnp.zeros((3, 16, 7)), q, None))
+    answer = rule.answer(CycleOutputs(jnp.zeros((3, 16, 7)), q, None))
     np.testing.assert_array_equal(answer.wants_halt, [False, False, True])
     np.testing.assert_array_equal(answer.q_halt, q[:, 0])

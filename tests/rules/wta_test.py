@@ -16,7 +16,8 @@ from trm_jax.model.layers import rms_norm
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock
 from trm_jax.rules.halting import halt
-from trm_jax.rules.trm import TRM, Latents
+from trm_jax.rules.latents import Latents
+from trm_jax.rules.trm import TRM
 from trm_jax.rules.wta import WTA, Chains
 from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import bind, row_keys

@@ -35,6 +35,13 @@ NETWORKS = {
 OTHERS = {  # these run on the mesh ALL_PARTS only
     "mamba1": {"model.layers": ("mamba1_both", "swiglu")},
     "one_latent": {"model.layers": ("swiglu",), "rule.name": "one_latent"},
+    "eqr": {
+        "model.layers": ("swiglu",),
+        "rule.name": "eqr",
+        "rule.eqr.every_cycle": True,
+        "rule.eqr.lipschitz_weight": 1e-3,
+    },
+    "urm": {"model.layers": ("swiglu",), "rule.name": "urm"},
     "hrm": {"model.layers": ("token_mlp", "swiglu"), "rule.name": "hrm"},
     "loop": {
         "model.layers": ("mamba1_both",),

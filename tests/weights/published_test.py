@@ -158,6 +158,7 @@ def test_a_recipe_goes_there_and_back(recipe):
     [
         ("sudoku_extreme:mamba2_attn", r"model\.layers = \['mamba2', "),
         ("demo", r"model\.(swiglu|token_mlp)\.width = \d+, but the published code has"),
+        ("sudoku_extreme:random_starts", r"rule\.trm\.starts = 'random', but the"),
         ("loops", r"rule\.name = 'loop', but the published layout holds only trm and"),
     ],
 )

@@ -47,6 +47,8 @@ MOVED = {
 
 
 _CONFIG = re.compile(r"--?config=(.*)")
+# Keys that decide which sections a run reads; a rule that wraps another has `inner`.
+_CHOICES = ("rule.name", ".inner", "optim.name", "model.layers")
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -65,9 +67,11 @@ def read(
 ) -> ConfigDict:
     """Parse all flags, and return the config with its overrides, locked.
 
+    If an override chooses another rule, optimiser or other operators, then what the
+    file had set for the last ones gives way (training/choices.py).
     Raises ConfigError, also if the keys of the config differ from those of `like`.
     """
-    _check_overrides(argv, like)
+    given, asked = _check_overrides(argv, like), argv
     # ml_collections would mix this file with the one that it loaded before.
     sys.modules.pop("config_config", None)
     if name := _shipped(argv):
@@ -83,7 +87,28 @@ def read(
         raise
     except Exception as error:  # whatever the code of the config file raises
         raise ConfigError(_config_problem(error)) from error
-    return _checked(values["config"].value, like)
+    config = _checked(values["config"].value, like)
+    if any(key.endswith(_CHOICES) for key in given):
+        return _settled(config, given, asked, like)
+    return config
+
+
+def _settled(
+    config: ConfigDict, given: set[str], argv: Sequence[str], like: Mapping[str, Any]
+) -> ConfigDict:
+    """The config without what its file set for a rule or operator that is replaced."""
+    from trm_jax.training.choices import implied
+    from trm_jax.training.config import check_choices
+
+    flag = [a for a in _joined(argv) if _CONFIG.fullmatch(a)][-1]
+    alone, values = ["", flag], flags.FlagValues()
+    define(values, alone)
+    before = read(values, alone, like).to_dict()
+    check_choices(config.to_dict())
+    with config.unlocked():
+        changes = implied(before, config.to_dict(), given)
+        config.update_from_flattened_dict(changes)
+    return config
 
 
 def read_optional(
@@ -113,8 +138,9 @@ def _shipped(argv: Sequence[str]) -> str | None:
     return None if path.is_dir() else given[-1]
 
 
-def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an override of a key that `like` does not have."""
+def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> set[str]:
+    """The overridden keys. Raises ConfigError for one that `like` does not have."""
+    given = set()
     for argument in argv[1:]:
         found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if not found:
@@ -129,6 +155,8 @@ def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> None:
             if name not in tree:
                 raise unknown_key(place, tree)
             tree = tree[name]
+        given.add(key)
+    return given
 
 
 def _checked(config: Any, like: Mapping[str, Any]) -> ConfigDict:

@@ -21,7 +21,9 @@ HEAD = """# Settings
 This page lists every setting of a config; `--config.KEY=VALUE` sets it. The code that
 reads a setting also declares it, and `python -m trm_jax.commands.settings` prints this
 page. A setting in a section that the run does not read is refused, unless it has its
-default.
+default. If a flag chooses another rule, optimiser or other layers than the config file,
+the settings that the file made for the last ones get their defaults again, and the new
+rule takes over those that it has.
 """
 
 

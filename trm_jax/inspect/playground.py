@@ -69,6 +69,10 @@ def check(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"data.task = {task!r}; the playground expects 'sudoku'")
     if rule != "trm":
         raise ConfigError(f"rule.name = {rule!r}; the playground expects 'trm'")
+    if (starts := config["rule"]["trm"]["starts"]) != "published":
+        raise ConfigError(
+            f"rule.trm.starts = {starts!r}; the playground expects 'published'"
+        )
     if other := sorted({*config["model"]["layers"]} - {*LAYERS}):
         raise ConfigError(
             f"model.layers has {', '.join(other)}; the playground can run only "

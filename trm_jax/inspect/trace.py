@@ -107,6 +107,12 @@ def record(
     if every == "call" and not hasattr(recipe.rule, "calls"):
         kind = type(recipe.rule).__name__
         raise ConfigError(f"every = 'call': the rule {kind} has no method `calls`")
+    if every == "call" and not getattr(recipe.rule, "call_is_update", True):
+        kind = type(recipe.rule).__name__
+        raise ConfigError(
+            f"every = 'call': a call of the rule {kind} does not return the new "
+            "latent; expected 'step' or 'cycle'"
+        )
     numbers = jnp.arange(len(batch.weight))
     first, step, predict, within = _programs(recipe, num_steps, seed, every)
     carry = first(weights, batch, numbers)

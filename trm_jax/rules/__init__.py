@@ -10,11 +10,13 @@ from typing import Any, cast
 
 from trm_jax.errors import ConfigError
 from trm_jax.rules.base import Rule
+from trm_jax.rules.eqr import EqR
 from trm_jax.rules.flow import Flow
 from trm_jax.rules.hrm import HRM
 from trm_jax.rules.loop import Loop
 from trm_jax.rules.one_latent import OneLatent
 from trm_jax.rules.trm import TRM
+from trm_jax.rules.urm import URM
 from trm_jax.rules.wta import WTA
 from trm_jax.settings import choose, knob, own_values, read
 
@@ -22,6 +24,8 @@ RULES: dict[str, type[Any]] = {
     "trm": TRM,
     "one_latent": OneLatent,
     "hrm": HRM,
+    "eqr": EqR,
+    "urm": URM,
     "loop": Loop,
     "flow": Flow,
     "wta": WTA,

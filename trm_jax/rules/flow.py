@@ -12,6 +12,7 @@ evaluation has supervision steps.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -31,8 +32,10 @@ from trm_jax.rules.denoising import (
     pseudo_probability,
     renoised,
 )
+from trm_jax.rules.draws import folded
+from trm_jax.rules.levers import CycleOutputs
 from trm_jax.rules.recursion import ended, frozen
-from trm_jax.rules.trm import TRM, TRMOutputs
+from trm_jax.rules.trm import TRM
 from trm_jax.settings import knob
 from trm_jax.types import Batch
 
@@ -117,6 +120,7 @@ class Flow(TRM):
 
     def module(self, config: ModelConfig) -> NoisyAnswer:
         """The projections of the noisy answer and of its time."""
+        super().module(config)
         return NoisyAnswer(
             config.d_model,
             config.vocab_size,
@@ -130,8 +134,8 @@ class Flow(TRM):
         """TRM's latents, noise of variance 1 / v, and the key of the times."""
         y, z = super().start(model, rows, keys, training=training)
         shape = (*rows.inputs.shape[1:], model.config.vocab_size)
-        x = noise(_folded(keys, _NOISE), shape, model.config.weight_dtype)
-        times = jax.random.key_data(_folded(keys, _TIMES))
+        x = noise(folded(keys, _NOISE), shape, model.config.weight_dtype)
+        times = jax.random.key_data(folded(keys, _TIMES))
         return FlowState(y, z, x, jnp.zeros_like(x), times)
 
     def step(
@@ -142,12 +146,12 @@ class Flow(TRM):
         keys: Array,
         clock: Clock,
         keep: Keep | None = None,
-    ) -> tuple[FlowState, TRMOutputs]:
+    ) -> tuple[FlowState, CycleOutputs]:
         """Predict the answer from an interpolant with the puzzle's noise."""
         answer = jax.nn.one_hot(rows.labels, state.x.shape[-1], dtype=state.x.dtype)
         if self.pseudo_steps:
             chance = pseudo_probability(clock.update, self.pseudo_steps)
-            coins = jax.vmap(jax.random.uniform)(_folded(keys, _COIN))
+            coins = jax.vmap(jax.random.uniform)(folded(keys, _COIN))
             is_pseudo = (clock.step > 0) & (coins < chance)
             answer = jnp.where(is_pseudo[:, None, None], state.guess, answer)
         draws = jax.vmap(lambda key: jax.random.uniform(key, (clock.num_steps,)))(
@@ -155,9 +159,9 @@ class Flow(TRM):
         )
         times = TIMES[self.order](draws).astype(state.x.dtype)
         t = jnp.take_along_axis(times, clock.step[:, None], axis=1)[:, 0]
-        return self._denoise(
-            model, rows, state, interpolant(state.x, answer, t), t, keep
-        )
+        noisy = interpolant(state.x, answer, t)
+        recur = partial(self.trained, keys=keys, clock=clock)
+        return self._denoise(recur, model, rows, state, noisy, t, keep)
 
     def infer(
         self,
@@ -167,26 +171,28 @@ class Flow(TRM):
         keys: Array,
         clock: Clock,
         keep: Keep | None = None,
-    ) -> tuple[FlowState, TRMOutputs]:
+    ) -> tuple[FlowState, CycleOutputs]:
         """One step of the sampler; after the last, x is the last prediction."""
         shape, dtype = state.x.shape[1:], state.x.dtype
-        fresh = noise(_folded(keys, _NOISE), shape, dtype)
+        fresh = noise(folded(keys, _NOISE), shape, dtype)
         step = clock.step.astype(dtype)
         noisy, s = renoised(state.x, fresh, step, clock.num_steps, self.gamma)
-        after, outputs = self._denoise(model, rows, state, noisy, s, keep)
+        recur = partial(self.recur, clock=clock)
+        after, outputs = self._denoise(recur, model, rows, state, noisy, s, keep)
         x = moved(noisy, after.guess, step, s, clock.num_steps)
         last = after._replace(x=x)
         return last, outputs._replace(kept=ended(outputs.kept, keep, last))
 
     def _denoise(
         self,
+        recur: Any,
         model: BoundModel,
         rows: Batch,
         state: FlowState,
         noisy: Float[Array, "b m v"],
         t: Float[Array, " b"],
         keep: Keep | None,
-    ) -> tuple[FlowState, TRMOutputs]:
+    ) -> tuple[FlowState, CycleOutputs]:
         clean = jax.nn.one_hot(rows.inputs, noisy.shape[-1], dtype=noisy.dtype)
         noisy = jnp.where(model.given(rows)[..., None], clean, noisy)
         x = model.own.add(model.embed(rows.inputs), noisy, t)
@@ -194,16 +200,11 @@ class Flow(TRM):
         def whole(latents: Any) -> Any:
             return state._replace(y=latents.y, z=latents.z)
 
-        (y, z), outputs = self.recur(
-            model,
-            x,
+        (y, z), outputs = recur(
+            (model, x),
             self.latents(state.y, state.z),
-            (lambda latents: keep(whole(latents))) if keep else None,
+            keep=(lambda latents: keep(whole(latents))) if keep else None,
         )
         guess = jax.nn.softmax(frozen(outputs.logits)).astype(state.x.dtype)
         last = state._replace(y=y, z=z, guess=guess)
         return last, outputs._replace(kept=ended(outputs.kept, keep, last))
-
-
-def _folded(keys: Array, data: int) -> Array:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float
 
-from trm_jax.errors import ConfigError
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
-from trm_jax.rules.latents import MAX_CYCLES, FixedStarts, Latents
+from trm_jax.rules.growth import Growth
+from trm_jax.rules.latents import MAX_CYCLES, LatentRule, Latents
 from trm_jax.rules.losses import RowLosses
 from trm_jax.rules.recursion import frozen, iterate, rematerialised, repeat
 from trm_jax.settings import knob
@@ -42,7 +41,7 @@ class HRMOutputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HRM(FixedStarts):
+class HRM(LatentRule):
     """Gradients flow through the last network calls; a second pass judges going on."""
 
     h_cycles: int = knob(
@@ -66,28 +65,14 @@ class HRM(FixedStarts):
     )
 
     def __post_init__(self) -> None:
-        most = self.num_calls
-        for name in ("grad_calls", "grow_calls_to"):
-            if (value := getattr(self, name)) > most:
-                raise ConfigError(
-                    f"rule.hrm.{name} = {value}, but a supervision step has h_cycles * "
-                    f"(l_cycles + 1) = {most} network calls"
-                )
-        if self.grow_updates and not self.grow_calls_to:
-            raise ConfigError(
-                f"rule.hrm.grow_updates = {self.grow_updates}; expected 0, since "
-                "rule.hrm.grow_calls_to = 0"
-            )
-        if self.grow_calls_to and not self.grow_updates:
-            raise ConfigError(
-                f"rule.hrm.grow_calls_to = {self.grow_calls_to}; expected 0, since "
-                "rule.hrm.grow_updates = 0"
-            )
-        if self.grow_calls_to and not 0 < self.grad_calls < self.grow_calls_to:
-            raise ConfigError(
-                f"rule.hrm.grow_calls_to = {self.grow_calls_to}; expected more than "
-                f"grad_calls = {self.grad_calls}, which must not be 0"
-            )
+        counted = f"h_cycles * (l_cycles + 1) = {self.num_calls} network calls"
+        self.growth.check("rule.hrm", "calls", self.num_calls, counted)
+
+    @property
+    def growth(self) -> Growth:
+        """How many network calls have gradients."""
+        first = self.grad_calls or self.num_calls
+        return Growth(first, self.grow_calls_to, self.grow_updates)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -133,19 +118,13 @@ class HRM(FixedStarts):
     ) -> tuple[Latents, HRMOutputs]:
         """One segment: all cycles, and the prediction from y."""
         inputs = model, model.embed(rows.inputs)
-        first = self.grad_calls or self.num_calls
-        numbers = range(first, max(first, self.grow_calls_to) + 1)
-        forms = [partial(self._cycles, grad_calls=n, keep=keep) for n in numbers]
-        if len(forms) == 1:
-            state, kept = forms[0](inputs, state)
-        else:
-            grown = (len(forms) - 1) * clock.update // self.grow_updates
-            state, kept = lax.switch(grown, forms, inputs, state)
+        form = partial(self._cycles, keep=keep)
+        state, kept = self.growth.run(form, clock, inputs, state)
         logits, q = model.predict(state.y)
         return state, HRMOutputs(logits, q, None, kept)
 
     def _cycles(
-        self, inputs: Inputs, state: Latents, *, grad_calls: int, keep: Keep | None
+        self, grad_calls: int, inputs: Inputs, state: Latents, keep: Keep | None
     ) -> tuple[Latents, Any]:
         """All h-cycles; gradients flow through the last `grad_calls` calls."""
         whole, part = divmod(self.num_calls - grad_calls, self.l_cycles + 1)

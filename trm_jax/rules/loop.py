@@ -196,13 +196,7 @@ class Loop(Supervised):
         last = super().loss(outputs, rows)
         if outputs.each is None:
             return last
-
-        def of_loop(logits: Array) -> Array:
-            return Supervised.loss(
-                self, outputs._replace(logits=logits), rows
-            ).cell_loss
-
-        losses = jax.vmap(of_loop)(outputs.each)
+        losses = self.cell_losses(outputs.each, outputs, rows)
         if self.supervise == "first_and_last":
             early = losses[0]
             total = last.total + early

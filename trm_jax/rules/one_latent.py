@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TRM with one latent: Figure 4 of "Less is More" (arXiv 2510.04871).
 
-z is both the reasoning and the answer. The Universal Reasoning Model (URM) recurs in
-the same way: its L_cycles are `l_cycles` + 1 here.
+z is both the reasoning and the answer.
 """
 
 import dataclasses
@@ -36,14 +35,20 @@ class OneLatent(TRM):
         6, "Network calls per h-cycle, less one (paper n).", low=1, high=MAX_CYCLES
     )
     latents: ClassVar[type[Any]] = Latent
+    section: ClassVar[str] = "one_latent"
+
+    @property
+    def calls_per_cycle(self) -> int:
+        """Updates of z per h-cycle."""
+        return self.l_cycles + 1
 
     def calls(self) -> tuple[str, ...]:
         """Every call updates z."""
-        return ("z",) * ((self.l_cycles + 1) * self.h_cycles)
+        return ("z",) * (self.calls_per_cycle * self.h_cycles)
 
-    def updates_per_turn(self, times: int) -> int:
+    def updates_per_turn(self, _: int) -> int:
         """Updates of z per turn of the loop, in the cycle with gradients."""
-        return super().updates_per_turn(times + 1)
+        return super().updates_per_turn(self.calls_per_cycle)
 
     def latent_recursion(  # type: ignore[override]
         self,
@@ -55,6 +60,6 @@ class OneLatent(TRM):
         """One h-cycle."""
         model, x = inputs
         net = rematerialised(model.net, self.remat)
-        times = self.l_cycles + 1
+        times = self.calls_per_cycle
         z, _ = repeat(lambda z: net(z + x), state.z, times, unroll=unroll)
         return Latent(z)

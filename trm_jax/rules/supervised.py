@@ -4,6 +4,9 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
+from jaxtyping import Array, Float
+
 from trm_jax.model.config import ModelConfig
 from trm_jax.rules.losses import LOSSES, RowLosses, row_losses
 from trm_jax.rules.recursion import REMAT_POLICIES
@@ -42,3 +45,14 @@ class Supervised:
             label_smoothing=self.label_smoothing,
             halt_weight=self.halt_weight,
         )
+
+    def cell_losses(
+        self, each: Float[Array, "k b m v"], outputs: Any, rows: Batch
+    ) -> Float[Array, "k b"]:
+        """The cell cross-entropy of each of several predictions."""
+
+        def of(logits: Array) -> Array:
+            scored = outputs._replace(logits=logits)
+            return Supervised.loss(self, scored, rows).cell_loss
+
+        return jax.vmap(of)(each)

@@ -9,29 +9,25 @@ line of the figure beside its line here.
 
 import dataclasses
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
-from trm_jax.rules.latents import MAX_CYCLES, FixedStarts, Latents
+from trm_jax.rules.latents import MAX_CYCLES, Latents
+from trm_jax.rules.levers import CycleOutputs, Levers
 from trm_jax.rules.recursion import iterate, rematerialised, repeat
 from trm_jax.settings import knob
 from trm_jax.types import Batch, State, StepOutput
 
 
-class TRMOutputs(NamedTuple):
-    """Predictions of a supervision step, and what `keep` returned for its h-cycles."""
-
-    logits: Float[Array, "b m v"]
-    q: Float[Array, "b c"]
-    kept: Any
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TRM(FixedStarts):
-    """One network updates y and z; gradients flow only through the last h-cycle."""
+class TRM(Levers):
+    """One network updates y and z; gradients flow only through the last h-cycle.
+
+    `Levers` holds settings that are not in the figure; they are off by default.
+    """
 
     h_cycles: int = knob(
         3, "Answer updates per supervision step (paper T).", low=1, high=MAX_CYCLES
@@ -40,7 +36,7 @@ class TRM(FixedStarts):
         6, "Latent updates per answer update (paper n).", low=1, high=MAX_CYCLES
     )
     networks: ClassVar[tuple[str, ...]] = ("net",)
-    metrics: ClassVar[tuple[str, ...]] = ()
+    section: ClassVar[str] = "trm"
 
     def step(
         self,
@@ -50,32 +46,51 @@ class TRM(FixedStarts):
         keys: Array,
         clock: Clock,
         keep: Keep | None = None,
-    ) -> tuple[State, TRMOutputs]:
-        """Deep recursion on the embedded question."""
-        return self.recur(model, model.embed(rows.inputs), state, keep)
+    ) -> tuple[State, CycleOutputs]:
+        """Deep recursion on the embedded question, and what the loss reads of it."""
+        return self.trained(self.inputs(model, rows, keys), state, keys, clock, keep)
 
-    infer = step
-
-    def recur(
+    def infer(
         self,
         model: BoundModel,
-        x: Float[Array, "b l d"],
+        rows: Batch,
         state: State,
+        keys: Array,
+        clock: Clock,
         keep: Keep | None = None,
-    ) -> tuple[State, TRMOutputs]:
-        """`h_cycles` latent recursions, the last with gradients, and the heads."""
+    ) -> tuple[State, CycleOutputs]:
+        """Deep recursion on the embedded question."""
+        return self.recur(self.inputs(model, rows, keys), state, clock, keep)
+
+    def inputs(self, model: BoundModel, rows: Batch, keys: Array) -> Any:
+        """What every network call reads: the model, and the embedded question x."""
+        x = model.embed(rows.inputs)
+        return model, x
+
+    def recur(
+        self, inputs: Any, state: State, clock: Clock, keep: Keep | None = None
+    ) -> tuple[State, CycleOutputs]:
+        """Deep recursion, and the heads."""
+        model, *_ = inputs
+        form = partial(self.deep_recursion, keep=keep)
+        state, kept = self.growth.run(form, clock, inputs, state)
+        logits, q = model.predict(state.y)
+        return state, CycleOutputs(logits, q, kept)
+
+    def deep_recursion(
+        self, grad_cycles: int, inputs: Any, state: State, keep: Keep | None
+    ) -> tuple[State, Any]:
+        """`h_cycles` latent recursions, the last `grad_cycles` with gradients."""
         updates_per_turn = self.updates_per_turn(self.l_cycles)
-        state, kept = iterate(
+        return iterate(
             self.latent_recursion,
-            (model, x),
+            inputs,
             state,
             times=self.h_cycles,
-            grad_times=1,
+            grad_times=grad_cycles,
             grad_step=partial(self.latent_recursion, unroll=updates_per_turn),
             keep=keep,
         )
-        logits, q = model.predict(state.y)
-        return state, TRMOutputs(logits, q, kept)
 
     def latent_recursion(
         self,
@@ -92,7 +107,7 @@ class TRM(FixedStarts):
         y = net(y + z)
         return Latents(y, z)
 
-    def answer(self, outputs: TRMOutputs) -> StepOutput:
+    def answer(self, outputs: CycleOutputs) -> StepOutput:
         """Halt as soon as q predicts a correct answer (ACT without a continue head)."""
         q_halt = outputs.q[:, 0]
         return StepOutput(outputs.logits, q_halt, q_halt > 0)

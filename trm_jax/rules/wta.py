@@ -20,6 +20,7 @@ from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep, Rule
+from trm_jax.rules.draws import folded
 from trm_jax.rules.losses import RowLosses
 from trm_jax.rules.recursion import ended, frozen
 from trm_jax.settings import knob
@@ -112,7 +113,7 @@ class WinnerTakeAll:
         def of(k: int) -> Any:
             constants = jax.tree.map(lambda leaf: leaf[k], model.constants)
             own = dataclasses.replace(model, constants=constants)
-            return self.inner.start(own, rows, _of_chain(keys, k), training=training)
+            return self.inner.start(own, rows, folded(keys, k), training=training)
 
         each = [of(k) for k in range(count)]
         if "y" in self._copied(each[0]):
@@ -193,7 +194,7 @@ class WinnerTakeAll:
         count = state.live.shape[1]
         model = dataclasses.replace(model, vectors=_repeated(model.vectors, count))
         clock = clock._replace(step=_repeated(clock.step, count))
-        keys = jnp.stack([_of_chain(keys, k) for k in range(count)], 1).reshape(-1)
+        keys = jnp.stack([folded(keys, k) for k in range(count)], 1).reshape(-1)
 
         def kept(inner: Any) -> Any:
             return keep(Chains(_split(inner, count), state.live)) if keep else None
@@ -229,10 +230,6 @@ class WinnerTakeAll:
         worst = jnp.where(is_alike, losses, -jnp.inf).argmax(1)
         goes = is_alike & (jnp.arange(live.shape[1])[None] == worst[:, None])
         return live & ~goes
-
-
-def _of_chain(keys: Array, k: int) -> Array:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, k)
 
 
 def _repeated(rows: Any, count: int) -> Any:

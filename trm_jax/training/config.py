@@ -143,14 +143,22 @@ def read_run(config: Mapping[str, Any]) -> RunSettings:
                     raise unknown_key(f"{section}.{name}", list(known[section]))
     for section, like in known.items():
         _check_is_there(section, config.get(section), like)
-    for section, kind in SECTIONED.items():
-        read(kind, own_values(config[section]), section)
+    check_choices(config)
     _refuse_unread(config, known)
     seed = read(Seed, {k: v for k, v in config.items() if k == "seed"}, "").seed
     plain: dict[str, Any] = {
         name: read(kind, config[name], name) for name, kind in PLAIN.items()
     }
     return RunSettings(seed=seed, **plain)
+
+
+def check_choices(config: Mapping[str, Any]) -> None:
+    """Check the settings of model, rule and optim that lie outside their subsections.
+
+    Raises ConfigError.
+    """
+    for section, kind in SECTIONED.items():
+        read(kind, own_values(config[section]), section)
 
 
 def _check_is_there(place: str, values: Any, like: Any) -> None:
@@ -165,15 +173,7 @@ def _check_is_there(place: str, values: Any, like: Any) -> None:
 
 def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raise ConfigError if a section that the run does not read has been changed."""
-    layers = config["model"]["layers"]
-    choose(RULES, config["rule"]["name"], "rule.name")
-    choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
-    used = {
-        "model": {operator(name).section for name in layers},
-        "rule": _rules_in_use(config["rule"]),
-        "optim": {config["optim"]["name"]},
-    }
-    for section, names in used.items():
+    for section, names in sections_in_use(config).items():
         for name, values in config[section].items():
             if not isinstance(values, Mapping) or name in names:
                 continue
@@ -184,6 +184,20 @@ def _refuse_unread(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
                         f"{section}.{name}.{key} = {value!r}, but nothing in this run "
                         f"reads {section}.{name}; expected the default, {default!r}"
                     )
+
+
+def sections_in_use(config: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The subsections that a run reads, of model, rule and optim.
+
+    Raises ConfigError if an operator, rule or optimiser is unknown.
+    """
+    choose(RULES, config["rule"]["name"], "rule.name")
+    choose(OPTIMIZERS, config["optim"]["name"], "optim.name")
+    return {
+        "model": {operator(name).section for name in config["model"]["layers"]},
+        "rule": _rules_in_use(config["rule"]),
+        "optim": {config["optim"]["name"]},
+    }
 
 
 def _rules_in_use(section: Mapping[str, Any]) -> set[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import BoundModel, ReasoningModel
 from trm_jax.rules.base import Clock, Keep, Rule
+from trm_jax.rules.draws import folded
 from trm_jax.rules.halting import halt
 from trm_jax.rules.recursion import frozen
 from trm_jax.types import Batch, Carry, Params
@@ -85,10 +86,6 @@ def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
-def _folded(keys: Array, data: int) -> Array:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
-
-
 def refill(carry: Carry, batch: Batch) -> Carry:
     """Row i of the batch replaces row i of the carry if that row has halted.
 
@@ -120,7 +117,7 @@ def begin(
     `keys` holds one key per row, that of its next supervision step.
     """
     first = rule.start(
-        frozen(model), carry.batch, _folded(keys, _START), training=training
+        frozen(model), carry.batch, folded(keys, _START), training=training
     )
     return carry._replace(state=_where(carry.halted, first, carry.state))
 
@@ -146,7 +143,7 @@ def supervision_step(
     state = begin(rule, model, carry, keys, training=training).state
     clock = Clock(carry.steps, max_steps, update)
     step = rule.step if training else rule.infer
-    state, outputs = step(model, carry.batch, state, _folded(keys, _STEP), clock, keep)
+    state, outputs = step(model, carry.batch, state, folded(keys, _STEP), clock, keep)
     steps = carry.steps + 1
     wants = rule.answer(outputs).wants_halt
     halted = halt(wants, steps, min_steps, max_steps=max_steps)

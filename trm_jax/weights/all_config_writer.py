@@ -23,8 +23,7 @@ NAMES = {
 # Settings of ours that decide what a model computes.
 _DECISIVE = (
     *("model.", "rule.name", "halting.halt_position", "rule.hrm.share_network"),
-    *("rule.trm.h_cycles", "rule.trm.l_cycles"),
-    *("rule.hrm.h_cycles", "rule.hrm.l_cycles"),
+    *(f"rule.{r}.{k}" for r in NAMES for k in ("h_cycles", "l_cycles", "starts")),
 )
 
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Levers: what a variant of a config changes beside its network (docs/levers.md).
+
+`sudoku_extreme.py:mamba2_attn+eqr` is the network mamba2_attn with the lever eqr.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from . import default
+
+# RULE is the rule of the config; inside a rule that wraps another, the innermost.
+LEVERS: dict[str, dict[str, Any]] = {
+    "eqr": {"rule.name": "eqr"},
+    "urm": {"rule.name": "urm", "rule.urm.h_cycles": 2, "rule.urm.l_cycles": 6},
+    # The perturbation needs more digits than bfloat16 has.
+    "lipschitz": {"rule.RULE.lipschitz_weight": 1e-7, "model.dtype": "float32"},
+    "all_cycles": {"rule.RULE.grad_cycles": 0, "rule.RULE.remat": "full"},
+    "every_cycle": {"rule.RULE.every_cycle": True},
+    "random_starts": {"rule.RULE.starts": "random"},
+}
+NETWORKS = {"urm": "attention_conv"}  # of a lever whose variant names no network
+
+
+def split(variant: str, network: str) -> tuple[str, list[str]]:
+    """The network and the levers of a variant NETWORK+LEVER+...; all may be absent.
+
+    `network` is the default. Raises ValueError for an unknown name.
+    """
+    first, *levers = variant.split("+")
+    if first in default.LAYERS:
+        network = first
+    else:
+        levers.insert(0, first)
+        network = next((NETWORKS[n] for n in levers if n in NETWORKS), network)
+    if unknown := [name for name in levers if name not in LEVERS]:
+        raise ValueError(
+            f"unknown variant {unknown[0]!r}; expected a network "
+            f"({', '.join(default.LAYERS)}), levers ({', '.join(LEVERS)}), or both, "
+            "joined by +"
+        )
+    return network, levers
+
+
+def pull(
+    config: ConfigDict,
+    levers: list[str],
+    also: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Apply levers, and `also` what the published recipe of each changes beside it."""
+    for name in levers:
+        values = LEVERS[name] | dict((also or {}).get(name, {}))
+        rule = _innermost(config)
+        named = {key.replace("RULE", rule): value for key, value in values.items()}
+        default.change(config, named)
+
+
+def _innermost(config: ConfigDict) -> str:
+    """The rule that no other wraps."""
+    name: str = config.rule.name
+    while "inner" in config.rule[name]:
+        name = config.rule[name].inner
+    return name

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variants join networks and levers; a choice of another rule moves settings."""
+
+import importlib
+import math
+
+import jax
+import pytest
+
+from configs import _levers as levers
+from configs import default
+from trm_jax import api
+from trm_jax.errors import ConfigError
+from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.training.build import build
+from trm_jax.training.choices import implied
+from trm_jax.training.config import read_run
+
+
+@pytest.mark.parametrize(
+    ("variant", "found"),
+    [
+        ("mamba2_attn", ("mamba2_attn", [])),
+        ("eqr", ("mlp_t", ["eqr"])),
+        ("urm", ("attention_conv", ["urm"])),
+        ("mlp_t+urm", ("mlp_t", ["urm"])),
+        ("mamba2_attn+eqr+lipschitz", ("mamba2_attn", ["eqr", "lipschitz"])),
+        ("eqr+every_cycle", ("mlp_t", ["eqr", "every_cycle"])),
+    ],
+)
+def test_a_variant_is_a_network_and_levers(variant, found):
+    assert levers.split(variant, "mlp_t") == found
+
+
+@pytest.mark.parametrize("variant", ["x", "mlp_t+x", "eqr+mlp_t", "mlp_t+", ""])
+def test_another_name_in_a_variant_is_refused(variant):
+    with pytest.raises(ConfigError, match=r"unknown variant .* expected a network"):
+        api.get_config(f"sudoku_extreme:{variant or '+'}")
+
+
+@pytest.mark.parametrize("lever", levers.LEVERS)
+def test_a_lever_alone_makes_a_config_that_differs_and_is_read(lever):
+    config, plain = api.get_config(f"demo:mlp_t+{lever}"), api.get_config("demo")
+    read_run(config.to_dict())
+    assert config.to_dict()["rule"] != plain.to_dict()["rule"]
+    assert config.model.layers == plain.model.layers
+
+
+def test_levers_join_with_each_other_and_with_a_network():
+    config = api.get_config("sudoku_extreme:mamba2_attn+eqr+lipschitz")
+    assert config.model.layers == default.LAYERS["mamba2_attn"]
+    assert (config.rule.name, config.rule.eqr.lipschitz_weight) == ("eqr", 1e-7)
+    assert config.rule.trm.lipschitz_weight == 0
+    assert config.model.prefix_len == 0  # EqR's recipe for Sudoku
+    assert config.model.dtype == "float32"
+
+
+def test_a_lever_reaches_the_rule_inside_another(monkeypatch):
+    config = api.get_config().to_dict()
+    config["rule"] |= {"name": "around", "around": {"inner": "eqr"}}
+    config = default.ConfigDict(config)
+    assert levers._innermost(config) == "eqr"
+
+
+has_conv = pytest.mark.skipif(
+    "conv_swiglu" not in SUBLAYERS, reason="the sublayer conv_swiglu does not exist yet"
+)
+
+
+@has_conv
+def test_urm_has_its_own_cycles_whatever_the_recipe_has():
+    config = api.get_config("arc_agi_1:urm")
+    assert api.get_config("arc_agi_1").rule.trm.l_cycles == 4
+    assert (config.rule.urm.h_cycles, config.rule.urm.l_cycles) == (2, 6)
+    assert config.rule.trm.l_cycles == 6  # the default again
+
+
+@has_conv
+def test_urm_has_the_published_number_of_parameters():
+    config = api.get_config("arc_agi_1:urm")
+    config.mesh.data = 1
+    sizes = {"vocab_size": 12, "grid_shape": (30, 30), "num_puzzles": 1, "blank": -1}
+    like = build(config.to_dict(), sizes).state_like
+    assert sum(math.prod(p.shape) for p in jax.tree.leaves(like.params)) == 13_663_234
+
+
+def changed(before, **values):
+    after = before.copy_and_resolve_references()
+    after.update_from_flattened_dict(values)
+    return after.to_dict()
+
+
+def test_a_rule_takes_over_what_the_last_one_had_and_gives_the_rest_up():
+    before = default.get_config()
+    before.rule.trm.update(h_cycles=2, l_cycles=4, grad_cycles=2)
+    after = changed(before, **{"rule.name": "hrm"})
+    assert implied(before.to_dict(), after) == {
+        "rule.trm.h_cycles": 3,
+        "rule.trm.l_cycles": 6,
+        "rule.trm.grad_cycles": 1,
+        "rule.hrm.h_cycles": 2,
+        "rule.hrm.l_cycles": 4,
+    }
+    given = {"rule.trm.h_cycles", "rule.hrm.l_cycles"}
+    found = implied(before.to_dict(), after, given)
+    assert found.keys() == {
+        "rule.trm.l_cycles",
+        "rule.trm.grad_cycles",
+    }, "a value that the user gave neither moves nor gives way"
+
+
+def test_operators_and_optimisers_only_give_up_what_was_set():
+    before = default.get_config()
+    before.model.swiglu.width = 48
+    before.optim.adam_atan2.b1 = 0.5
+    after = changed(before, **{"model.layers": ("token_mlp",), "optim.name": "adamw"})
+    known = importlib.import_module("trm_jax.training.config").default_config()
+    assert implied(before.to_dict(), after) == {
+        "model.swiglu.width": 0,
+        "optim.adam_atan2.b1": known["optim"]["adam_atan2"]["b1"],
+    }
+
+
+def test_a_section_that_neither_choice_reads_stays_as_it_is():
+    before = default.get_config()
+    before.rule.loop.loops = 3
+    assert implied(before.to_dict(), changed(before, **{"rule.name": "hrm"})) == {}
