@@ -34,7 +34,7 @@ OWN = {
 SLOW = pytest.mark.slow
 VARIANTS = (  # they share the code of others
     *("mamba2_backward", "mamba2_both", "mamba1_four", "mamba1_column"),
-    *("mamba1_row_column", "mamba2_column", "mamba2_row_column"),
+    *("mamba1_row_column", "mamba2_column", "mamba2_row_column", "mamba2_four"),
     *("conv_swiglu_both", "token_mlp_normed", "attention_2d"),
 )
 NAMES = [

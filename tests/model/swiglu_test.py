@@ -12,6 +12,7 @@ from flax.traverse_util import unflatten_dict
 
 from tests.helpers.golden_trm import GOLDEN
 from tests.helpers.tiny import tiny_built
+from trm_jax.model.network import free_of_decay
 from trm_jax.model.sublayers import SUBLAYERS
 from trm_jax.settings import defaults, read
 
@@ -118,19 +119,39 @@ def test_a_position_is_mixed_with_its_neighbours(sides, reach):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("prefix_len", [0, 2])
+@pytest.mark.parametrize("sides", ["left", "both", "grid"])
+def test_it_is_known_whether_the_first_position_sees_cells(sides, prefix_len):
+    layer = operator("conv_swiglu", GRID, prefix_len, width=6, sides=sides)
+    hidden = jax.random.normal(jax.random.key(0), (1, prefix_len + 12, 8))
+    other = hidden.at[:, max(1, prefix_len) :].add(1.0)
+    params = layer.init(jax.random.key(1), hidden)
+    for _ in range(3):
+        hidden, other = (h + layer.apply(params, h) for h in (hidden, other))
+    sees = layer.first_sees(layer.settings, prefix_len)
+    assert (abs(hidden[0, 0] - other[0, 0]).max() > 1e-6) == sees
+
+
 @pytest.mark.parametrize(
     ("sides", "window"), [("left", (2,)), ("both", (3,)), ("grid", (3, 3))]
 )
 def test_the_convolution_starts_as_pytorch_starts_it(sides, window):
     layer = operator("conv_swiglu", GRID, PREFIX, sides=sides)
-    hidden = jnp.zeros((1, LENGTH, 512))
+    hidden = jnp.zeros((1, LENGTH, 512), jnp.bfloat16)
     params = jax.jit(layer.init)(jax.random.key(0), hidden)["params"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert params["conv_kernel"].shape == (*window, 1536)
     assert params["conv_bias"].shape == (1536,)
     limit = 1 / math.sqrt(math.prod(window))
     for name in ("conv_kernel", "conv_bias"):
         assert 0.99 * limit < jnp.abs(params[name]).max() <= limit
         assert abs(float(params[name].std()) * math.sqrt(3) / limit - 1) < 0.05
+
+
+def test_of_its_parameters_only_the_bias_is_free_of_decay():
+    names = "conv_bias", "conv_kernel", "gate_up/kernel", "down/kernel"
+    free = [name for name in names if free_of_decay(f"params/net/1_conv_swiglu/{name}")]
+    assert free == ["conv_bias"]
 
 
 def test_the_network_of_urm_has_the_published_number_of_parameters():
