@@ -19,6 +19,7 @@ class PuzzleSpec:
     grid_shape: tuple[int, int]  # rows, columns
     num_puzzles: int = 1  # rows of the puzzle table; 1: the blank id for all puzzles
     blank: int | None = None  # token of an unknown cell; the others are given
+    box_shape: tuple[int, int] | None = None  # rows, columns of a box (Sudoku)
 
     @property
     def num_cells(self) -> int:
@@ -27,12 +28,17 @@ class PuzzleSpec:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The sizes as JSON values, for building a model; `blank` is -1 for none."""
+        """The sizes as JSON values, for building a model.
+
+        `blank` is -1 for none, and `box_shape` is absent if the grid has no boxes.
+        """
+        boxes = {"box_shape": list(self.box_shape)} if self.box_shape else {}
         return {
             "vocab_size": self.vocab_size,
             "grid_shape": list(self.grid_shape),
             "num_puzzles": self.num_puzzles,
             "blank": -1 if self.blank is None else self.blank,
+            **boxes,
         }
 
 

@@ -231,8 +231,8 @@ def task_of(data: Mapping[str, Any]) -> PuzzleTask:
 def _read_arrays(folder: str, split: str, spec: PuzzleSpec) -> PuzzleSet:
     """One split of an array folder, which must have the sizes of config.data."""
     puzzles, found = read_arrays(folder, split)
-    # dataset.json records neither the blank token nor the sides of a rectangle.
-    expected = dataclasses.replace(spec, blank=None)
+    # dataset.json records neither the blank token, nor boxes, nor a rectangle's sides.
+    expected = dataclasses.replace(spec, blank=None, box_shape=None)
     same = dataclasses.replace(found, grid_shape=spec.grid_shape) == expected
     if not same or found.num_cells != spec.num_cells:
         raise DataError(

@@ -141,6 +141,7 @@ VALUES = {
     "model.dtype": "bfloat16",
     "model.attention.num_heads": 4,
     "model.swiglu.expansion": 40.0,
+    "model.conv_swiglu.expansion": 40.0,
     "model.token_mlp.expansion": 40.0,
     "model.mamba2.expand": 4,
     "model.mamba2.head_dim": 16,

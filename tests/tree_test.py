@@ -21,7 +21,6 @@ MAY_BE_SHORT = {
     "data_pipeline/prepared/maze_hard/names.py": "read without tensorflow_datasets",
     "data_pipeline/prepared/sudoku_extreme/names.py": "likewise",
     "configs/sweeps/loops_6x6.py": "the other size of the study in loops_4x4.py",
-    "trm_jax/ops/conv.py": "an operation beside the scan",
 }
 
 

@@ -108,8 +108,8 @@ def run(
     check_memory(built)
     if halts_blindly(built.recipe.model.config):
         log.warning(
-            "warning: the halting logit sees no cell, since all layers of model.layers "
-            "run forward: it depends on puzzle id and step alone. "
+            "warning: the halting logit sees no cell, since no layer of model.layers "
+            "shows the first position any: it depends on puzzle id and step alone. "
             "halting.halt_position = 'last' or 'mean' sees the grid"
         )
     forms = 1 + config["data"]["num_augmentations"]

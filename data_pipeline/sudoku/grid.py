@@ -37,7 +37,10 @@ class SudokuShape:
         The tokens are PAD, blank and the digits.
         """
         grid_shape = (self.side, self.side)
-        return PuzzleSpec(self.side + 2, grid_shape, blank=BLANK_TOKEN)
+        box_shape = (self.box_rows, self.box_cols)
+        return PuzzleSpec(
+            self.side + 2, grid_shape, blank=BLANK_TOKEN, box_shape=box_shape
+        )
 
     def units(self) -> np.ndarray:
         """Cell indices of rows, then columns, then boxes: `3 side, side`."""

@@ -182,9 +182,9 @@ def test_wrong_settings_are_named(monkeypatch, changes, message):
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
-        ((2, 2), PuzzleSpec(6, (4, 4), blank=1)),
-        ((2, 3), PuzzleSpec(8, (6, 6), blank=1)),
-        ((3, 3), PuzzleSpec(11, (9, 9), blank=1)),
+        ((2, 2), PuzzleSpec(6, (4, 4), blank=1, box_shape=(2, 2))),
+        ((2, 3), PuzzleSpec(8, (6, 6), blank=1, box_shape=(2, 3))),
+        ((3, 3), PuzzleSpec(11, (9, 9), blank=1, box_shape=(3, 3))),
     ],
 )
 def test_sizes_are_known_without_reading_anything(box, expected):

@@ -15,12 +15,19 @@ from trm_jax.inspect.operators import inside, network_calls, states
 from trm_jax.model.sublayers import attention, mamba1, mamba2
 
 PUZZLE = "1.....3..4.....2"
-LAYERS = ("attention", "mamba2_both", "mamba1_backward", "swiglu", "token_mlp")
+LAYERS = ("attention", "mamba2_both", "mamba1_four", "swiglu", "token_mlp")
 SCANS = [
     ("1_mamba2_both", "forward"),
     ("1_mamba2_both", "backward"),
-    ("2_mamba1_backward", "backward"),
+    ("2_mamba1_four", "forward"),
+    ("2_mamba1_four", "backward"),
+    ("2_mamba1_four", "column"),
+    ("2_mamba1_four", "column_backward"),
 ]
+# The positions in the order in which a scan reads them; the grid is 4 x 4.
+ROWS, COLUMNS = np.arange(17), np.append(0, 1 + np.arange(16).reshape(4, 4).T)
+READ = {"forward": ROWS, "backward": ROWS[::-1]}
+READ |= {"column": COLUMNS, "column_backward": COLUMNS[::-1]}
 
 
 def all_operators(config):
@@ -81,7 +88,7 @@ def test_attention_maps_times_v_are_the_output_of_attention(case):
 
 def test_the_states_of_a_scan_times_C_are_its_output(case):
     seen = case[3]
-    assert [len(seen[name]) for name in ("ssd", "selective_scan")] == [2, 1]
+    assert [len(seen[name]) for name in ("ssd", "selective_scan")] == [2, 4]
     assert states(seen["ssd"][0][0]).shape == (2, 17, 4, 8, 4)
     assert states(seen["selective_scan"][0][0]).shape == (2, 17, 32, 4)
     for name in ("ssd", "selective_scan"):
@@ -122,10 +129,10 @@ def test_norms_and_decays_stand_at_the_positions_of_their_tokens(case):
         args, _ = next(calls[scan.layer[2:8]])
         state, decay = plain_states(args)
         norm = np.sqrt((state**2).mean(tuple(range(3, state.ndim))))
-        order = 1 if scan.direction == "forward" else -1
-        np.testing.assert_allclose(scan.norms, norm[:, ::order], rtol=1e-4)
+        place = np.argsort(READ[scan.direction])
+        np.testing.assert_allclose(scan.norms, norm[:, place], rtol=1e-4)
         decay = decay.reshape(scan.decays.shape)
-        np.testing.assert_allclose(scan.decays, decay[:, ::order], rtol=1e-6)
+        np.testing.assert_allclose(scan.decays, decay[:, place], rtol=1e-6)
         assert ((scan.decays > 0) & (scan.decays < 1)).all()
 
 

@@ -45,6 +45,7 @@ VARIANTS = {
     },
     "mean": {
         "model.layers": ("token_mlp", "token_mlp", "swiglu"),
+        "model.positions": "rows_columns_boxes",
         "model.prefix_len": 0,
         "rule.trm.h_cycles": 1,
         "halting.halt_position": "mean",
@@ -127,6 +128,10 @@ def log_probs(logits, loss):
         (
             {"model.layers": ("mamba2", "attention", "swiglu")},
             r"model.layers has attention, mamba2; .* only token_mlp and swiglu",
+        ),
+        (
+            {"model.swiglu.inner_norm": True},
+            r"model.swiglu.inner_norm = True; .* expects False",
         ),
     ],
 )

@@ -19,6 +19,22 @@ def changes(*names, **more):
     return {"model.layers": names, **cycles, **more}
 
 
+def with_settings(kind, section, **changes):
+    """The operator `kind` under another name, with other defaults of its settings."""
+    fields = [
+        (
+            f.name,
+            f.type,
+            dataclasses.field(default=changes[f.name], metadata=f.metadata),
+        )
+        for f in dataclasses.fields(kind.Settings)
+        if f.name in changes
+    ]
+    options = {"bases": (kind.Settings,), "frozen": True, "kw_only": True}
+    settings = dataclasses.make_dataclass("Settings", fields, **options)
+    return type(kind.__name__, (kind,), {"section": section, "Settings": settings})
+
+
 @cache
 def alone(name):
     """The operator with its parameters, an input, and random weights of its output.

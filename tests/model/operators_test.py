@@ -11,14 +11,32 @@ from tests.helpers.operators.shift import Shift
 from tests.model import operator_judge as judge
 from trm_jax.model.network import free_of_decay
 from trm_jax.model.sublayers import SUBLAYERS
+from trm_jax.model.sublayers.attention import Attention
+from trm_jax.model.sublayers.conv_swiglu import ConvSwiGlu
+from trm_jax.model.sublayers.swiglu import SwiGlu, TokenMlp
 from trm_jax.training.digest import state_digest
 from trm_jax.training.sharding import path_string
 
-OWN = {"shift": Shift}
+# Operators that only tests register: one of CONTRIBUTING.md, and other settings.
+OWN = {
+    kind.section: kind
+    for kind in (
+        Shift,
+        judge.with_settings(ConvSwiGlu, "conv_swiglu_grid", sides="grid"),
+        judge.with_settings(ConvSwiGlu, "conv_swiglu_both", sides="both"),
+        judge.with_settings(SwiGlu, "swiglu_normed", inner_norm=True),
+        judge.with_settings(TokenMlp, "token_mlp_normed", inner_norm=True),
+        judge.with_settings(Attention, "attention_2d", positions="rope_2d"),
+    )
+}
 
 
 SLOW = pytest.mark.slow
-VARIANTS = ("mamba2_backward", "mamba2_both")  # they share Mamba-2's code
+VARIANTS = (  # they share the code of others
+    *("mamba2_backward", "mamba2_both", "mamba1_four", "mamba1_column"),
+    *("mamba1_row_column", "mamba2_column", "mamba2_row_column", "mamba2_four"),
+    *("conv_swiglu_both", "token_mlp_normed", "attention_2d"),
+)
 NAMES = [
     pytest.param(name, marks=SLOW) if name in VARIANTS else name
     for name in (*SUBLAYERS, *OWN)

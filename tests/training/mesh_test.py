@@ -43,6 +43,12 @@ OTHERS = {  # these run on the mesh ALL_PARTS only
     },
     "urm": {"model.layers": ("swiglu",), "rule.name": "urm"},
     "hrm": {"model.layers": ("token_mlp", "swiglu"), "rule.name": "hrm"},
+    "grid": {
+        "model.layers": ("conv_swiglu", "mamba1_four"),
+        "model.conv_swiglu.sides": "grid",
+        "model.positions": "rows_columns_boxes",
+        "sizes.box_shape": (2, 2),
+    },
     "loop": {
         "model.layers": ("mamba1_both",),
         "model.norm": "pre",
@@ -189,8 +195,9 @@ def test_weights_and_moments_are_shared_out_over_fsdp(fsdp):
 
 
 def test_over_two_devices_of_fsdp_each_has_half_of_every_matrix():
-    layers = ("mamba2", "attention", "token_mlp", "swiglu")
+    layers = ("mamba2", "attention", "token_mlp", "swiglu", "conv_swiglu")
     changes = {"model.layers": layers, "mesh.data": 1, "mesh.fsdp": 2}
+    changes |= {"model.positions": "rows_columns", "model.conv_swiglu.sides": "grid"}
     like = tiny_built(changes).state_like
     leaves = jax.tree.leaves((like.params, like.ema_params, like.opt_state))
     parts = [math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves]

@@ -167,6 +167,23 @@ def test_models_that_the_published_code_has_not_are_refused(recipe, message):
         from_config(get_config(recipe).to_dict(), 52, "here")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "change"),
+    [
+        ("sudoku_extreme", {"model.swiglu.inner_norm": True}),
+        ("sudoku_extreme", {"model.token_mlp.inner_norm": True}),
+        ("sudoku_extreme", {"model.positions": "rows_columns"}),
+        ("sudoku_extreme:attention", {"model.attention.positions": "rope_2d"}),
+    ],
+)
+def test_a_setting_that_the_published_code_has_not_is_refused(recipe, change):
+    config = get_config(recipe)
+    config.update_from_flattened_dict(change)
+    ((name, value),) = change.items()
+    with pytest.raises(ConfigError, match=f"{name} = {value!r}, but the published"):
+        from_config(config.to_dict(), 97, "here")
+
+
 def test_what_cannot_be_expressed_is_named():
     config = get_config("sudoku_extreme").to_dict()
     config["rule"]["trm"]["halt_weight"] = 0.25

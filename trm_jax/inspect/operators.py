@@ -27,6 +27,7 @@ from trm_jax.inspect.loop_measures import probabilities
 from trm_jax.model.model import ReasoningModel
 from trm_jax.model.network import Network
 from trm_jax.model.sublayers import operator
+from trm_jax.model.sublayers.directions import DIRECTIONS, paths
 from trm_jax.ops.selective_scan import selective_scan
 from trm_jax.ops.ssd import ssd
 from trm_jax.types import Params
@@ -50,7 +51,7 @@ class ScanInside:
     """
 
     layer: str  # such as "0_mamba2_both"
-    direction: str  # "forward", or "backward" from the last position to the first
+    direction: str  # forward, backward, column or column_backward
     norms: np.ndarray  # `b l u`: root mean square of the state once it read the token
     decays: np.ndarray  # `b l u`, Mamba-1 `b l u n`: the share kept of the state before
 
@@ -112,9 +113,9 @@ def inside(model: Loaded, hidden: States, network: str = "") -> Inside:
             attention.append(AttentionInside(layer, attention_maps(q, k)))
         for i, scan in enumerate(of_layer.get("scans", ())):
             direction = getattr(operator(name), "direction", "forward")
-            if direction == "both":
-                direction = ("forward", "backward")[i]
-            scans.append(_scan_inside(layer, direction, scan))
+            path = paths(direction, bound.config.grid_shape, bound.config.prefix_len)[i]
+            place = np.asarray(path.back(np.arange(hidden.shape[1])[None]))[0]
+            scans.append(_scan_inside(layer, DIRECTIONS[direction][i], place, scan))
     after = [np.asarray(each) for each in found["hidden"]]
     hidden_by_layer = dict(zip(layers, after, strict=True))
     return Inside(attention, scans, hidden_by_layer, np.asarray(output))
@@ -180,7 +181,9 @@ def states(scan: Scan, read: Callable[[Array], Array] = _whole) -> Array:
     return found.swapaxes(0, 1)
 
 
-def _scan_inside(layer: str, direction: str, scan: Scan) -> ScanInside:
+def _scan_inside(
+    layer: str, direction: str, place: np.ndarray, scan: Scan
+) -> ScanInside:
+    """`place` says when the scan reads each position."""
     norms = np.asarray(states(scan, _size), np.float64)
-    order = slice(None, None, 1 if direction == "forward" else -1)
-    return ScanInside(layer, direction, norms[:, order], decays(scan)[:, order])
+    return ScanInside(layer, direction, norms[:, place], decays(scan)[:, place])

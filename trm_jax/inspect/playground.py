@@ -21,6 +21,7 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.files import write_whole
 from trm_jax.inspect.html_page import assemble
+from trm_jax.model.positions import vectors
 
 LAYERS = ("token_mlp", "swiglu")
 # Givens of the examples, as shares of the cells; 0 is as few as possible.
@@ -78,6 +79,11 @@ def check(config: Mapping[str, Any]) -> None:
             f"model.layers has {', '.join(other)}; the playground can run only "
             f"{' and '.join(LAYERS)}"
         )
+    for name in LAYERS:
+        if config["model"][name]["inner_norm"]:
+            raise ConfigError(
+                f"model.{name}.inner_norm = True; the playground expects False"
+            )
 
 
 def model_spec(model: Any, side: int) -> dict[str, Any]:
@@ -94,8 +100,10 @@ def model_spec(model: Any, side: int) -> dict[str, Any]:
         "puzzle": puzzle,
         "head": params["head"]["kernel"],
     }
-    names = ("embed_tokens", "embed_positions", "halt_kernel", "halt_bias")
-    arrays |= {name: params[name] for name in names if name in params}
+    names = "embed_tokens", "halt_kernel", "halt_bias"
+    arrays |= {name: params[name] for name in names}
+    if units := model.bound().config.position_units:
+        arrays["positions"] = vectors(params, units)
     for layer, weights in params["net"].items():
         for name, weight in weights.items():
             kernel = weight["kernel"] if isinstance(weight, Mapping) else weight

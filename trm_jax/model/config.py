@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import weight_dtype
+from trm_jax.model.positions import LEARNED, units
 from trm_jax.model.sublayers import SUBLAYERS, operator
 from trm_jax.settings import knob, own_values, read
 
@@ -29,9 +31,9 @@ class ModelSettings:
     )
     positions: str = knob(
         "none",
-        "What is added to the embedded question: nothing, or one learned vector per "
-        "position.",
-        choices=("none", "learned"),
+        "What is added to the embedded question: nothing, one learned vector per "
+        "position, or learned vectors of rows and columns (and boxes, for Sudoku).",
+        choices=("none", *LEARNED),
     )
     prefix_len: int = knob(
         16, "Tokens before the grid that hold the puzzle vector.", low=0, high=2**12
@@ -56,6 +58,7 @@ class ModelConfig:
     grid_shape: tuple[int, int]  # rows, columns
     num_puzzles: int
     blank: int  # token of an unknown cell; -1 if the task has none
+    box_shape: tuple[int, int] | None = None  # rows and columns of a box of Sudoku
     halt_position: str = "first"
 
     @classmethod
@@ -73,12 +76,16 @@ class ModelConfig:
         operators = tuple(
             (name, read(kinds[name], section[name], f"model.{name}")) for name in used
         )
-        rows, columns = sizes["grid_shape"]
+        shapes = {
+            name: tuple(sizes[name])
+            for name in ("grid_shape", "box_shape")
+            if name in sizes
+        }
         return cls(
             settings=settings,
             operators=operators,
             halt_position=halt_position,
-            **{**sizes, "grid_shape": (rows, columns)},
+            **{**sizes, **shapes},
         )
 
     def __post_init__(self) -> None:
@@ -94,6 +101,11 @@ class ModelConfig:
             raise ConfigError(
                 f"model.puzzle_dim = {s.puzzle_dim}, but nothing reads it where "
                 "model.prefix_len = 0"
+            )
+        if s.positions == "rows_columns_boxes" and not self.box_shape:
+            raise ConfigError(
+                "model.positions = 'rows_columns_boxes', but these puzzles have no "
+                "boxes; expected 'rows_columns'"
             )
         for _, settings in self.operators:
             settings.check(self.d_model, self.compute_dtype)
@@ -145,6 +157,14 @@ class ModelConfig:
     def seq_len(self) -> int:
         """The length l: prefix tokens, then grid cells."""
         return self.prefix_len + self.num_cells
+
+    @property
+    def position_units(self) -> dict[str, np.ndarray]:
+        """The tables of the learned positions, see `positions.units`; {} for none."""
+        kind = self.settings.positions
+        if kind not in LEARNED:
+            return {}
+        return units(kind, self.grid_shape, self.box_shape, self.prefix_len)
 
     @property
     def puzzle_width(self) -> int:

@@ -117,24 +117,74 @@ def rotary_tables(
     Rates, angles and tables are rounded to float32, as in the published code, whatever
     the dtype of the model.
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    angle = _angles(np.arange(length), head_dim, theta)
+    return _cos_sin(angle, angle)
+
+
+def rotary_tables_2d(
+    grid_shape: tuple[int, int],
+    prefix_len: int,
+    head_dim: int,
+    theta: float,
+    *,
+    halves: bool = False,
+) -> tuple[Float[Array, "l 1 k"], Float[Array, "l 1 k"]]:
+    """Cosines and sines of two angles per position: of its row and of its column.
+
+    Prefix token j is at (0, j), and the cell in row r and column c at (r + prefix_len,
+    c). Each axis has head_dim / 4 rates. The two angles are concatenated before they
+    are doubled, as in jvdillon/sic, or with `halves` each is doubled by itself, as in
+    locuslab/EqR, for `rotate(..., halves=True)`.
+    """
+    r, c = np.indices(grid_shape).reshape(2, -1)
+    row = np.concatenate([np.zeros(prefix_len, int), r + prefix_len])
+    column = np.concatenate([np.arange(prefix_len), c])
+    by_row, by_column = (_angles(v, head_dim // 2, theta) for v in (row, column))
+    if halves:
+        return _cos_sin(by_row, by_row, by_column, by_column)
+    return _cos_sin(by_row, by_column, by_row, by_column)
+
+
+def _angles(places: np.ndarray, width: int, theta: float) -> np.ndarray:
+    """The angles `l width/2` of places on one axis."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     rate = np.float32(1) / np.float32(theta) ** exponents
-    angle = np.outer(np.arange(length, dtype=np.float32), rate).astype(np.float64)
-    angle = np.concatenate([angle, angle], axis=-1)[:, None]
+    return np.outer(places.astype(np.float32), rate).astype(np.float64)
+
+
+def _cos_sin(*angles: np.ndarray) -> tuple[Array, Array]:
+    """The tables of the angles `l width` of consecutive parts of the channels."""
+    angle = np.concatenate(angles, axis=-1)[:, None]
     return jnp.float32(np.cos(angle)), jnp.float32(np.sin(angle))
 
 
 def rotate(
-    h: Float[Array, "b l h k"], cos: Float[Array, "l 1 k"], sin: Float[Array, "l 1 k"]
+    h: Float[Array, "b l h k"],
+    cos: Float[Array, "l 1 k"],
+    sin: Float[Array, "l 1 k"],
+    *,
+    halves: bool = False,
 ) -> Float[Array, "b l h k"]:
-    """Rotate each head's vector by the angles of its position, in float32 or wider."""
+    """Rotate each head's vector by the angles of its position, in float32 or wider.
+
+    Channel i forms a pair with channel i + k/2, or with `halves` within its own half
+    with channel i + k/4.
+    """
     wide = h.astype(jnp.promote_types(h.dtype, cos.dtype))
-    low, high = jnp.split(wide, 2, axis=-1)
-    turned = jnp.concatenate([-high, low], axis=-1)
+    parts = jnp.split(wide, 4 if halves else 2, axis=-1)
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    turned = jnp.concatenate(
+        [part for low, high in pairs for part in (-high, low)], axis=-1
+    )
     return (wide * cos[None] + turned * sin[None]).astype(h.dtype)
 
 
-def swiglu(gate_up: Any, axis: int = -1) -> Array:
-    """silu(gate) * up, where gate and up are the two halves along `axis`."""
+def swiglu(gate_up: Any, axis: int = -1, *, inner_norm: bool = False) -> Array:
+    """silu(gate) * up, where gate and up are the two halves along `axis`.
+
+    With `inner_norm` it is sigmoid(gate) * rms_norm(gate * up).
+    """
     gate, up = jnp.split(gate_up, 2, axis)
+    if inner_norm:
+        return nn.sigmoid(gate) * rms_norm(gate * up, axis=axis)
     return nn.silu(gate) * up

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from trm_jax.model import positions
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.layers import Linear, rms_norm, truncated_normal
 from trm_jax.model.network import Network
@@ -37,10 +38,12 @@ class ReasoningModel(nn.Module):
         self.embed_tokens = self.param(
             "embed_tokens", embedding, (c.vocab_size, c.d_model), c.weight_dtype
         )
-        if c.settings.positions == "learned":
-            self.embed_positions = self.param(
-                "embed_positions", embedding, (c.seq_len, c.d_model), c.weight_dtype
+        self.position_tables = {
+            name: self.param(
+                name, embedding, (int(unit.max()) + 1, c.d_model), c.weight_dtype
             )
+            for name, unit in c.position_units.items()
+        }
         self.stacks = {name: Network(c, name=name) for name in self.networks}
         self.head = Linear(c.vocab_size)
         # As published, there are two outputs; TRM ignores the second, "continue".
@@ -72,8 +75,9 @@ class ReasoningModel(nn.Module):
             x = jnp.concatenate(
                 [padded.reshape(-1, c.prefix_len, c.d_model), x], axis=1
             )
-        if c.settings.positions == "learned":
-            x = math.sqrt(0.5) * (x + self.embed_positions.astype(dtype)[None])
+        if c.position_units:
+            places = positions.vectors(self.position_tables, c.position_units)
+            x = math.sqrt(0.5) * (x + places.astype(dtype)[None])
         return math.sqrt(c.d_model) * x
 
     def refine(

@@ -33,12 +33,16 @@ class Network(nn.Module):
 
 
 def halts_blindly(config: ModelConfig) -> bool:
-    """Whether the halting logit sees no cell: at position 0, with causal layers only.
+    """Whether the halting logit sees no cell: no layer shows position 0 a later one.
 
     It then depends on the puzzle id and on the number of steps alone.
     """
-    looks_ahead = any(operator(name).looks_ahead for name in config.layers)
-    return config.halt_position == "first" and not looks_ahead
+
+    def sees(name: str) -> bool:
+        kind = operator(name)
+        return kind.first_sees(config.operator(kind.section), config.prefix_len)
+
+    return config.halt_position == "first" and not any(map(sees, config.layers))
 
 
 def free_of_decay(path: str) -> bool:

@@ -76,7 +76,10 @@ def _arch(
     model, attention = config["model"], config["model"]["attention"]
     blocks = max(1, len(model["layers"]) // 2)
     mlp_t = model["layers"][0] == "token_mlp"
-    positions = "none" if mlp_t else attention["positions"]
+    plain = mlp_t or attention["positions"] == "none"
+    positions = "none" if plain else "rope"
+    if model["positions"] == "learned":
+        positions = "learned"
     cell_loss = flat[f"rule.{rule}.cell_loss"]
     loss = next(theirs for theirs, ours in LOSSES.items() if ours == cell_loss)
     arch = {key: flat[place.replace("RULE", rule)] for key, place in ARCH.items()}
@@ -88,7 +91,7 @@ def _arch(
         "num_heads": attention["num_heads"],
         "expansion": _expansion(model["swiglu"], model["d_model"]),
         "puzzle_emb_ndim": model["puzzle_dim"] or model["d_model"],
-        "pos_encodings": "learned" if model["positions"] == "learned" else positions,
+        "pos_encodings": positions,
     }
     if rule == "trm":  # HRM's code refuses these
         arch |= {"mlp_t": mlp_t, "puzzle_emb_len": model["prefix_len"]}
@@ -112,7 +115,8 @@ def _comparable(config: Mapping[str, Any], seq_len: int) -> dict[str, Any]:
         if name in model["layers"]:
             section = model[name]
             inner = inner_width(section["width"], section["expansion"], width)
-            model[name] = {"width": inner}
+            kept = {k: v for k, v in section.items() if k != "expansion"}
+            model[name] = kept | {"width": inner}
     rule = config["rule"]["name"]
     used = {
         "model": model,

@@ -113,7 +113,7 @@ class Trm {
       const row = arrays.embed_tokens.subarray(token * width, (token + 1) * width);
       x.set(row, (spec.prefix_len + cell) * width);
     });
-    const positions = arrays.embed_positions;
+    const positions = arrays.positions;
     const placed = positions ? sum(x, positions).map((v) => Math.sqrt(0.5) * v) : x;
     return placed.map((v) => Math.sqrt(width) * v);
   }

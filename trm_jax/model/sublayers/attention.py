@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
-from trm_jax.model.layers import Linear, rotary_tables, rotate
+from trm_jax.model.layers import Linear, rotary_tables, rotary_tables_2d, rotate
 from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.ops.attention import IMPLEMENTATIONS, attend, cudnn_takes
 from trm_jax.settings import knob
@@ -22,8 +22,10 @@ class AttentionSettings:
     num_heads: int = knob(8, "Heads; they share d_model.", low=1, high=2**16)
     positions: str = knob(
         "rope",
-        "Positional encoding of queries and keys.",
-        choices=("rope", "none"),
+        "Positional encoding of queries and keys: rotary by the place in the sequence, "
+        "by row and column (rope_2d, or rope_2d_halves, where one half of the channels "
+        "turns by the row and the other by the column), or none.",
+        choices=("rope", "rope_2d", "rope_2d_halves", "none"),
     )
     rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)
     implementation: str = knob(
@@ -35,9 +37,11 @@ class AttentionSettings:
 
     def check(self, d_model: int, dtype: Any) -> None:
         """Raise ConfigError if heads do not fit, or rope_theta is set but not used."""
-        rope = self.positions == "rope"
-        if d_model % (self.num_heads * (2 if rope else 1)):
-            kind = "heads of even width" if rope else "heads"
+        rope = self.positions != "none"
+        multiple = {"none": 1, "rope": 2}.get(self.positions, 4)
+        if d_model % (self.num_heads * multiple):
+            kinds = "heads", "heads of even width", "heads of a width divisible by 4"
+            kind = kinds[multiple // 2]
             raise ConfigError(
                 f"model.d_model = {d_model} cannot be divided into "
                 f"model.attention.num_heads = {self.num_heads} {kind}"
@@ -79,10 +83,18 @@ class Attention(Sublayer):
         head_dim = d // c.num_heads
         qkv = Linear(3 * d, name="qkv")(hidden)
         q, k, v = jnp.split(qkv.reshape(b, l, 3 * c.num_heads, head_dim), 3, axis=2)
-        if c.positions == "rope":
-            tables = rotary_tables(l, head_dim, c.rope_theta)
-            q, k = rotate(q, *tables), rotate(k, *tables)
+        if c.positions != "none":
+            halves = c.positions == "rope_2d_halves"
+            tables = self._tables(l, head_dim, halves)
+            q, k = (rotate(v, *tables, halves=halves) for v in (q, k))
         self.sow("intermediates", "queries_keys", (q, k))
         form = c.implementation if c.implementation != "auto" else "xla"
         out = attend(q, k, v, implementation=form)
         return Linear(d, name="out")(out.reshape(b, l, d))
+
+    def _tables(self, length: int, head_dim: int, halves: bool) -> tuple[Array, Array]:
+        theta = self.settings.rope_theta
+        if self.settings.positions == "rope":
+            return rotary_tables(length, head_dim, theta)
+        grid = self.grid_shape, self.prefix_len
+        return rotary_tables_2d(*grid, head_dim, theta, halves=halves)

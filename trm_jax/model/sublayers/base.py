@@ -21,10 +21,15 @@ class Sublayer(nn.Module):
     section: ClassVar[str]  # of config.model
     Settings: ClassVar[type[Any]]
     no_decay: ClassVar[tuple[str, ...]] = ()  # its own parameters without weight decay
-    looks_ahead: ClassVar[bool] = False  # a position sees positions after it
+    looks_ahead: ClassVar[bool] = False  # the first position sees later ones
     norm_axis: ClassVar[int] = -1  # of the norm that follows it
     plain: ClassVar[dict[str, Any]] = {}  # settings under which its cost can be counted
     forward_mode: ClassVar[dict[str, Any]] = {}  # settings under which jax.jvp works
+
+    @classmethod
+    def first_sees(cls, settings: Any, prefix_len: int) -> bool:
+        """Whether the first position sees cells, with these settings."""
+        return cls.looks_ahead
 
     @classmethod
     def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:

@@ -3,28 +3,72 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-Flip = Callable[[Array], Array]
+Turn = Callable[[Any], Any]
 
 
-def _as_is(v: Array) -> Array:
+class Path(NamedTuple):
+    """The order in which a scan reads the tokens `b l ...`, and the way back."""
+
+    into: Turn  # from the order of the sequence to that of the scan
+    back: Turn
+
+
+# The paths whose outputs a direction adds up.
+DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "forward": ("forward",),
+    "backward": ("backward",),
+    "both": ("forward", "backward"),
+    "column": ("column",),
+    "row_column": ("forward", "column"),
+    "four": ("forward", "backward", "column", "column_backward"),
+}
+
+
+def paths(
+    direction: str, grid_shape: tuple[int, int], prefix_len: int
+) -> tuple[Path, ...]:
+    """The paths of a direction.
+
+    "forward" reads the prefix and then the cells row by row, "column" the prefix and
+    then the cells column by column. The backward paths read these two orders from the
+    end, so they reach the prefix after every cell.
+    """
+    rows, columns = grid_shape
+    to_columns = partial(_transposed, prefix_len, (rows, columns))
+    to_rows = partial(_transposed, prefix_len, (columns, rows))
+    known = {
+        "forward": Path(_as_is, _as_is),
+        "backward": Path(_reversed, _reversed),
+        "column": Path(to_columns, to_rows),
+        "column_backward": Path(
+            lambda v: _reversed(to_columns(v)), lambda v: to_rows(_reversed(v))
+        ),
+    }
+    return tuple(known[name] for name in DIRECTIONS[direction])
+
+
+def _as_is(v: Any) -> Any:
     return v
 
 
-def _reversed(v: Array) -> Array:
+def _reversed(v: Any) -> Any:
     return v[:, ::-1]
 
 
-FLIPS: dict[str, tuple[Flip, ...]] = {
-    "forward": (_as_is,),
-    "backward": (_reversed,),
-    "both": (_as_is, _reversed),
-}
+def _transposed(prefix_len: int, shape: tuple[int, int], v: Any) -> Array:
+    """The cells, a grid of this shape after the prefix, in the other order."""
+    cells = v[:, prefix_len:]
+    grid = cells.reshape(cells.shape[0], *shape, *cells.shape[2:])
+    return jnp.concatenate(
+        [v[:, :prefix_len], grid.swapaxes(1, 2).reshape(cells.shape)], axis=1
+    )
 
 
 def uniform(limit: float) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Mamba-1 mixer (arXiv 2312.00752, figure 3), in both directions."""
+"""The Mamba-1 mixer (arXiv 2312.00752, figure 3), in all scan directions."""
 
 import dataclasses
 import math
@@ -14,9 +14,9 @@ from trm_jax.errors import ConfigError
 from trm_jax.model.layers import Linear, lecun_init, truncated_normal, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.model.sublayers.directions import (
-    FLIPS,
-    Flip,
+    Path,
     log_uniform_dt,
+    paths,
     uniform,
     uniform_fan_in,
 )
@@ -91,8 +91,8 @@ class Mamba1(Sublayer):
         A_log = self.param("A_log", self._log_rates, (inner, c.d_state), wide)
         D = self.param("D", nn.initializers.ones, (inner,), wide)
 
-        def scan(flip: Flip) -> Array:
-            mixed = nn.silu(causal_conv(flip(x), kernel, bias))
+        def scan(path: Path) -> Array:
+            mixed = nn.silu(causal_conv(path.into(x), kernel, bias))
             low, B, C = jnp.split(x_proj(mixed), [rank, rank + c.d_state], axis=-1)
             delta = nn.softplus(dt_proj(low).astype(wide) + dt_bias[None, None])
             args = mixed, delta, -jnp.exp(A_log), B, C
@@ -100,9 +100,10 @@ class Mamba1(Sublayer):
             chosen = None if c.implementation == "auto" else c.implementation
             y, _ = selective_scan(*args, chunk_size=c.chunk_size, implementation=chosen)
             y = checkpoint_name(y, SSD) + D[None, None] * mixed
-            return flip(y) * nn.silu(gate.astype(y.dtype))
+            return path.back(y) * nn.silu(gate.astype(y.dtype))
 
-        out = sum(map(scan, FLIPS[self.direction]), jnp.zeros((), wide))
+        scans = map(scan, paths(self.direction, self.grid_shape, self.prefix_len))
+        out = sum(scans, jnp.zeros((), wide))
         return Linear(d, uniform_fan_in, name="out_proj")(out.astype(hidden.dtype))
 
     def _conv_params(self, width: int, dtype: Any) -> tuple[Params, Params]:
@@ -132,4 +133,27 @@ class Mamba1Both(Mamba1):
     """The sum of the outputs of both directions, computed with the same weights."""
 
     direction: ClassVar[str] = "both"
+    looks_ahead: ClassVar[bool] = True
+
+
+class Mamba1Column(Mamba1):
+    """Mamba-1 over the prefix and then the cells column by column."""
+
+    direction: ClassVar[str] = "column"
+
+
+class Mamba1RowColumn(Mamba1):
+    """The sum of the outputs by rows and by columns, with the same weights."""
+
+    direction: ClassVar[str] = "row_column"
+
+
+class Mamba1Four(Mamba1):
+    """The sum by rows and by columns, forward and backward, with the same weights.
+
+    Four directions over a grid follow VMamba (arXiv 2401.10166); the shared weights are
+    ours.
+    """
+
+    direction: ClassVar[str] = "four"
     looks_ahead: ClassVar[bool] = True

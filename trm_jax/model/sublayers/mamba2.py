@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Mamba-2 mixer (arXiv 2405.21060, section 7), in both directions."""
+"""The Mamba-2 mixer (arXiv 2405.21060, section 7), in all scan directions."""
 
 import dataclasses
 import math
@@ -16,7 +16,12 @@ from jaxtyping import Array, Float
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import Linear, rms_norm, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer
-from trm_jax.model.sublayers.directions import FLIPS, Flip, log_uniform_dt, uniform
+from trm_jax.model.sublayers.directions import (
+    Path,
+    log_uniform_dt,
+    paths,
+    uniform,
+)
 from trm_jax.ops.conv import causal_conv
 from trm_jax.ops.ssd import IMPLEMENTATIONS, mosaic_refuses, ssd, supports
 from trm_jax.settings import knob
@@ -102,35 +107,35 @@ class Mamba2(Sublayer):
             jnp.split(v, np.cumsum(sizes[1:-1]), axis=-1) for v in (kernel, bias)
         )
 
-        def inputs(flip: Flip) -> tuple[Array, ...]:
+        def inputs(path: Path) -> tuple[Array, ...]:
             x, B, C = (
-                nn.silu(causal_conv(flip(part), taps, shift))
+                nn.silu(causal_conv(path.into(part), taps, shift))
                 for part, taps, shift in zip(xbc, kernels, biases, strict=True)
             )
             x = x.reshape(b, l, heads, c.head_dim)
             B, C = (v.reshape(b, l, c.num_groups, c.d_state) for v in (B, C))
-            args = x, flip(dt), -jnp.exp(A_log), B, C
+            args = x, path.into(dt), -jnp.exp(A_log), B, C
             self.sow("intermediates", "scans", args)
             return args
 
-        # The directions are further heads and groups, so both are one launch on a GPU.
-        flips = FLIPS[self.direction]
-        of_direction = [inputs(flip) for flip in flips]
+        # The directions are further heads and groups, so all are one launch on a GPU.
+        ways = paths(self.direction, self.grid_shape, self.prefix_len)
+        of_direction = [inputs(path) for path in ways]
         args = (_together(parts) for parts in zip(*of_direction, strict=True))
         chosen = None if c.implementation == "auto" else c.implementation
         y, _ = ssd(*args, chunk_size=c.chunk_size, implementation=chosen)
-        ys = jnp.split(checkpoint_name(y, SSD), len(flips), axis=2)
+        ys = jnp.split(checkpoint_name(y, SSD), len(ways), axis=2)
 
-        def output(flip: Flip, y: Array, x: Array) -> Array:
+        def output(path: Path, y: Array, x: Array) -> Array:
             y = y + D[None, None, :, None] * x
-            gated = flip(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
+            gated = path.back(y.reshape(b, l, inner)) * nn.silu(gate.astype(y.dtype))
             # The barrier keeps XLA from storing it in the wider dtype of the norm.
             gated = lax.optimization_barrier(gated.astype(x.dtype)).astype(wide)
             groups = gated.reshape(b, l, c.num_groups, inner // c.num_groups)
             return rms_norm(groups).reshape(b, l, inner) * norm_weight[None, None]
 
         xs = (x for x, *_ in of_direction)
-        out = sum(map(output, flips, ys, xs), jnp.zeros((), dt.dtype))
+        out = sum(map(output, ways, ys, xs), jnp.zeros((), dt.dtype))
         return Linear(d, name="out_proj")(out.astype(hidden.dtype))
 
     def _conv_params(self, width: int, dtype: Any) -> tuple[Params, Params]:
@@ -170,4 +175,27 @@ class Mamba2Both(Mamba2):
     """The sum of the outputs of both directions, computed with the same weights."""
 
     direction: ClassVar[str] = "both"
+    looks_ahead: ClassVar[bool] = True
+
+
+class Mamba2Column(Mamba2):
+    """Mamba-2 over the prefix and then the cells column by column."""
+
+    direction: ClassVar[str] = "column"
+
+
+class Mamba2RowColumn(Mamba2):
+    """The sum of the outputs by rows and by columns, with the same weights."""
+
+    direction: ClassVar[str] = "row_column"
+
+
+class Mamba2Four(Mamba2):
+    """The sum by rows and by columns, forward and backward, with the same weights.
+
+    Four directions over a grid follow VMamba (arXiv 2401.10166); the shared weights are
+    ours.
+    """
+
+    direction: ClassVar[str] = "four"
     looks_ahead: ClassVar[bool] = True

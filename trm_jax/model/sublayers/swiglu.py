@@ -23,13 +23,21 @@ class SwiGluSettings:
         high=2**20,
     )
     expansion: float = knob(4.0, "Used where width is 0.", low=0.1)
+    inner_norm: bool = knob(
+        False,
+        "The gated-norm unit, sigmoid(gate) * rms(gate * up) in place of silu(gate) * "
+        "up; the norm runs over the inner width.",
+    )
 
     def check(self, d_model: int, dtype: Any) -> None:
         """Do nothing: every width fits every model."""
 
 
 class SwiGlu(Sublayer):
-    """Gated feed-forward over the channels (arXiv 2002.05202)."""
+    """Gated feed-forward over the channels (arXiv 2002.05202).
+
+    Its gated-norm form is that of jvdillon/sic.
+    """
 
     section: ClassVar[str] = "swiglu"
     Settings: ClassVar[type] = SwiGluSettings
@@ -39,7 +47,8 @@ class SwiGlu(Sublayer):
         d = hidden.shape[-1]
         width = inner_width(self.settings.width, self.settings.expansion, d)
         gate_up = Linear(2 * width, name="gate_up")(hidden)
-        return Linear(d, name="down")(swiglu(gate_up))
+        inner = swiglu(gate_up, inner_norm=self.settings.inner_norm)
+        return Linear(d, name="down")(inner)
 
 
 class TokenMlp(Sublayer):
@@ -62,6 +71,7 @@ class TokenMlp(Sublayer):
         up = self.param("gate_up", lecun_init, (l, 2 * width), dtype)
         down = self.param("down", lecun_init, (width, l), dtype)
         tokens = hidden.swapaxes(0, 1).reshape(l, b * d)
-        inner = swiglu(matmul(up.astype(hidden.dtype), tokens, a_axis=0), axis=0)
+        gate_up = matmul(up.astype(hidden.dtype), tokens, a_axis=0)
+        inner = swiglu(gate_up, axis=0, inner_norm=self.settings.inner_norm)
         out = matmul(down.astype(hidden.dtype), inner, a_axis=0)
         return out.reshape(l, b, d).swapaxes(0, 1)
