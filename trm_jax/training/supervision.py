@@ -85,7 +85,8 @@ def row_keys(key: Array, rows: Int[Array, " b"]) -> Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
-def _folded(keys: Array, data: int) -> Array:
+def folded(keys: Array, data: int) -> Array:
+    """Every key folded with the same number."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
 
 
@@ -98,11 +99,11 @@ def refill(carry: Carry, batch: Batch) -> Carry:
     """
     return carry._replace(
         steps=jnp.where(carry.halted, 0, carry.steps),
-        batch=_where(carry.halted, batch, carry.batch),
+        batch=where_rows(carry.halted, batch, carry.batch),
     )
 
 
-def _where(rows: Array, new: Any, old: Any) -> Any:
+def where_rows(rows: Array, new: Any, old: Any) -> Any:
     """The rows of `new` where `rows` is true, else those of `old`."""
 
     def pick(new: Array, old: Array) -> Array:
@@ -120,9 +121,9 @@ def begin(
     `keys` holds one key per row, that of its next supervision step.
     """
     first = rule.start(
-        frozen(model), carry.batch, _folded(keys, _START), training=training
+        frozen(model), carry.batch, folded(keys, _START), training=training
     )
-    return carry._replace(state=_where(carry.halted, first, carry.state))
+    return carry._replace(state=where_rows(carry.halted, first, carry.state))
 
 
 def supervision_step(
@@ -146,7 +147,7 @@ def supervision_step(
     state = begin(rule, model, carry, keys, training=training).state
     clock = Clock(carry.steps, max_steps, update)
     step = rule.step if training else rule.infer
-    state, outputs = step(model, carry.batch, state, _folded(keys, _STEP), clock, keep)
+    state, outputs = step(model, carry.batch, state, folded(keys, _STEP), clock, keep)
     steps = carry.steps + 1
     wants = rule.answer(outputs).wants_halt
     halted = halt(wants, steps, min_steps, max_steps=max_steps)
