@@ -51,17 +51,17 @@ def alignment(rows: Found, guide: Float[np.ndarray, " r"]) -> dict[str, float | 
     puzzles that have both; equals count half.
     """
     right = rows.is_right
-    finite = np.isfinite(guide).all() and guide.std() > 0 and right.std() > 0
+    defined = np.isfinite(guide).all() and guide.std() > 0 and right.std() > 0
     of_puzzle = []
     for one in np.split(
         np.arange(len(guide)), np.flatnonzero(np.diff(rows.example)) + 1
     ):
         good, bad = guide[one][right[one]], guide[one][~right[one]]
         if len(good) and len(bad):
-            gaps = good[:, None] - bad
-            of_puzzle.append(float(((gaps > 0) + 0.5 * (gaps == 0)).mean()))
+            larger = (good[:, None] > bad) + 0.5 * (good[:, None] == bad)
+            of_puzzle.append(float(larger.mean()))
     return {
-        "correlation": float(np.corrcoef(guide, right)[0, 1]) if finite else None,
+        "correlation": float(np.corrcoef(guide, right)[0, 1]) if defined else None,
         "within": _mean(np.array(of_puzzle)),
     }
 

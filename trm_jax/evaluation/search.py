@@ -41,8 +41,11 @@ class Way(NamedTuple):
         """Batches from row `start` on, with numbers `b 2` of question and chain.
 
         Chains change fastest. A batch holds whole clouds, so its size may differ from
-        `batch_size`. `ids` goes to Questions.batches.
+        `batch_size`; it is never much larger than all rows together. `ids` goes to
+        Questions.batches.
         """
+        needed = -(-self.num_rows // num_devices) * num_devices
+        batch_size = min(batch_size, needed)
         if self.num_chains == 1:
             yield from self.questions.batches(batch_size, start=start, **ids)
             return
