@@ -56,6 +56,7 @@ def as_output(predictions, labels, q_halt):
         cells_right=right.mean(-1)[None],
         all_right=right.all(-1)[None],
         cell_loss=np.zeros((1, len(right)), np.float32),
+        residual=np.zeros((1, len(right)), np.float32),
         has_labels=np.ones(len(right), bool),
     )
 

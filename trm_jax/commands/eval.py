@@ -3,19 +3,24 @@
 
 python eval.py --workdir=D [--step=N] [--data=PATH] [--weights=ema|raw]
                [--supervision_steps=S] [--votes=V] [--puzzle_ids=own|blank|random]
-               [--pool=N,N,...] [--devices=N] [--report[=FILE.html]]
+               [--pool=N,N,...] [--puzzles=N] [--refill=P] [--devices=N]
+               [--report[=FILE.html]]
                [--distributed | --coordinator=H:P --num_processes=N --process_id=I]
 python eval.py --weights_file=PATH --out=FILE [--config=FILE] [--data=PATH] ...
+python eval.py ... --search=NAME[,NAME...] --budget=CALLS [--noise=STD] [--out=FILE]
 
 By default, this evaluates the averaged weights of the newest checkpoint on the test set
 of the run. The names of the files contain --weights, --supervision_steps, --votes,
---puzzle_ids and --data (with a digest of its puzzles) if they are given. With --votes=V
-each puzzle is solved in V forms (0: in all that it has); the answers are turned back
-and counted as votes. With --report, an HTML page with figures and wrong answers is
-written, by default beside the JSON file. An evaluation that was cut short continues
-where it stopped. With --weights_file no run is needed: the weights are any that
-trm_jax.load knows, and --out names the JSON file. Exit codes: 0 done, 2 wrong input or
-config, 75 another process was lost, 1 otherwise.
+--puzzle_ids, --puzzles, --refill and --data (with a digest of its puzzles) if they are
+given. With --votes=V each puzzle is solved in V forms (0: in all that it has); the
+answers are turned back and counted as votes. With --refill=P, a row halts as soon as
+the rule wants it to and the halting probability is at least P, and the next puzzle
+takes its place. With --search, searches at test time are compared; docs/search.md
+describes them. With --report, an HTML page with figures and wrong answers is written,
+by default beside the JSON file. An evaluation that was cut short continues where it
+stopped. With --weights_file no run is needed: the weights are any that trm_jax.load
+knows, and --out names the JSON file. Exit codes: 0 done, 2 wrong input or config, 75
+another process was lost, 1 otherwise.
 """
 
 import json
@@ -28,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import flags
 
 from trm_jax import api
-from trm_jax.commands import config_flag, eval_page, shell
+from trm_jax.commands import config_flag, eval_page, eval_search, shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, ConfigError, SaveError
 from trm_jax.files import json_digest, write_whole
@@ -85,6 +90,16 @@ def _define_flags(values: flags.FlagValues) -> None:
         "Checkpoints whose votes are counted together (not with --step).",
         flag_values=values,
     )
+    number("puzzles", 0, "Only the first N puzzles; 0 = all.", lower_bound=0)
+    flags.DEFINE_float(
+        "refill",
+        None,
+        "Halting probability with which a row leaves for the next puzzle.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    eval_search.define_flags(values)
     text("report", None, "HTML page to write; beside the JSON file if empty.")
     number("devices", 0, "Devices that share each batch; 0 = all.", lower_bound=0)
     text("weights_file", None, "Weights without a run: a file, a name, a hub id.")
@@ -97,12 +112,15 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     argv = ["--report=" if word == "--report" else word for word in argv]
     config = config_flag.read_optional(values, argv, like=api.get_config().to_dict())
     _check_source(values, config)
+    eval_search.check(values)
     steps_asked = _steps_to_pool(values)
     shell.join_processes(values)
     shell.check_devices()
     from trm_jax.evaluation import coverage, report
 
     run = EvaluatedRun(values, config)
+    if values.search:
+        return eval_search.act(run, _name)
     if values.report is not None:
         eval_page.check(run)
     done = [run.rows_of(step) for step in steps_asked]
@@ -129,7 +147,7 @@ def _check_source(values: flags.FlagValues, config: Any) -> None:
     if not values.weights_file:
         if not values.workdir:
             raise ConfigError("--workdir=FOLDER is missing")
-        if config is not None or values.out:
+        if config is not None or (values.out and not values.search):
             raise ConfigError(
                 "--config and --out go with --weights_file, not --workdir"
             )
@@ -168,6 +186,8 @@ def _name(run: EvaluatedRun, steps: Sequence[int] = ()) -> str:
         "votes": "" if values.votes is None else str(values.votes),
         "ids": values.puzzle_ids if values.puzzle_ids != "own" else "",
         "data": data,
+        "puzzles": values.puzzles or "",
+        "refill": "" if values.refill is None else str(values.refill),
     }
     more = (f"-{key}_{value}" for key, value in flags_given.items() if value)
     return "_".join(map(str, steps)) + "".join(more)

@@ -3,6 +3,7 @@
 
 import contextlib
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from trm_jax.evaluation.evaluate import EvalOutput
     from trm_jax.evaluation.judge import Questions
     from trm_jax.evaluation.parts import EvalParts
+    from trm_jax.evaluation.search import Way
 
-PARTS_FORMAT = 3  # of eval/parts; rows in another format are not reused
+PARTS_FORMAT = 4  # of eval/parts; rows in another format are not reused
 log = logging.getLogger(__name__)
 
 
@@ -31,8 +33,8 @@ class EvaluatedRun:
     """
 
     def __init__(self, values: flags.FlagValues, config: Any = None) -> None:
-        from trm_jax.evaluation.evaluate import make_eval_step
         from trm_jax.evaluation.judge import Judge
+        from trm_jax.evaluation.search import Way
         from trm_jax.loading import open_weights
         from trm_jax.runtime.workdir import read_run
         from trm_jax.training.build import build
@@ -51,8 +53,8 @@ class EvaluatedRun:
         shell.set_precision(config["model"]["dtype"])
         self.num_puzzles = identity["sizes"]["num_puzzles"]
         votes = config["eval"]["votes"] if values.votes is None else values.votes
-        test = _test_set(values, config, identity)
-        self.questions: Questions = test.questions(votes=votes)
+        self.test = _test_set(values, config, identity)
+        self.questions: Questions = self.shown(votes)
         self.judge = Judge(self.questions, votes=votes)
         # It has its own mesh: the devices of the training need not be available.
         mesh = {"data": values.devices, "fsdp": 1}
@@ -66,12 +68,14 @@ class EvaluatedRun:
         self._parts: list[EvalParts] = []
         asked = values.supervision_steps
         self.num_steps = asked or self.built.run.num_eval_steps
-        self.eval_step = make_eval_step(
-            self.built.recipe,
-            self.built.mesh,
-            num_steps=self.num_steps,
-            seed=self.built.run.eval.seed,
+        self.way: Way = Way(self.questions, self.num_steps)
+
+    def shown(self, votes: int) -> "Questions":
+        """The puzzles of the evaluation in so many forms, 0 for all."""
+        questions: Questions = self.test.questions(
+            votes=votes, max_puzzles=self.values.puzzles
         )
+        return questions
 
     @property
     def name(self) -> str:
@@ -91,16 +95,25 @@ class EvaluatedRun:
             },
             "supervision_steps": self.num_steps,
             "votes": self.judge.votes,
+            "refill": self.values.refill,
         }
 
-    def rows_of(self, step: int | None) -> tuple[int, "EvalOutput", float | None]:
-        """Evaluate a checkpoint: its step, all its rows, and the rows per second."""
-        from trm_jax.evaluation.evaluate import evaluate
+    def rows_of(
+        self, step: int | None, way: "Way | None" = None
+    ) -> tuple[int, "EvalOutput", float | None]:
+        """Evaluate a checkpoint: its step, all its rows, and the rows per second.
+
+        `way` is another way than that of the flags.
+        """
         from trm_jax.evaluation.parts import EvalParts
         from trm_jax.training.digest import state_digest
 
+        way = way or self.way
         step, weights = self._read(step)
         about = self.about() | {
+            "rows": way.num_rows,
+            "supervision_steps": way.num_steps,
+            "chains": [way.num_chains, *way.chains],
             "format": PARTS_FORMAT,
             "step": step,
             "weights_sha256": state_digest(weights),
@@ -115,21 +128,46 @@ class EvaluatedRun:
         self._parts.append(parts)
         found = f"number of rows in {parts.folder}"
         processes.check_same(str(parts.num_rows), found)
-        total = self.questions.num_rows
+        total = way.num_rows
         if parts.num_rows:
             line = "step %d: %d of %d rows are taken from %s"
             log.info(line, step, parts.num_rows, total, parts.folder)
         progress = RowProgress(shell.BAR, parts.num_rows, total)
-        batches = self.questions.batches(
+        batches = way.batches(
             self.config["eval"]["batch_size"],
+            self.built.mesh.size,
             start=parts.num_rows,
             puzzle_ids=self.values.puzzle_ids,
             num_puzzles=self.num_puzzles,
         )
-        for output in evaluate(self.eval_step, weights, batches, self.built.mesh):
+        for output in self._outputs(way, weights, batches):
             parts.add(output)
             progress(parts.num_rows)
         return step, parts.finish(), progress.rate(parts.num_rows)
+
+    def _outputs(
+        self, way: "Way", weights: Any, batches: Iterable[Any]
+    ) -> Iterable["EvalOutput"]:
+        """The results for all rows, with a fixed batch or with refill."""
+        from trm_jax.evaluation import evaluate, refill
+
+        recipe, mesh, probability = (
+            self.built.recipe,
+            self.built.mesh,
+            self.values.refill,
+        )
+        settings: dict[str, Any] = {
+            "num_steps": way.num_steps,
+            "seed": self.built.run.eval.seed,
+            "chains": way.chains,
+        }
+        if probability is None:
+            step = evaluate.make_eval_step(recipe, mesh, **settings)
+            return evaluate.evaluate(step, weights, batches, mesh)
+        refilled = refill.make_refilled(
+            recipe, mesh, probability=probability, **settings
+        )
+        return refill.evaluate_refilled(refilled, weights, batches)
 
     def _read(self, step: int | None) -> tuple[int, Any]:
         """The step and the weights of a checkpoint, or of --weights_file."""

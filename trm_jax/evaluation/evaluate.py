@@ -11,7 +11,18 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.rules.base import Keep
+from trm_jax.evaluation.chains import (
+    PLAIN,
+    Chains,
+    Trail,
+    draw_keys,
+    explored,
+    no_trail,
+    resampled,
+    residual,
+    split,
+)
+from trm_jax.rules.base import Keep, Rule
 from trm_jax.training.sharding import (
     in_mesh,
     own_rows,
@@ -21,13 +32,10 @@ from trm_jax.training.sharding import (
 )
 from trm_jax.training.step import Recipe
 from trm_jax.training.supervision import (
-    EVAL,
     begin,
     bind,
     init_carry,
     refill,
-    row_keys,
-    seed_key,
     supervision_step,
 )
 from trm_jax.types import Batch, Carry, Params, StepOutput
@@ -45,47 +53,72 @@ class EvalOutput(NamedTuple):
     cells_right: Float[Array, "s b"]  # correct share of the labelled cells
     all_right: Bool[Array, "s b"]
     cell_loss: Float[Array, "s b"]
+    residual: Float[Array, "s b"]  # mean change of the logits over the last 3 steps
     has_labels: Bool[Array, " b"]
 
 
-PER_STEP = ("q_halt", "wants_halt", "cells_right", "all_right", "cell_loss")
+PER_STEP = (
+    *("q_halt", "wants_halt", "cells_right", "all_right", "cell_loss", "residual"),
+)
 EvalStep = Callable[[Weights, Batch, Array], EvalOutput]
 FirstCarry = Callable[[Weights, Batch, Array], Carry]
 SingleStep = Callable[[Weights, Array, Carry], tuple[Carry, StepOutput, Any]]
 
 
 def make_eval_step(
-    recipe: Recipe, mesh: Mesh, *, num_steps: int, seed: int = 0
+    recipe: Recipe,
+    mesh: Mesh,
+    *,
+    num_steps: int,
+    seed: int = 0,
+    chains: Chains = PLAIN,
 ) -> EvalStep:
     """Return the jitted (weights, batch, row numbers `b`) -> EvalOutput, on the mesh.
 
-    The number of a row is its position in the whole evaluation. The random draws of a
-    rule for a row depend only on (seed, number, step).
+    The number of a row is its position in the whole evaluation. Row numbers `b 2` also
+    hold the number of a chain, which is 0 otherwise. The random draws for a row depend
+    only on (seed, number, chain, step).
     """
     everywhere = NamedSharding(mesh, P())
+    rule, config = recipe.rule, recipe.model.config
 
     def eval_step(weights: Weights, batch: Batch, numbers: Array) -> EvalOutput:
         *replicated, table = weights
         params, constants = jax.lax.with_sharding_constraint(replicated, everywhere)
+        weights = params, constants, table
         start, step = stepper(
-            recipe, (params, constants, table), batch, numbers, num_steps, seed
+            recipe, weights, batch, numbers, num_steps, seed, chains=chains
         )
 
-        def scored(at: tuple[Carry, Array], _: None) -> Any:
+        def scored(at: tuple[Carry, Array, Trail], _: None) -> Any:
             carry, outputs = step(at[0])
-            rows = recipe.rule.loss(outputs, batch)
-            answer = recipe.rule.answer(outputs)
-            halting = answer.q_halt, answer.wants_halt
-            scores = rows.cells_right, rows.all_right, rows.cell_loss
-            return (carry, answer.logits.argmax(-1)), (*halting, *scores)
+            trail, predictions, scores = score(rule, outputs, carry, at[2])
+            if chains.cloud > 1:  # `scores` belong to the rows before they are drawn
+                keys = draw_keys(numbers, seed, carry.steps)
+                kept = carry.state, trail
+                state, trail = resampled(kept, scores[0], keys, chains.cloud)
+                carry = carry._replace(state=state)
+            return (carry, predictions, trail), scores
 
-        at = start, jnp.zeros(batch.inputs.shape, int)
-        (_, predictions), scores = jax.lax.scan(scored, at, length=num_steps)
+        num_rows = len(batch.weight)
+        at = start, jnp.zeros(batch.inputs.shape, int), no_trail(config, num_rows)
+        (_, predictions, _), scores = jax.lax.scan(scored, at, length=num_steps)
         by_step = dict(zip(PER_STEP, scores, strict=True))
         return EvalOutput(predictions, **by_step, has_labels=batch.label_mask.any(-1))
 
     # Every process receives the rows of all processes.
     return jax.jit(in_mesh(eval_step, mesh), out_shardings=everywhere)
+
+
+def score(
+    rule: Rule, outputs: Any, carry: Carry, trail: Trail
+) -> tuple[Trail, Array, tuple[Array, ...]]:
+    """The next trail, the predictions `b m`, and the values of PER_STEP, `b` each."""
+    rows, answer = rule.loss(outputs, carry.batch), rule.answer(outputs)
+    trail, change = residual(trail, answer.logits, carry.steps)
+    halting = answer.q_halt, answer.wants_halt
+    scores = rows.cells_right, rows.all_right, rows.cell_loss
+    return trail, answer.logits.argmax(-1), (*halting, *scores, change)
 
 
 def stepper(
@@ -96,8 +129,14 @@ def stepper(
     num_steps: int,
     seed: int,
     keep: Keep | None = None,
+    *,
+    chains: Chains = PLAIN,
+    halts: bool = False,
 ) -> tuple[Carry, Callable[[Carry], tuple[Carry, Any]]]:
-    """Return the first carry of an evaluation of these rows, and its step function."""
+    """Return the first carry of an evaluation of these rows, and its step function.
+
+    With `halts`, a row halts when it wants to, otherwise only after `num_steps`.
+    """
     params, constants, table = weights
     rule, num_rows = recipe.rule, batch.weight.shape[0]
     vectors = puzzle_vectors(table, batch.puzzle_id)
@@ -105,28 +144,30 @@ def stepper(
     carry = init_carry(
         rule, recipe.model, (params, constants), num_rows, training=False
     )
-    never = jnp.full(num_rows, num_steps, jnp.int32)
-    fold_in = jax.vmap(jax.random.fold_in)
-    # Fold in the number of the restart, always 0: an evaluation starts a row once.
-    keys = fold_in(
-        row_keys(seed_key(seed, EVAL), numbers), jnp.zeros(num_rows, jnp.int32)
-    )
+    min_steps = jnp.full(num_rows, 0 if halts else num_steps, jnp.int32)
+
+    def begun(carry: Carry) -> Carry:
+        keys = draw_keys(numbers, seed, carry.steps)
+        return begin(rule, model, carry, keys, training=False)
 
     def step(carry: Carry) -> tuple[Carry, Any]:
+        keys = draw_keys(numbers, seed, carry.steps)
+        if chains.random_starts or chains.noise:
+            config = recipe.model.config
+            carry = explored(chains, config, begun(carry), keys, split(numbers)[1])
         return supervision_step(
             rule,
             model,
             carry,
-            fold_in(keys, carry.steps),
-            never,
+            keys,
+            min_steps,
             jnp.zeros((), jnp.int32),
             max_steps=num_steps,
             training=False,
             keep=keep,
         )
 
-    carry = refill(carry, batch)
-    return begin(rule, model, carry, fold_in(keys, carry.steps), training=False), step
+    return begun(refill(carry, batch)), step
 
 
 def evaluate(

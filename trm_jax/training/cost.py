@@ -55,13 +55,15 @@ def count_flops(jaxpr: Any, *, elementwise: bool = False) -> int:
         elif inside and name in _REDUCTIONS:
             total += eqn.invars[0].aval.size
         else:
-            inner = sum(count_flops(j, elementwise=inside) for j in _jaxprs(eqn.params))
+            inner = sum(
+                count_flops(j, elementwise=inside) for j in inner_jaxprs(eqn.params)
+            )
             devices = eqn.params["mesh"].size if name == "shard_map" else 1
             total += inner * eqn.params.get("length", 1) * devices
     return total
 
 
-def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
     """The jaxprs among an equation's parameters; closed jaxprs are unwrapped."""
     for value in jax.tree.leaves(list(params.values())):
         if hasattr(value, "eqns"):

@@ -95,11 +95,11 @@ def refill(carry: Carry, batch: Batch) -> Carry:
     """
     return carry._replace(
         steps=jnp.where(carry.halted, 0, carry.steps),
-        batch=_where(carry.halted, batch, carry.batch),
+        batch=where_rows(carry.halted, batch, carry.batch),
     )
 
 
-def _where(rows: Array, new: Any, old: Any) -> Any:
+def where_rows(rows: Array, new: Any, old: Any) -> Any:
     """The rows of `new` where `rows` is true, else those of `old`."""
 
     def pick(new: Array, old: Array) -> Array:
@@ -119,7 +119,7 @@ def begin(
     first = rule.start(
         frozen(model), carry.batch, folded(keys, _START), training=training
     )
-    return carry._replace(state=_where(carry.halted, first, carry.state))
+    return carry._replace(state=where_rows(carry.halted, first, carry.state))
 
 
 def supervision_step(
