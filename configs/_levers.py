@@ -11,10 +11,13 @@ from ml_collections import ConfigDict
 
 from . import default
 
-# RULE is the rule of the config; inside a rule that wraps another, the innermost.
+# RULE is the rule of the config; inside a rule that wraps another, the innermost. A new
+# rule.name takes the place of that one, but for wta, which wraps it.
 LEVERS: dict[str, dict[str, Any]] = {
     "eqr": {"rule.name": "eqr"},
     "urm": {"rule.name": "urm", "rule.urm.h_cycles": 2, "rule.urm.l_cycles": 6},
+    "flow": {"rule.name": "flow"},
+    "wta": {"rule.name": "wta", "rule.wta.inner": "RULE"},
     # The perturbation needs more digits than bfloat16 has.
     "lipschitz": {"rule.RULE.lipschitz_weight": 1e-7, "model.dtype": "float32"},
     "all_cycles": {"rule.RULE.grad_cycles": 0, "rule.RULE.remat": "full"},
@@ -53,7 +56,12 @@ def pull(
     for name in levers:
         values = LEVERS[name] | dict((also or {}).get(name, {}))
         rule = _innermost(config)
-        named = {key.replace("RULE", rule): value for key, value in values.items()}
+        named = {
+            key.replace("RULE", rule): rule if value == "RULE" else value
+            for key, value in values.items()
+        }
+        if rule != config.rule.name and "rule.name" in named:
+            named["rule.wta.inner"] = named.pop("rule.name")
         default.change(config, named)
 
 

@@ -55,11 +55,14 @@ def test_levers_join_with_each_other_and_with_a_network():
     assert config.model.dtype == "float32"
 
 
-def test_a_lever_reaches_the_rule_inside_another(monkeypatch):
-    config = api.get_config().to_dict()
-    config["rule"] |= {"name": "around", "around": {"inner": "eqr"}}
-    config = default.ConfigDict(config)
-    assert levers._innermost(config) == "eqr"
+@pytest.mark.parametrize("variant", ["wta+eqr+every_cycle", "eqr+every_cycle+wta"])
+def test_winner_takes_all_wraps_the_other_rule_in_any_order(variant):
+    config = api.get_config(f"sudoku_extreme:mamba2_attn+{variant}")
+    assert (config.rule.name, config.rule.wta.inner) == ("wta", "eqr")
+    assert config.rule.eqr.every_cycle
+    assert not config.rule.trm.every_cycle
+    assert config.model.prefix_len == 0
+    read_run(config.to_dict())
 
 
 has_conv = pytest.mark.skipif(
