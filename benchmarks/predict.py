@@ -18,7 +18,7 @@ import argparse
 import json
 import pathlib
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -108,7 +108,7 @@ def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
     if any(name.startswith("mamba2") for name in config.model.layers):
         config.model.mamba2.implementation = ssd
     recipe = make_recipe(config.to_dict(), sizes, read_run(config.to_dict()))
-    model, rule = recipe.model, config.rule.trm
+    model, rule = recipe.model, cast(Any, recipe.rule)
     c = model.config
     batch = config.train.batch_size
     rows = batch // devices
@@ -119,8 +119,9 @@ def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
         return model.apply({"params": p}, h, "net", method="refine")
 
     number, nbytes = products(jax.make_jaxpr(refine)(params, hidden).jaxpr)
-    calls = (rule.l_cycles + 1) * (rule.h_cycles - 1 + 3)
-    again = rule.l_cycles + 1 if rule.remat == "full" else 0
+    per_cycle = len(rule.calls()) // rule.h_cycles
+    calls = per_cycle * (rule.h_cycles - 1 + 3)
+    again = per_cycle if rule.remat == "full" else 0
     weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
     vectors = 4 * batch * c.puzzle_width
     look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for step and update

@@ -39,7 +39,6 @@ OTHERS = {  # these run on the mesh ALL_PARTS only
         "model.layers": ("swiglu",),
         "rule.name": "eqr",
         "rule.eqr.every_cycle": True,
-        "rule.eqr.lipschitz_weight": 1e-3,
     },
     "urm": {"model.layers": ("swiglu",), "rule.name": "urm"},
     "hrm": {"model.layers": ("token_mlp", "swiglu"), "rule.name": "hrm"},
