@@ -161,13 +161,20 @@ def run_of(*arguments):
     return config
 
 
-@pytest.mark.parametrize("rule", [name for name in RULES if name != "trm"])
+@pytest.mark.parametrize("rule", [name for name in RULES if name not in ("trm", "wta")])
 @pytest.mark.parametrize("file", ["configs/maze_hard.py", "demo"])
 def test_every_rule_can_be_chosen_for_a_config_that_edits_another(file, rule):
     config = run_of(f"--config={file}", f"--config.rule.name={rule}")
     own, set_by_file = config.rule[rule], 4 if "maze" in file else 2
     assert own.get("l_cycles", set_by_file) == set_by_file
     assert config.rule.trm.to_dict() == default.get_config().rule.trm.to_dict()
+
+
+def test_settings_move_to_the_rule_inside_another_and_stay_with_it():
+    around = "--config=demo", "--config.rule.name=wta"
+    assert run_of(*around).rule.trm.l_cycles == 2
+    rule = run_of(*around, "--config.rule.wta.inner=eqr").rule
+    assert (rule.wta.inner, rule.eqr.l_cycles, rule.trm.l_cycles) == ("eqr", 2, 6)
 
 
 def test_a_file_of_ones_own_gives_way_too_and_a_flag_has_the_last_word(tmp_path):

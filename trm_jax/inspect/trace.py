@@ -107,7 +107,8 @@ def record(
     if every == "call" and not hasattr(recipe.rule, "calls"):
         kind = type(recipe.rule).__name__
         raise ConfigError(f"every = 'call': the rule {kind} has no method `calls`")
-    if every == "call" and not getattr(recipe.rule, "call_is_update", True):
+    inner = getattr(recipe.rule, "inner", recipe.rule)
+    if every == "call" and not getattr(inner, "call_is_update", True):
         kind = type(recipe.rule).__name__
         raise ConfigError(
             f"every = 'call': a call of the rule {kind} does not return the new "

@@ -148,6 +148,7 @@ class Flow(TRM):
         keep: Keep | None = None,
     ) -> tuple[FlowState, CycleOutputs]:
         """Predict the answer from an interpolant with the puzzle's noise."""
+        state = frozen(state)
         answer = jax.nn.one_hot(rows.labels, state.x.shape[-1], dtype=state.x.dtype)
         if self.pseudo_steps:
             chance = pseudo_probability(clock.update, self.pseudo_steps)
