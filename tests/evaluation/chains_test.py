@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What chains draw, and the residual by which EqR picks, against its own numbers."""
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from trm_jax.evaluation.chains import (
 )
 from trm_jax.evaluation.evaluate import evaluate, joined, make_eval_step
 from trm_jax.evaluation.search import Found, Way, picked
+from trm_jax.rules.trm import TRM
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eqr_step.npz"
 STEPS = 3
@@ -49,6 +51,8 @@ def test_residuals_and_ranking_are_those_of_eqr(window):
     if window:
         answers = golden["restarts/final_preds"]
         chosen = picked(found_of(np.asarray(score), count), "residual")
+        first = np.arange(len(chosen)) * count + ranking[:, 0]
+        np.testing.assert_array_equal(chosen, first)
         np.testing.assert_array_equal(answers[chosen], golden["restarts/chosen_preds"])
 
 
@@ -172,6 +176,22 @@ def test_a_cloud_moves_only_where_it_is_resampled():
     assert (np.abs(cloud.q_halt[1] - alone.q_halt[1]) > 1e-3).any()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timed(TRM):
+    """A rule whose steps know how many there will be."""
+
+    def infer(self, model, rows, state, keys, clock, keep=None):
+        state = state._replace(y=state.y * clock.num_steps)
+        return self.step(model, rows, state, keys, clock, keep)
+
+
+def test_a_rule_whose_steps_depend_on_their_number_is_noticed():
+    recipe = tiny_recipe()
+    timed = recipe._replace(rule=Timed(h_cycles=2, l_cycles=2))
+    assert needs_num_steps(timed)
+    assert not needs_num_steps(recipe)
+
+
 @pytest.mark.parametrize(
     ("changes", "calls"),
     [
@@ -185,5 +205,4 @@ def test_a_cloud_moves_only_where_it_is_resampled():
 def test_network_calls_are_counted_in_the_trace(changes, calls):
     recipe = tiny_recipe(changes)
     assert network_calls(recipe) == calls
-    assert not needs_num_steps(recipe)
     assert starts_with_question(recipe) == (changes.get("rule.name") == "loop")

@@ -141,8 +141,7 @@ def test_forms_are_turned_back_and_numbered():
     assert (rows.answers == cells).all()
 
 
-@pytest.mark.parametrize("cloud", [1, 3])
-@pytest.mark.parametrize("start", [0, 6])
+@pytest.mark.parametrize(("cloud", "start"), [(1, 0), (1, 7), (3, 0), (3, 6)])
 def test_batches_hold_every_chain_of_every_row_once(cloud, start):
     way = Way(questions(5), 2, num_chains=3, chains=Chains(cloud=cloud))
     places, inputs = [], []

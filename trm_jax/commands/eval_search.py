@@ -101,30 +101,36 @@ def act(run: EvaluatedRun, name_of: Callable[..., str]) -> int:
     return EXIT_OK
 
 
-def _compared(run: EvaluatedRun) -> dict[str, Any]:
-    """The report: one point for each search and number of chains, and diagnostics."""
-    from trm_jax.evaluation.calls import (
-        needs_num_steps,
-        network_calls,
-        starts_with_question,
-    )
-    from trm_jax.evaluation.chains import Chains
-    from trm_jax.evaluation.diagnostics import diagnostics
-    from trm_jax.evaluation.search import Way, curve, doubled, found, point
+def _calls(run: EvaluatedRun) -> int:
+    """Network calls of a supervision step. Raises ConfigError for what cannot run."""
+    from trm_jax.evaluation.calls import network_calls, starts_with_question
 
-    values, recipe = run.values, run.built.recipe
-    if "restarts" in _names(values) and starts_with_question(recipe):
+    names, budget, recipe = _names(run.values), run.values.budget, run.built.recipe
+    if "restarts" in names and starts_with_question(recipe):
         raise ConfigError(
             "--search=restarts: the first state of the rule holds the question; "
             "expected a rule with other starts"
         )
+    if "votes" in names and run.test.variants.num_forms.max() == 1:
+        raise ConfigError("--search=votes: the puzzles have one form each")
     calls, least = network_calls(recipe), run.num_steps
-    total = values.budget // calls
-    if total < 2 * least:
+    if budget < 2 * least * calls:
         raise ConfigError(
-            f"--budget={values.budget}: expected at least {2 * least * calls} network "
-            f"calls, for 2 x {least} supervision steps of {calls} calls"
+            f"--budget={budget}: expected at least {2 * least * calls} network calls, "
+            f"for 2 x {least} supervision steps of {calls} calls"
         )
+    return calls
+
+
+def _compared(run: EvaluatedRun) -> dict[str, Any]:
+    """The report: one point for each search and number of chains, and diagnostics."""
+    from trm_jax.evaluation.calls import needs_num_steps
+    from trm_jax.evaluation.chains import Chains
+    from trm_jax.evaluation.diagnostics import diagnostics
+    from trm_jax.evaluation.search import Way, curve, doubled, found, point
+
+    values, calls, least = run.values, _calls(run), run.num_steps
+    total = values.budget // calls
     at, noise, counts = values.step, _noise(values), doubled(2, total // least)
 
     @functools.lru_cache(maxsize=1)  # one output serves for several points
@@ -144,7 +150,7 @@ def _compared(run: EvaluatedRun) -> dict[str, Any]:
     for name in _names(values):
         log.info("search: %s", name)
         if name == "steps":
-            apart = needs_num_steps(recipe)
+            apart = needs_num_steps(run.built.recipe)
             for steps in doubled(2 * least, total):
                 way = plain_way._replace(num_steps=steps if apart else total)
                 more = rows(way, steps)
@@ -153,8 +159,8 @@ def _compared(run: EvaluatedRun) -> dict[str, Any]:
         chains = Chains(name == "restarts", noise if name in DRAWN else 0.0)
         way = plain_way._replace(chains=chains, num_chains=counts[-1])
         if name == "votes":
-            forms = min(counts[-1], int(run.test.variants.num_forms.max()))
-            way = Way(run.shown(forms), least)
+            most = int(run.test.variants.num_forms.max())
+            way = Way(run.shown(min(counts[-1], most)), least)
         alone = name == "guided"  # the number of particles changes each of them
         more_points, last = curve(
             name, way, rows, counts=counts, calls_per_step=calls, alone=alone

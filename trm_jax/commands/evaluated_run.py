@@ -2,6 +2,7 @@
 """A run that eval.py evaluates: its test set, its model, the rows of a checkpoint."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +67,7 @@ class EvaluatedRun:
             hint = " (--devices=N sets it)" if "mesh.data" in str(error) else ""
             raise ConfigError(f"{error}{hint}") from error
         self._parts: list[EvalParts] = []
+        self._compiled: dict[Any, Any] = {}  # by number of steps and Chains
         asked = values.supervision_steps
         self.num_steps = asked or self.built.run.num_eval_steps
         self.way: Way = Way(self.questions, self.num_steps)
@@ -151,23 +153,22 @@ class EvaluatedRun:
         """The results for all rows, with a fixed batch or with refill."""
         from trm_jax.evaluation import evaluate, refill
 
-        recipe, mesh, probability = (
-            self.built.recipe,
-            self.built.mesh,
-            self.values.refill,
-        )
-        settings: dict[str, Any] = {
-            "num_steps": way.num_steps,
-            "seed": self.built.run.eval.seed,
-            "chains": way.chains,
-        }
+        mesh, probability = self.built.mesh, self.values.refill
+        make: Any = evaluate.make_eval_step
+        if probability is not None:
+            make = functools.partial(refill.make_refilled, probability=probability)
+        kind = way.num_steps, way.chains
+        if kind not in self._compiled:
+            self._compiled[kind] = make(
+                self.built.recipe,
+                mesh,
+                num_steps=way.num_steps,
+                seed=self.built.run.eval.seed,
+                chains=way.chains,
+            )
         if probability is None:
-            step = evaluate.make_eval_step(recipe, mesh, **settings)
-            return evaluate.evaluate(step, weights, batches, mesh)
-        refilled = refill.make_refilled(
-            recipe, mesh, probability=probability, **settings
-        )
-        return refill.evaluate_refilled(refilled, weights, batches)
+            return evaluate.evaluate(self._compiled[kind], weights, batches, mesh)
+        return refill.evaluate_refilled(self._compiled[kind], weights, batches)
 
     def _read(self, step: int | None) -> tuple[int, Any]:
         """The step and the weights of a checkpoint, or of --weights_file."""
