@@ -118,7 +118,11 @@ def draw(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
             axis.set_title(network)
         for axis in axes[-1]:
             axis.set_xlabel("loop")
-        handles, labels = axes[0][0].get_legend_handles_labels()
+        shown: dict[str, Any] = {}  # a network may have been run in few arms
+        for axis in axes[0]:
+            handles, labels = axis.get_legend_handles_labels()
+            shown |= dict(zip(labels, handles, strict=True))
+        handles, labels = [shown[kind] for kind in kinds], kinds
         figure.legend(handles, labels, loc="outside upper center", ncols=len(kinds))
 
 

@@ -6,7 +6,7 @@ Command:  python train.py --config=configs/loops.py:ARM-NETWORK-SIZE --workdir=r
           NETWORK: two sublayers, mamba1 or mamba2 (causal), mamba1_both, mamba2_both.
           SIZE: 4x4 or 6x6. Then python -m trm_jax.inspect.dynamics runs/loop
 Hardware: 1 CPU core per run.
-Result:   not run; see docs/loops.md.
+Result:   see docs/loops.md.
 """
 
 from typing import Any
