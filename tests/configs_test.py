@@ -120,6 +120,7 @@ NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
     "model.token_mlp.expansion": {"model.token_mlp.width": 0},
     "optim.decay_start": {"optim.min_ratio": 0.5},
+    "optim.decay_shape": {"optim.min_ratio": 0.5},
     "optim.decay_all": {"model.layers": ("mamba1",)},
     "rule.hrm.unroll": {"rule.hrm.grad_calls": 3},
     **{
@@ -148,6 +149,7 @@ VALUES = {
     "model.mamba2.num_groups": 1,
     "model.mamba2.implementation": "recurrent",
     "rule.wta.inner": "hrm",
+    "optim.muon.coefficients": (3.0, -4.0, 2.0),
 }
 # The sections of rules and optimisers are tried one by one. Other tests compare the
 # initial weights of Mamba-1, the forms of attention, which are one on a CPU, and the
