@@ -122,7 +122,7 @@ def make_recipe(
     model = ReasoningModel(model_config.for_device(device_kind), rule.networks)
     groups = Groups(decayed(rule.no_decay), columns(model_config))
     optim = make_optim(config["optim"], run.train.steps, groups)
-    return Recipe(model, rule, run.halting, optim)
+    return Recipe(model, rule, run.halting, optim, run.train.steps)
 
 
 def decayed(of_rule: tuple[str, ...]) -> Mask:

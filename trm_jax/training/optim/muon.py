@@ -158,7 +158,8 @@ def _joined(
     like: Float[Array, "i o"], parts: list[Float[Array, "i _ _"]]
 ) -> Float[Array, "i o"]:
     """The inverse of `_matrices`."""
-    return jnp.concatenate([part.reshape(len(like), -1) for part in parts], axis=1)
+    whole = [part.reshape(len(like), -1) for part in parts]
+    return gathered(jnp.concatenate(whole, axis=1))
 
 
 def _input_and_output(parts: Any) -> Any:
