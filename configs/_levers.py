@@ -23,6 +23,14 @@ LEVERS: dict[str, dict[str, Any]] = {
     "all_cycles": {"rule.RULE.grad_cycles": 0, "rule.RULE.remat": "full"},
     "every_cycle": {"rule.RULE.every_cycle": True},
     "random_starts": {"rule.RULE.starts": "random"},
+    "muon": {"optim.name": "muon", "optim.clip_norm": 1.0},
+    "cgar": {
+        "rule.RULE.phase_ends": (0.3, 0.6),
+        "rule.RULE.phase_h_cycles": (1, 2),
+        "rule.RULE.phase_l_cycles": (2, 4),
+        "halting.step_decay": 0.7,
+        "halting.normalise_steps": True,
+    },
 }
 NETWORKS = {"urm": "attention_conv"}  # of a lever whose variant names no network
 

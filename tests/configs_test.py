@@ -16,6 +16,7 @@ from tests.helpers.tiny import tiny_built, tiny_config
 from trm_jax.model.config import ModelSettings
 from trm_jax.model.sublayers import SUBLAYERS
 from trm_jax.rules import RULES
+from trm_jax.rules.curriculum import Curriculum
 from trm_jax.rules.halting import Halting
 from trm_jax.training.build import build
 from trm_jax.training.optim import OPTIMIZERS, OptimSettings
@@ -25,7 +26,8 @@ NAMES = sorted(
 )
 HYBRIDS = ["mamba2_mlp_t", "mamba2_attn", "mamba2_attn_bidir"]
 VARIANTS = {
-    "sudoku_extreme": ["mlp_t", "attention", *HYBRIDS, "eqr", "mamba2_attn+eqr", "urm"],
+    "sudoku_extreme": ["mlp_t", "attention", *HYBRIDS, "eqr", "mamba2_attn+eqr", "urm"]
+    + ["muon", "mamba2_attn+muon+cgar"],
     "smoke": ["mlp_t", "attention", *HYBRIDS],
     "demo": ["mlp_t", "attention", *HYBRIDS, "mlp_t+eqr+lipschitz"],
     "sudoku_4x4": ["mlp_t", "attention", *HYBRIDS],
@@ -120,6 +122,7 @@ NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
     "model.token_mlp.expansion": {"model.token_mlp.width": 0},
     "optim.decay_start": {"optim.min_ratio": 0.5},
+    "optim.decay_shape": {"optim.min_ratio": 0.5},
     "optim.decay_all": {"model.layers": ("mamba1",)},
     "rule.hrm.unroll": {"rule.hrm.grad_calls": 3},
     **{
@@ -133,6 +136,14 @@ NEEDS = {
     },
     "rule.hrm.grow_calls_to": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
     "rule.hrm.grow_updates": {"rule.hrm.grow_updates": 4, "rule.hrm.grow_calls_to": 4},
+}
+PHASES = {"phase_ends": (0.5,), "phase_h_cycles": (1,), "phase_l_cycles": (1,)}
+OTHERS = {"phase_ends": (0.4,), "phase_h_cycles": (2,), "phase_l_cycles": (2,)}
+IN_PHASES = [name for name, kind in RULES.items() if issubclass(kind, Curriculum)]
+NEEDS |= {
+    f"rule.{name}.{knob}": {f"rule.{name}.{k}": v for k, v in PHASES.items()}
+    for name in IN_PHASES
+    for knob in PHASES
 }
 # Values of knobs for which `another` finds no valid one.
 VALUES = {
@@ -148,7 +159,9 @@ VALUES = {
     "model.mamba2.num_groups": 1,
     "model.mamba2.implementation": "recurrent",
     "rule.wta.inner": "hrm",
+    "optim.muon.coefficients": (3.0, -4.0, 2.0),
 }
+VALUES |= {f"rule.{n}.{knob}": v for n in IN_PHASES for knob, v in OTHERS.items()}
 # The sections of rules and optimisers are tried one by one. Other tests compare the
 # initial weights of Mamba-1, the forms of attention, which are one on a CPU, and the
 # sampler of a flow, which only evaluation has.
@@ -195,7 +208,8 @@ def is_slow(path):
     here |= {"rule.one_latent": "l_cycles", "rule.flow": "order"}
     here |= {"rule.wta": "chains"}
     other = section in here and name != here[section]
-    return other or name.startswith("grow_")  # two traces of several branches
+    branches = name.startswith("grow_") or name in PHASES  # two traces of several
+    return other or (branches and path != "rule.trm.phase_ends")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +153,7 @@ def _run(
     from trm_jax.runtime.checkpoint import Checkpoints
     from trm_jax.runtime.metric_writer import MetricWriter
     from trm_jax.runtime.non_finite import Guard
-    from trm_jax.training.cost import flops_per_step
+    from trm_jax.training.cost import flops_counter
 
     settings = config["train"]
     with closing(Checkpoints(workdir, keep=settings["keep_checkpoints"])) as saved:
@@ -177,7 +177,7 @@ def _run(
             guard=Guard(workdir, seed=config["seed"]),
             settings=built.run.train,
             schedule=built.recipe.optim.schedule,
-            flops_per_step=cache(partial(flops_per_step, built)),
+            flops=flops_counter(built),
             seconds_before=saved.records.get(trainer.SECONDS) if step else 0.0,
             **hooks,
         )

@@ -133,6 +133,27 @@ def test_a_stop_in_the_last_evaluation_is_no_end(
 
 
 @pytest.mark.slow
+def test_muon_and_a_curriculum_resume_exactly_across_a_phase(tmp_path, stop_after):
+    config = short_config("attention", steps=STEPS)
+    config.optim.name, config.optim.clip_norm = "muon", 0.5
+    config.halting.step_decay = 0.7
+    growth = {"phase_h_cycles": (1, 1), "phase_l_cycles": (1, 2)}
+    config.rule.trm.update(growth, phase_ends=(0.4, 0.6))  # after updates 6 and 10
+    assert train.train(config, str(tmp_path / "whole")) == 0
+    folder = tmp_path / "stopped"
+    for count in (5, 6):
+        stop_after(count)
+        assert train.train(config, str(folder)) == EXIT_STOPPED
+    stop_after(10**9)
+    assert train.train(config, str(folder)) == 0
+    assert_same_run(folder, tmp_path / "whole")
+    flops = {r["step"]: r["train/flops"] for r in metric_lines(folder)}
+    steps = [flops[6] / 6, (flops[9] - flops[6]) / 3, (flops[15] - flops[12]) / 3]
+    assert steps[0] == flops[3] / 3
+    assert steps[0] < steps[1] < steps[2]
+
+
+@pytest.mark.slow
 def test_many_stops_resume_exactly(variant, tmp_path, unbroken, stop_after):
     folder, config = tmp_path / "stopped", short_config(variant, steps=STEPS)
     codes = []

@@ -41,6 +41,11 @@ OTHERS = {  # these run on the mesh ALL_PARTS only
         "rule.eqr.every_cycle": True,
     },
     "urm": {"model.layers": ("swiglu",), "rule.name": "urm"},
+    "muon": {
+        "model.layers": ("mamba2", "attention"),
+        "optim.name": "muon",
+        "optim.clip_norm": 0.1,
+    },
     "hrm": {"model.layers": ("token_mlp", "swiglu"), "rule.name": "hrm"},
     "grid": {
         "model.layers": ("conv_swiglu", "mamba1_four"),

@@ -14,12 +14,15 @@ from trm_jax.training.build import decayed
 from trm_jax.training.optim import ema_update
 from trm_jax.training.optim.adam_atan2 import AdamAtan2, scale_by_adam_atan2
 from trm_jax.training.optim.adamw import AdamW
-from trm_jax.training.optim.base import make_schedule
+from trm_jax.training.optim.base import Groups, make_schedule
 from trm_jax.training.optim.puzzle_table import sparse_sign_sgd
 
 
-def everything(params):
-    return jax.tree.map(lambda _: True, params)
+def groups(decayed):
+    return Groups(decayed, lambda params: jax.tree.map(lambda _: (), params))
+
+
+EVERYTHING = groups(lambda params: jax.tree.map(lambda _: True, params))
 
 
 def test_adam_atan2_matches_the_published_updates():
@@ -28,7 +31,7 @@ def test_adam_atan2_matches_the_published_updates():
         rates = jnp.asarray(g["lr"])
         adam = AdamAtan2(b1=float(g["b1"]), b2=float(g["b2"]))
         optimizer = adam.build(
-            lambda step: rates[step - 1], float(g["weight_decay"]), everything
+            lambda step: rates[step - 1], float(g["weight_decay"]), EVERYTHING
         )
         params = jnp.asarray(g["params"][0])
         state = optimizer.init(params)
@@ -40,7 +43,8 @@ def test_adam_atan2_matches_the_published_updates():
 
 def test_adamw_follows_its_definition():
     chosen = AdamW(b1=0.8, b2=0.9, eps=1e-3)
-    optimizer = chosen.build(lambda k: 0.1 * k, 0.5, lambda p: {"a": True, "b": False})
+    only_a = groups(lambda params: {"a": True, "b": False})
+    optimizer = chosen.build(lambda k: 0.1 * k, 0.5, only_a)
     params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
     state, m, v = optimizer.init(params), 0.0, 0.0
     p = np.array([1.0, -2.0, 3.0])
@@ -75,6 +79,37 @@ def test_adam_atan2_leaves_a_parameter_without_gradient_alone():
     np.testing.assert_array_equal(updates, 0.0)
 
 
+@pytest.mark.parametrize("size", [1e-10, 1e-20, 1e-30, 1e-39])
+def test_the_first_update_of_adam_atan2_has_its_size_for_any_gradient(size):
+    optimizer = scale_by_adam_atan2(0.9, 0.95)
+    grads = jnp.array([size, -size, 0.0], jnp.float32)
+    updates, state = optimizer.update(grads, optimizer.init(jnp.ones(3)))
+    expected = np.arctan(0.1) / 0.1 * np.array([1, -1, 0])
+    if size < 1e-38:  # a CPU takes such numbers for zero
+        assert np.abs(updates).max() <= expected[0] * (1 + 1e-6)
+    else:
+        np.testing.assert_allclose(updates, expected, rtol=1e-6)
+    # A first moment outlives the second one, but moves nothing by itself.
+    updates, state = optimizer.update(jnp.zeros(3), state)
+    assert size > 1e-19 or not updates.any()
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 50.0])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_gradients_are_clipped_to_their_global_norm(name, max_norm):
+    changes = {"model.layers": ("swiglu",), "optim.name": name}
+    plain = tiny_built(changes).recipe.optim.optimizer
+    clipped = tiny_built(changes | {"optim.clip_norm": max_norm}).recipe.optim.optimizer
+    params = {"a": jnp.ones(2), "net": {"0_swiglu": {"down": {"kernel": jnp.eye(3)}}}}
+    grads = jax.tree.map(jnp.ones_like, params)
+    grads["a"] = jnp.array([2.0, -1.0])  # the norm is the root of 4 + 1 + 9
+    scale = min(1, max_norm / 14**0.5) if max_norm else 1
+    _, found = clipped.update(grads, clipped.init(params), params)
+    scaled = jax.tree.map(lambda g: scale * g, grads)
+    _, expected = plain.update(scaled, plain.init(params), params)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)  # the moments
+
+
 def test_sparse_sign_sgd_matches_the_published_updates():
     g = np.load(GOLDEN / "sparse_sign_sgd.npz")
     table = jnp.asarray(g["table0"])
@@ -106,7 +141,7 @@ def test_schedule_matches_the_published_one(min_ratio):
 
 def test_first_update_uses_step_1_of_the_schedule():
     optimizer = AdamAtan2(b1=0.9, b2=0.9).build(
-        lambda step: 0.1 * step, 1.0, everything
+        lambda step: 0.1 * step, 1.0, EVERYTHING
     )
     params = jnp.ones(2)
     updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
@@ -176,6 +211,14 @@ def test_decay_starts_late_if_asked_to():
     assert float(schedule(50)) == 1.0
     assert 0.49 < float(schedule(75)) < 0.51
     assert float(schedule(100)) < 1e-6
+
+
+def test_the_decay_can_be_a_line_and_end_at_zero():
+    shape = {"warmup_steps": 2, "total_steps": 10, "min_ratio": 0.0}
+    schedule = make_schedule(0.5, **shape, decay_shape="linear")
+    found = [float(schedule(k)) for k in range(1, 11)]
+    expected = [0.25, 0.5, *(0.5 * left / 8 for left in range(7, -1, -1))]
+    np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 def test_ema_follows_its_definition_and_its_ramp():

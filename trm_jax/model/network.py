@@ -54,3 +54,15 @@ def free_of_decay(path: str) -> bool:
     _, _, operator_name = layer.partition("_")
     kind = SUBLAYERS.get(operator_name)
     return kind is not None and name in kind.no_decay
+
+
+def matrix_columns(
+    config: ModelConfig, path: str, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """`Sublayer.columns` of the parameter at `path`; () if it is in no operator."""
+    first, *rest = path.split("/")
+    number, _, name = first.partition("_")
+    if number.isdigit() and name in SUBLAYERS:
+        kind = SUBLAYERS[name]
+        return kind.columns(config.operator(kind.section), "/".join(rest), shape)
+    return matrix_columns(config, "/".join(rest), shape) if rest else ()

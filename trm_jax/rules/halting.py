@@ -5,7 +5,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.settings import knob
 
@@ -28,6 +29,28 @@ class Halting:
         "Position of y at which halting is decided, or the mean over all positions.",
         choices=("first", "last", "mean"),
     )
+    step_decay: float = knob(
+        1.0,
+        "The loss of a supervision step counts this many times that of the step "
+        "before it; the metrics are not weighted.",
+        low=0.0,
+    )
+    normalise_steps: bool = knob(
+        False, "Divide these weights by their sum over max_supervision_steps."
+    )
+
+    def weighted(
+        self, losses: Float[Array, " b"], steps: Int[Array, " b"]
+    ) -> Float[Array, " b"]:
+        """The losses of rows whose supervision steps are the 1st, 2nd, ...: `steps`.
+
+        The weights are those of CGAR (arXiv 2511.08653): step_decay^(steps - 1).
+        """
+        if self.step_decay == 1 and not self.normalise_steps:
+            return losses
+        each = self.step_decay ** np.arange(self.max_supervision_steps)
+        weights = each / each.sum() if self.normalise_steps else each
+        return losses * jnp.asarray(weights, losses.dtype)[steps - 1]
 
 
 def exploration_minimum(

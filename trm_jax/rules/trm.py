@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep
+from trm_jax.rules.curriculum import Curriculum
 from trm_jax.rules.latents import MAX_CYCLES, Latents
 from trm_jax.rules.levers import CycleOutputs, Levers
 from trm_jax.rules.recursion import iterate, rematerialised, repeat
@@ -23,10 +24,11 @@ from trm_jax.types import Batch, State, StepOutput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TRM(Levers):
+class TRM(Curriculum, Levers):
     """One network updates y and z; gradients flow only through the last h-cycle.
 
-    `Levers` holds settings that are not in the figure; they are off by default.
+    `Curriculum` and `Levers` hold settings that are not in the figure; they are off by
+    default.
     """
 
     h_cycles: int = knob(

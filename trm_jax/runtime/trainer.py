@@ -39,7 +39,7 @@ class Trainer:
     guard: Guard
     settings: Train
     schedule: optax.Schedule
-    flops_per_step: Callable[[], int]  # counted when the first record needs it
+    flops: Callable[[int], int]  # of the first updates
     seconds_before: float | None  # of training before this start; None if unknown
     before_save: Callable[[], None] = lambda: None
     # All processes must call this equally often. The loop does: its calls depend only
@@ -143,7 +143,7 @@ class Trainer:
                 return {}
         if record:
             record[SECONDS] = self._all_seconds()
-            record["train/flops"] = step * self.flops_per_step()
+            record["train/flops"] = self.flops(step)
         return record
 
     def _log_line(self, step: int, state: TrainState) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import ReasoningModel
-from trm_jax.model.network import free_of_decay
+from trm_jax.model.network import free_of_decay, matrix_columns
 from trm_jax.rules import make_rule
 from trm_jax.training.config import RunSettings, read_run
 from trm_jax.training.optim import make_optim
-from trm_jax.training.optim.base import Mask
+from trm_jax.training.optim.base import Groups, Mask
 from trm_jax.training.sharding import make_mesh, path_string, state_shardings
 from trm_jax.training.step import (
     Recipe,
@@ -120,8 +120,9 @@ def make_recipe(
         config["model"], sizes, halt_position=run.halting.halt_position
     )
     model = ReasoningModel(model_config.for_device(device_kind), rule.networks)
-    optim = make_optim(config["optim"], run.train.steps, decayed(rule.no_decay))
-    return Recipe(model, rule, run.halting, optim)
+    groups = Groups(decayed(rule.no_decay), columns(model_config))
+    optim = make_optim(config["optim"], run.train.steps, groups)
+    return Recipe(model, rule, run.halting, optim, run.train.steps)
 
 
 def decayed(of_rule: tuple[str, ...]) -> Mask:
@@ -136,3 +137,15 @@ def decayed(of_rule: tuple[str, ...]) -> Mask:
         return jax.tree_util.tree_map_with_path(of, params)
 
     return mask
+
+
+def columns(config: ModelConfig) -> Callable[[Any], Any]:
+    """The matrices that each parameter consists of, as `matrix_columns` has them."""
+
+    def of_all(params: Any) -> Any:
+        def of(path: tuple[Any, ...], leaf: Any) -> tuple[int, ...]:
+            return matrix_columns(config, path_string(path), leaf.shape)
+
+        return jax.tree_util.tree_map_with_path(of, params)
+
+    return of_all

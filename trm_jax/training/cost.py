@@ -4,8 +4,8 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import ReasoningModel
+from trm_jax.rules.curriculum import phases
 from trm_jax.training.build import Built
 from trm_jax.training.step import Recipe, init_train_state, loss_and_grads
 from trm_jax.training.supervision import row_keys
@@ -73,10 +74,14 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 def step_flops(recipe: Recipe, batch_size: int) -> int:
     """Model FLOPs of the loss and gradients of one training step, from its trace.
 
+    This is the mean over the whole training if the cycles grow.
     Rematerialisation is off, since recomputation does not count as model FLOPs.
     Operators take their plain forms, since FLOPs inside kernels cannot be counted.
     """
     recipe = plain(recipe)
+    if len(phases(recipe.rule, recipe.num_updates)) > 1:
+        costs = phase_flops(recipe, batch_size)
+        return round(total_flops(costs, recipe.num_updates) / recipe.num_updates)
 
     def traced(key: Any) -> Any:
         state = init_train_state(recipe, key, batch_size)
@@ -90,6 +95,34 @@ def step_flops(recipe: Recipe, batch_size: int) -> int:
     return count_flops(jax.make_jaxpr(grads)(*args).jaxpr)
 
 
+def phase_flops(recipe: Recipe, batch_size: int) -> list[tuple[int, int]]:
+    """The first update of each phase of training, and `step_flops` in it."""
+    return [
+        (first, step_flops(recipe._replace(rule=rule), batch_size))
+        for first, rule in phases(recipe.rule, recipe.num_updates)
+    ]
+
+
+def total_flops(costs: list[tuple[int, int]], updates: int) -> int:
+    """FLOPs of the first `updates` updates; `costs` is that of `phase_flops`."""
+    ends = [first for first, _ in costs[1:]] + [updates]
+    pairs = zip(costs, ends, strict=True)
+    return sum(cost * max(0, min(updates, end) - at) for (at, cost), end in pairs)
+
+
+def flops_counter(built: Built) -> Callable[[int], int]:
+    """FLOPs of the first updates of a run; a step is traced at the first call."""
+    recipe = built.recipe
+
+    @cache
+    def costs() -> list[tuple[int, int]]:
+        if len(phases(recipe.rule, recipe.num_updates)) > 1:
+            return phase_flops(recipe, built.state_like.carry.steps.shape[0])
+        return [(0, flops_per_step(built))]
+
+    return lambda updates: total_flops(costs(), updates)
+
+
 def flops_per_step(built: Built) -> int:
     """`step_flops` of a run, read off the trace that the compiler uses if this can be.
 
@@ -97,7 +130,9 @@ def flops_per_step(built: Built) -> int:
     same products unless the step rematerialises or uses kernels.
     """
     recipe, like = built.recipe, built.state_like
-    if (shown := plain(recipe)).rule != recipe.rule or shown.model != recipe.model:
+    grows = len(phases(recipe.rule, recipe.num_updates)) > 1
+    shown = plain(recipe)
+    if grows or shown.rule != recipe.rule or shown.model != recipe.model:
         return step_flops(recipe, like.carry.steps.shape[0])
     return count_flops(built.train_step.trace(like, like.carry.batch).jaxpr.jaxpr)
 

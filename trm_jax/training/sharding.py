@@ -156,6 +156,13 @@ def puzzle_vectors(table: Float[Array, "ids e"], ids: Int[Array, " b"]) -> Array
     return rows.get(mode="fill", fill_value=np.nan, wrap_negative_indices=False)
 
 
+def gathered(x: Array) -> Array:
+    """`x`, whole on every device, if a mesh is in context."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return lax.with_sharding_constraint(x, P())
+
+
 def on_every_device(x: Array) -> Array:
     """`x` with all of its rows on every device, if a mesh is in context."""
     if jax.sharding.get_abstract_mesh().empty:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from trm_jax.errors import ConfigError
 from trm_jax.model.model import ReasoningModel, init_params
 from trm_jax.rules.base import Rule
+from trm_jax.rules.curriculum import current, phases
 from trm_jax.rules.halting import Halting, exploration_minimum
 from trm_jax.training.metrics import (
     add_metrics,
@@ -57,6 +58,7 @@ class Recipe(NamedTuple):
     rule: Rule
     halting: Halting
     optim: Optim
+    num_updates: int  # of the whole training
 
 
 def init_train_state(recipe: Recipe, key: Array, batch_size: int) -> TrainState:
@@ -90,10 +92,17 @@ def loss_and_grads(
 ) -> tuple[Sums, Rows]:
     """Gradients and metrics, summed over the rows; vector gradients and next carry.
 
-    The loss is the sum over rows divided by the global batch size.
+    The loss is the sum over rows, weighted by their supervision steps, divided by the
+    global batch size.
     """
     params, constants, update = weights
     rule = recipe.rule
+    if len(found := phases(rule, recipe.num_updates)) > 1:
+        # The branches end in gradients: the residuals of all of them would add up.
+        each = (recipe._replace(rule=one) for _, one in found)
+        forms = [partial(loss_and_grads, one, batch_size) for one in each]
+        args = weights, vectors, carry, keys, min_steps
+        return jax.lax.switch(current(found, update), forms, *args)
 
     def loss_fn(params: Params, vectors: Array) -> tuple[Array, tuple[Carry, Metrics]]:
         next_carry, outputs = supervision_step(
@@ -111,7 +120,8 @@ def loss_and_grads(
         metrics = step_metrics(
             rows, rule.answer(outputs), next_carry.steps, next_carry.halted, weight
         )
-        return (weight * rows.total).sum() / batch_size, (next_carry, metrics)
+        total = recipe.halting.weighted(rows.total, next_carry.steps)
+        return (weight * total).sum() / batch_size, (next_carry, metrics)
 
     grad_fn = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
     (_, (next_carry, metrics)), (grads, vector_grads) = grad_fn(params, vectors)

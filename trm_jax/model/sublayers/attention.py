@@ -77,6 +77,16 @@ class Attention(Sublayer):
         form = "cudnn" if fits else "xla"
         return dataclasses.replace(settings, implementation=form)
 
+    @classmethod
+    def columns(
+        cls, settings: Any, name: str, shape: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Every head's queries, keys and values are a matrix each."""
+        if name == "qkv/kernel":
+            heads = 3 * settings.num_heads
+            return (shape[1] // heads,) * heads
+        return super().columns(settings, name, shape)
+
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         c, (b, l, d) = self.settings, hidden.shape

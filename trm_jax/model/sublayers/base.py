@@ -36,6 +36,20 @@ class Sublayer(nn.Module):
         """The settings with what "auto" stands for on devices of this kind."""
         return settings
 
+    @classmethod
+    def columns(
+        cls, settings: Any, name: str, shape: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Widths of the matrices (in, out) side by side in a parameter; () if none are.
+
+        Muon orthogonalises each of them by itself. `name` is the path of the parameter
+        within the operator. The kernel of a `Linear` is a matrix, and a parameter
+        called `gate_up` holds two.
+        """
+        if name.startswith("gate_up"):
+            return (shape[1] // 2,) * 2
+        return shape[1:] if name.endswith("/kernel") else ()
+
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """What is added to `hidden` before the norm."""
         raise NotImplementedError

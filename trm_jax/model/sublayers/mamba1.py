@@ -74,6 +74,18 @@ class Mamba1(Sublayer):
     forward_mode: ClassVar[dict[str, Any]] = {"implementation": "recurrent"}
     direction: ClassVar[str] = "forward"
 
+    @classmethod
+    def columns(
+        cls, settings: Any, name: str, shape: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The projections hold x and gate, and the inputs of dt, B and C."""
+        if name == "in_proj/kernel":
+            return (shape[1] // 2,) * 2
+        if name == "x_proj/kernel":
+            n = settings.d_state
+            return (shape[1] - 2 * n, n, n)
+        return super().columns(settings, name, shape)
+
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         c, d = self.settings, hidden.shape[-1]

@@ -88,6 +88,17 @@ class Mamba2(Sublayer):
             return settings
         return dataclasses.replace(settings, implementation=form)
 
+    @classmethod
+    def columns(
+        cls, settings: Any, name: str, shape: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The input projection holds gate, x, B, C and dt, a matrix each."""
+        if name == "in_proj/kernel":
+            inner = settings.expand * shape[0]
+            of_b = settings.num_groups * settings.d_state
+            return (inner, inner, of_b, of_b, inner // settings.head_dim)
+        return super().columns(settings, name, shape)
+
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         c, (b, l, d) = self.settings, hidden.shape

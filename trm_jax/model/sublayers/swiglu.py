@@ -63,6 +63,15 @@ class TokenMlp(Sublayer):
     norm_axis: ClassVar[int] = 1
     looks_ahead: ClassVar[bool] = True
 
+    @classmethod
+    def columns(
+        cls, settings: Any, name: str, shape: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Both weights are matrices."""
+        if name == "down":
+            return shape[1:]
+        return super().columns(settings, name, shape)
+
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         b, l, d = hidden.shape

@@ -17,10 +17,15 @@ from jaxtyping import Array, Int
 from trm_jax.settings import choose, knob, own_values, read
 from trm_jax.training.optim.adam_atan2 import AdamAtan2
 from trm_jax.training.optim.adamw import AdamW
-from trm_jax.training.optim.base import Mask, Optimizer, make_schedule
+from trm_jax.training.optim.base import SHAPES, Groups, Optimizer, make_schedule
+from trm_jax.training.optim.muon import Muon
 from trm_jax.types import Params
 
-OPTIMIZERS: dict[str, type[Any]] = {"adam_atan2": AdamAtan2, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Any]] = {
+    "adam_atan2": AdamAtan2,
+    "adamw": AdamW,
+    "muon": Muon,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,11 @@ class OptimSettings:
     decay_all: bool = knob(
         False, "Decay also the parameters that operators and rules exempt."
     )
+    clip_norm: float = knob(
+        0.0,
+        "Largest norm of all gradients together, the puzzle table's apart; 0 = none.",
+        low=0.0,
+    )
     table_lr: float = knob(1e-4, "Rate of the puzzle table's sign-SGD.", low=0.0)
     table_weight_decay: float = knob(1.0, "Weight decay of the puzzle table.", low=0.0)
     warmup_steps: int = knob(2_000, "Updates of linear warm-up.", low=0)
@@ -40,7 +50,10 @@ class OptimSettings:
         1.0, "Last rate / lr; 1 = constant after the warm-up.", low=0.0
     )
     decay_start: float = knob(
-        0.0, "Share of all steps after which the cosine begins.", low=0.0, below=1.0
+        0.0, "Share of all steps after which the decay begins.", low=0.0, below=1.0
+    )
+    decay_shape: str = knob(
+        "cosine", "How the rate falls to min_ratio * lr.", choices=SHAPES
     )
     ema_decay: float = knob(
         0.999, "Decay of the average of the weights; 0 = none.", low=0.0, below=1.0
@@ -57,11 +70,11 @@ class Optim(NamedTuple):
     settings: OptimSettings
 
 
-def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> Optim:
+def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> Optim:
     """Build the optimiser of config.optim, and its schedules.
 
     The schedules of the weights and of the puzzle table differ only in the learning
-    rate. `decayed` selects the parameters that decay. Raises ConfigError.
+    rate. Raises ConfigError.
     """
     s = read(OptimSettings, own_values(section), "optim")
     shaped = partial(
@@ -70,14 +83,34 @@ def make_optim(section: Mapping[str, Any], total_steps: int, decayed: Mask) -> O
         total_steps=total_steps,
         min_ratio=s.min_ratio,
         decay_start=s.decay_start,
+        decay_shape=s.decay_shape,
     )
     schedule = shaped(s.lr)
     kind = choose(OPTIMIZERS, s.name, "optim.name")
     if s.decay_all:
-        decayed = partial(jax.tree.map, lambda _: True)
+        groups = groups._replace(decayed=partial(jax.tree.map, lambda _: True))
     chosen: Optimizer = read(kind, section[s.name], f"optim.{s.name}")
-    optimizer = chosen.build(schedule, s.weight_decay, decayed)
+    optimizer = chosen.build(schedule, s.weight_decay, groups)
+    if s.clip_norm:
+        optimizer = clipped(optimizer, s.clip_norm)
     return Optim(optimizer, schedule, shaped(s.table_lr), s)
+
+
+def clipped(
+    optimizer: optax.GradientTransformation, max_norm: float
+) -> optax.GradientTransformation:
+    """The optimiser, whose gradients are scaled to a global norm of at most `max_norm`.
+
+    The gradients are those of the whole batch: they are summed over micro-batches and
+    devices before. The state is that of the optimiser.
+    """
+    clip = optax.clip_by_global_norm(max_norm)
+
+    def update(grads: Params, state: Any, params: Params = None) -> tuple[Params, Any]:
+        scaled, _ = clip.update(grads, clip.init(params))
+        return optimizer.update(scaled, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def ema_update(

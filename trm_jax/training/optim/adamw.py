@@ -6,7 +6,7 @@ import dataclasses
 import optax
 
 from trm_jax.settings import knob
-from trm_jax.training.optim.base import Mask, by_update
+from trm_jax.training.optim.base import Groups, by_update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,11 @@ class AdamW:
     eps: float = knob(1e-8, "Added to the root of the second moment.", low=0.0)
 
     def build(
-        self, schedule: optax.Schedule, weight_decay: float, decayed: Mask
+        self, schedule: optax.Schedule, weight_decay: float, groups: Groups
     ) -> optax.GradientTransformation:
         """Adam with decoupled decay: p (1 - lr wd) - lr u."""
         return optax.chain(
             optax.scale_by_adam(self.b1, self.b2, self.eps),
-            optax.add_decayed_weights(weight_decay, decayed),
+            optax.add_decayed_weights(weight_decay, groups.decayed),
             optax.scale_by_learning_rate(by_update(schedule)),
         )

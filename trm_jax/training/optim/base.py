@@ -2,7 +2,7 @@
 """The interface of an optimiser, and the learning-rate schedule."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import optax
@@ -12,6 +12,14 @@ from trm_jax.types import Params
 
 Scalar = Float[Array, ""] | float
 Mask = Callable[[Params], Any]  # parameters -> a tree of booleans
+SHAPES = ("cosine", "linear")
+
+
+class Groups(NamedTuple):
+    """Which parameters an optimiser treats alike, as functions of their tree."""
+
+    decayed: Mask
+    columns: Callable[[Params], Any]  # of each parameter: see Sublayer.columns
 
 
 @runtime_checkable
@@ -19,9 +27,9 @@ class Optimizer(Protocol):
     """A frozen dataclass of knobs: config.optim.<name>."""
 
     def build(
-        self, schedule: optax.Schedule, weight_decay: float, decayed: Mask
+        self, schedule: optax.Schedule, weight_decay: float, groups: Groups
     ) -> optax.GradientTransformation:
-        """The gradient transformation; `decayed` selects the parameters that decay.
+        """The gradient transformation; `groups.decayed` selects what decays.
 
         `schedule(k)` is the learning rate of update k = 1, 2, ...
         """
@@ -39,18 +47,21 @@ def make_schedule(
     total_steps: int,
     min_ratio: float,
     decay_start: float = 0.0,
+    decay_shape: str = "cosine",
 ) -> optax.Schedule:
-    """Learning rate of update k = 1, 2, ...: linear warm-up from 0, then a cosine.
+    """Learning rate of update k = 1, 2, ...: linear warm-up from 0, then a decay.
 
-    The cosine falls to `min_ratio * lr` at `total_steps`. It starts at the end of the
-    warm-up, or after the fraction `decay_start` of all steps if that is later.
+    The rate falls to `min_ratio * lr` at `total_steps`, along a cosine or a line. The
+    decay starts at the end of the warm-up, or after the fraction `decay_start` of all
+    steps if that is later.
     """
     start = max(warmup_steps, round(decay_start * total_steps))
 
     def schedule(step: Int[Array, ""] | int) -> Scalar:
         progress = jnp.clip((step - start) / max(1, total_steps - start), 0, 1)
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        decayed = min_ratio + (1 - min_ratio) * cosine
+        left = cosine if decay_shape == "cosine" else 1 - progress
+        decayed = min_ratio + (1 - min_ratio) * left
         warm = step / max(1, warmup_steps)
         return lr * jnp.where(step < warmup_steps, warm, decayed)
 
