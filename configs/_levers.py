@@ -22,6 +22,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "lipschitz": {"rule.RULE.lipschitz_weight": 1e-7, "model.dtype": "float32"},
     "all_cycles": {"rule.RULE.grad_cycles": 0, "rule.RULE.remat": "full"},
     "every_cycle": {"rule.RULE.every_cycle": True},
+    "rope2d": {"model.attention.positions": "rope_2d"},
     "random_starts": {"rule.RULE.starts": "random"},
     "muon": {"optim.name": "muon", "optim.clip_norm": 1.0},
     "cgar": {

@@ -19,6 +19,9 @@ def get_config(variant: str = "attention") -> ConfigDict:
     config = arc_agi_1.get_config(variant)
     config.data.arc.train_subsets = ("training2", "evaluation2", "concept")
     config.data.arc.test_subset = "evaluation2"
+    if config.rule.name == "flow":
+        config.rule.flow.update(gamma=1.0, pseudo_steps=20_000)
+        config.eval.supervision_steps = 32
     # As many epochs, of 5,573 pairs in the place of 3,988: by default 725,651 updates.
     config.train.steps = round(config.train.steps * 5_573 / 3_988)
     return config

@@ -3,7 +3,7 @@
 
 Command:  python train.py --config=configs/maze_hard.py --workdir=runs/maze
           (the hybrid: --config=configs/maze_hard.py:mamba2_attn; levers as in
-          _levers.py: lipschitz)
+          _levers.py: lipschitz, rope2d, flow)
 Hardware: one 80 GB GPU (not run).
 Result:   exact accuracy is 85.3 % in TRM's paper (attention). arXiv 2602.12078 reports
           60.8 % for its own run of it, and 80.6 % (mamba2_attn). jvdillon/sic reports
@@ -14,12 +14,21 @@ Data:     from the hub; or --config.data.source=csv --config.data.train=train.cs
           augmentation also turns the path, which then may not be the label.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from . import _levers, default
 
 # In float32, with a further evaluation of the last cycle, fewer rows fit.
-PUBLISHED = {"lipschitz": {"train.micro_batches": 48}}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "lipschitz": {"train.micro_batches": 48},
+    "flow": {
+        "rule.flow.gamma": 1.0,
+        "optim.clip_norm": 1.0,
+        "eval.supervision_steps": 32,
+    },
+}
 
 
 def get_config(variant: str = "attention") -> ConfigDict:

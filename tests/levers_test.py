@@ -40,10 +40,32 @@ def test_another_name_in_a_variant_is_refused(variant):
 
 @pytest.mark.parametrize("lever", levers.LEVERS)
 def test_a_lever_alone_makes_a_config_that_differs_and_is_read(lever):
-    config, plain = api.get_config(f"demo:mlp_t+{lever}"), api.get_config("demo")
+    network = {"rope2d": "attention"}.get(lever, "mlp_t")
+    config, plain = (api.get_config(f"demo:{network}{of}") for of in (f"+{lever}", ""))
     read_run(config.to_dict())
-    assert config.to_dict()["rule"] != plain.to_dict()["rule"]
+    found, before = config.to_dict(), plain.to_dict()
+    changed = {name for name in before if found[name] != before[name]}
+    assert changed & {"rule", "optim", "model"}
     assert config.model.layers == plain.model.layers
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        *(
+            (f"sudoku_extreme:{lever}", lever)
+            for lever in ("eqr", "wta", "flow", "urm")
+        ),
+        ("sudoku_extreme:muon", "trm"),
+        *((f"maze_hard:{lever}", "trm") for lever in ("rope2d", "lipschitz")),
+        *((f"{name}:flow", "flow") for name in ("maze_hard", "arc_agi_1", "arc_agi_2")),
+        ("arc_agi_1:urm", "urm"),
+    ],
+)
+def test_every_published_recipe_is_read(name, rule):
+    config = api.get_config(name)
+    read_run(config.to_dict())
+    assert config.rule.name == rule
 
 
 def test_levers_join_with_each_other_and_with_a_network():
@@ -57,11 +79,10 @@ def test_levers_join_with_each_other_and_with_a_network():
 
 @pytest.mark.parametrize("variant", ["wta+eqr+every_cycle", "eqr+every_cycle+wta"])
 def test_winner_takes_all_wraps_the_other_rule_in_any_order(variant):
-    config = api.get_config(f"sudoku_extreme:mamba2_attn+{variant}")
+    config = api.get_config(f"demo:mamba2_attn+{variant}")
     assert (config.rule.name, config.rule.wta.inner) == ("wta", "eqr")
     assert config.rule.eqr.every_cycle
     assert not config.rule.trm.every_cycle
-    assert config.model.prefix_len == 0
     read_run(config.to_dict())
 
 
