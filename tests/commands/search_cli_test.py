@@ -7,10 +7,11 @@ import pytest
 
 from data_pipeline import generate
 from tests.helpers.compiled_once import run_commands_here
-from tests.helpers.runs import call_here, short_flags
+from tests.helpers.runs import ROOT, call_here, short_flags
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import train
 from trm_jax.commands.evaluated_run import EvaluatedRun
+from trm_jax.inspect import search_plot
 
 STEPS, CALLS = 4, 6  # supervision steps, and the network calls of each
 SEARCH = "--search=noise"
@@ -103,6 +104,12 @@ def test_refilled_rows_answer_as_the_report_of_the_fixed_batch_says(evaluated):
     assert report["exact_accuracy"] == fixed["halting"]["exact_accuracy"]
     assert report["halting"] == fixed["halting"]
     assert fixed["halting"]["mean_steps"] < STEPS
+    assert report["cell_loss"] > fixed["cell_loss"]  # of an earlier step
+
+
+def test_the_page_shows_the_table_of_its_json_file():
+    result = json.loads((ROOT / "docs" / "search.json").read_text())
+    assert search_plot.as_text(result) in (ROOT / "docs" / "search.md").read_text()
 
 
 @pytest.mark.slow
