@@ -71,7 +71,7 @@ def test_24_updates_are_the_published_ones(dtype, name, monkeypatch):
         file, c, built, state = begin(name, dtype)
         if "rope/cos" in file:  # torch's cosines are rounded differently
             tables = [jnp.asarray(file[f"rope/{k}"])[:, None] for k in ("cos", "sin")]
-            tables = [table.astype(dtype) for table in tables]
+            tables = tuple(table.astype(dtype) for table in tables)
             monkeypatch.setattr(attention, "rotary_tables", lambda *_: tables)
         names = ("inputs", "labels", "puzzle_identifiers")
         # The recursion of MLP-t grows round-off 216 times in 24 updates.
