@@ -15,7 +15,6 @@ FILES = {
 }
 # Any other file of fewer than 25 lines should be part of another file.
 MAY_BE_SHORT = {
-    "configs/arc_agi_2.py": "a config edits another one",
     "configs/sudoku_4x4.py": "a config edits another one",
     "data_pipeline/errors.py": "the error that all of the pipeline may raise",
     "data_pipeline/prepared/maze_hard/names.py": "read without tensorflow_datasets",

@@ -23,6 +23,7 @@ def output_of(exact, has_labels):
         cells_right=np.where(exact, 1.0, 0.5),
         all_right=exact,
         cell_loss=zeros,
+        residual=zeros,
         has_labels=has_labels,
     )
 

@@ -62,8 +62,11 @@ def test_a_rule_around_another_has_its_phases():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"phase_ends": (0.5,)}, "phase_ends = .*expected tuples of one length"),
-        (CGAR | {"phase_h_cycles": (1,)}, "phase_h_cycles = .*of one length"),
+        ({"phase_ends": (0.5,)}, "phase_h_cycles = .*expected as many"),
+        (
+            CGAR | {"phase_h_cycles": (1,)},
+            "phase_h_cycles = .*expected as many",
+        ),
         (CGAR | {"phase_ends": (0.6, 0.3)}, "rising shares"),
         (CGAR | {"phase_ends": (0.3, 0.3)}, "rising shares"),
     ],

@@ -38,13 +38,13 @@ class Curriculum:
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]
         section = f"rule.{self.section}"
-        counts = len(self.phase_h_cycles), len(self.phase_l_cycles)
-        if counts != (len(self.phase_ends),) * 2:
-            raise ConfigError(
-                f"{section}.phase_ends = {self.phase_ends} with phase_h_cycles = "
-                f"{self.phase_h_cycles} and phase_l_cycles = {self.phase_l_cycles}; "
-                "expected tuples of one length"
-            )
+        for name in ("phase_h_cycles", "phase_l_cycles"):
+            value: tuple[int, ...] = getattr(self, name)
+            if len(value) != len(self.phase_ends):
+                raise ConfigError(
+                    f"{section}.{name} = {value}; expected as many numbers as in "
+                    f"{section}.phase_ends = {self.phase_ends}"
+                )
         if list(self.phase_ends) != sorted(set(self.phase_ends)):
             raise ConfigError(
                 f"{section}.phase_ends = {self.phase_ends}; expected rising shares"

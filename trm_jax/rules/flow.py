@@ -13,7 +13,7 @@ evaluation has supervision steps.
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -98,6 +98,8 @@ class NoisyAnswer(nn.Module):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flow(TRM):
     """TRM that denoises its answer."""
+
+    section: ClassVar[str] = "flow"
 
     order: str = knob(
         "sorted",
