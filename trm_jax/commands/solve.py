@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # The tokens of a question and of its answer, the name of its task, and a title.
 Chosen = tuple[np.ndarray, np.ndarray | None, str | None, str]
-SHIPPED = "sudoku_9x9_small"  # the weights that are used without arguments
+SHIPPED = "sudoku_9x9"  # the weights that are used without arguments
 PUZZLES = "puzzles.txt"  # beside exported weights: questions, one per line
 log = logging.getLogger(__name__)
 
