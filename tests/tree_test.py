@@ -61,6 +61,12 @@ def test_no_script_style_or_template_of_a_page_is_long():
     assert {n for n, head in heads.items() if licence not in "".join(head)} == set()
 
 
+def test_shipped_weights_name_no_folder_of_a_machine():
+    files = [*(ROOT / "weights").glob("*/config.json")]
+    assert len(files) > 4
+    assert {f.parent.name for f in files if '": "/' in f.read_text()} == set()
+
+
 def is_list_of_exports(name):
     """Whether a file is an `__init__.py` that only exports names."""
     kinds = ast.Expr | ast.ImportFrom | ast.Assign
