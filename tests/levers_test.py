@@ -11,7 +11,6 @@ from configs import _levers as levers
 from configs import default
 from trm_jax import api
 from trm_jax.errors import ConfigError
-from trm_jax.model.sublayers import SUBLAYERS
 from trm_jax.training.build import build
 from trm_jax.training.choices import implied
 from trm_jax.training.config import read_run
@@ -86,12 +85,6 @@ def test_winner_takes_all_wraps_the_other_rule_in_any_order(variant):
     read_run(config.to_dict())
 
 
-has_conv = pytest.mark.skipif(
-    "conv_swiglu" not in SUBLAYERS, reason="the sublayer conv_swiglu does not exist yet"
-)
-
-
-@has_conv
 def test_urm_has_its_own_cycles_whatever_the_recipe_has():
     config = api.get_config("arc_agi_1:urm")
     assert api.get_config("arc_agi_1").rule.trm.l_cycles == 4
@@ -99,7 +92,6 @@ def test_urm_has_its_own_cycles_whatever_the_recipe_has():
     assert config.rule.trm.l_cycles == 6  # the default again
 
 
-@has_conv
 def test_urm_has_the_published_number_of_parameters():
     config = api.get_config("arc_agi_1:urm")
     config.mesh.data = 1
