@@ -9,14 +9,13 @@ from typing import Any
 
 import jax
 
-from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError
 from trm_jax.files import read_bytes
 from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run
 from trm_jax.trained import Model
 from trm_jax.training.build import build
-from trm_jax.training.config import default_config
+from trm_jax.training.config import completed
 from trm_jax.weights import exchange, places, published
 from trm_jax.weights.task import data_sizes
 from trm_jax.weights.tensors import (
@@ -122,24 +121,6 @@ def _of_file(place: Path, config: Any) -> Bundle:
         return bundle._replace(record=bundle.record | {"config": ours})
     own = {"config": ours, "sizes": data_sizes(ours, bundle.tensors)}
     return bundle._replace(record=bundle.record | own)
-
-
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of an older export, whose missing settings take their defaults.
-
-    A setting that is added keeps by default what was computed before it existed.
-    """
-
-    def merged(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-        both = {
-            key: merged(given[key], value)
-            for key, value in default.items()
-            if isinstance(value, dict) and isinstance(given.get(key), dict)
-        }
-        return {**default, **given, **both}
-
-    data = pipeline("settings").defaults()
-    return merged(config, {**default_config(), "data": data})
 
 
 def _begins(place: Path, count: int) -> bytes:

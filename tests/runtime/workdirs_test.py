@@ -101,6 +101,18 @@ def attempt(folder):
         return [], str(error)
 
 
+@pytest.mark.parametrize("missing", ["optim.table_only_steps", "rule.urm"])
+def test_a_setting_that_an_older_run_lacks_has_its_default(folder, missing):
+    section, name = missing.split(".")
+    older = stored(folder)
+    default = older[section].pop(name)
+    workdirs.write_record(folder / "config.json", older)
+    config, _ = workdirs.read_run(folder)
+    assert as_stored(config[section][name]) == default
+    workdirs.claim(folder, CONFIG, DATASET)
+    assert stored(folder) == as_stored(CONFIG)
+
+
 @pytest.mark.parametrize("key", OTHERS)
 def test_another_config_is_refused_with_a_diff(folder, key):
     with pytest.raises(ConfigError) as info:

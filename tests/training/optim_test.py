@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from tests.helpers.golden_trm import GOLDEN
 from tests.helpers.tiny import tiny_built
+from trm_jax.errors import ConfigError
 from trm_jax.model.sublayers import Mamba2
 from trm_jax.training.build import decayed
 from trm_jax.training.optim import ema_update
@@ -219,6 +220,21 @@ def test_the_decay_can_be_a_line_and_end_at_zero():
     found = [float(schedule(k)) for k in range(1, 11)]
     expected = [0.25, 0.5, *(0.5 * left / 8 for left in range(7, -1, -1))]
     np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_the_warm_up_follows_the_first_updates():
+    shape = {"total_steps": 9, "min_ratio": 0.0, "decay_shape": "linear"}
+    warm = make_schedule(1.0, warmup_steps=2, first=3, **shape)
+    found = [float(warm(k)) for k in range(1, 10)]
+    np.testing.assert_allclose(found, [0, 0, 0, 0.5, 1, 0.75, 0.5, 0.25, 0], atol=1e-7)
+    cold = make_schedule(1.0, warmup_steps=0, first=3, **shape)
+    assert [float(cold(k)) for k in (3, 4)] == [0, pytest.approx(5 / 6)]
+
+
+def test_the_table_alone_is_refused_without_a_table():
+    changes = {"model.prefix_len": 0, "optim.table_only_steps": 1}
+    with pytest.raises(ConfigError, match=r"optim\.table_only_steps = 1, but model"):
+        tiny_built(changes)
 
 
 def test_ema_follows_its_definition_and_its_ramp():

@@ -88,7 +88,7 @@ def test_a_size_that_cannot_fit_is_refused_before_it_is_tried(place, name):
         section = section[part]
     section[name] = 10**9
     steps = {"steps", "log_every", "eval_every", "checkpoint_every", "max_puzzles"}
-    steps |= {"keep_checkpoints", "warmup_steps", "seed"}
+    steps |= {"keep_checkpoints", "warmup_steps", "table_only_steps", "seed"}
     if name in steps:
         check_memory(build(config, tiny_sizes()))
     else:

@@ -47,6 +47,7 @@ MOVED = {
 
 
 _CONFIG = re.compile(r"--?config=(.*)")
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 # Keys that decide which sections a run reads; a rule that wraps another has `inner`.
 _CHOICES = ("rule.name", ".inner", "optim.name", "model.layers")
 
@@ -91,6 +92,23 @@ def read(
     if any(key.endswith(_CHOICES) for key in given):
         return _settled(config, given, asked, like)
     return config
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides --config.a.b=VALUE among the arguments, and all others."""
+    overrides = [a for a in argv[1:] if _OVERRIDE.match(a)]
+    return overrides, [a for a in argv if a not in overrides]
+
+
+def over(base: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
+    """The config `base` with overrides --config.a.b=VALUE. Raises ConfigError."""
+    argv, values = ["", *overrides], flags.FlagValues()
+    _check_overrides(argv, base)
+    config_flags.DEFINE_config_dict(
+        "config", ConfigDict(base), flag_values=values, sys_argv=argv
+    )
+    shell.parse_flags(values, argv)
+    return _checked(values["config"].value, base)
 
 
 def _settled(
@@ -142,7 +160,7 @@ def _check_overrides(argv: Sequence[str], like: Mapping[str, Any]) -> set[str]:
     """The overridden keys. Raises ConfigError for one that `like` does not have."""
     given = set()
     for argument in argv[1:]:
-        found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        found = _OVERRIDE.match(argument)
         if not found:
             continue
         key, tree, place = found[1], like, "--config"

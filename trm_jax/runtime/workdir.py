@@ -20,6 +20,7 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import ConfigError
 from trm_jax.files import json_digest, read_bytes, write_whole
 from trm_jax.settings import flatten
+from trm_jax.training.config import completed
 from trm_jax.version import git_commit, sources_digest, versions
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def claim(
         path = folder / name
         if path.exists():
             old = read_record(path)
+            old = completed(old) if name == "config.json" else old
             lines = _diff(old, new, may_change)
             if lines:
                 raise ConfigError(
@@ -108,7 +110,7 @@ def _diff(
     old: Mapping[str, Any], new: Mapping[str, Any], may_change: tuple[str, ...]
 ) -> list[str]:
     """Lines `key: old -> new` for every difference that is not allowed."""
-    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+    old, new = (flatten(json.loads(json.dumps(record))) for record in (old, new))
     return [
         f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
         for key in sorted(old.keys() | new.keys())
@@ -173,9 +175,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """config.json and dataset.json. Raises ConfigError, also if they are too old."""
+    """config.json, completed, and dataset.json. Raises ConfigError."""
     folder = Path(workdir)
-    return read_record(folder / "config.json"), read_record(folder / "dataset.json")
+    config = completed(read_record(folder / "config.json"))
+    return config, read_record(folder / "dataset.json")
 
 
 def read_test_set(

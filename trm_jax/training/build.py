@@ -119,6 +119,11 @@ def make_recipe(
     model_config = ModelConfig.of(
         config["model"], sizes, halt_position=run.halting.halt_position
     )
+    if (alone := config["optim"]["table_only_steps"]) and not model_config.prefix_len:
+        raise ConfigError(
+            f"optim.table_only_steps = {alone}, but model.prefix_len = 0 uses no "
+            "puzzle table: these updates would change nothing; expected 0"
+        )
     model = ReasoningModel(model_config.for_device(device_kind), rule.networks)
     groups = Groups(decayed(rule.no_decay), columns(model_config))
     optim = make_optim(config["optim"], run.train.steps, groups)

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from trm_jax.beside import pipeline
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelSettings
 from trm_jax.model.sublayers import SUBLAYERS, operator
@@ -212,3 +213,21 @@ def _rules_in_use(section: Mapping[str, Any]) -> set[str]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an older run or export: missing settings take their defaults.
+
+    A setting that is added keeps by default what was computed before it existed.
+    """
+
+    def merged(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+        both = {
+            key: merged(given[key], value)
+            for key, value in default.items()
+            if isinstance(value, dict) and isinstance(given.get(key), dict)
+        }
+        return {**default, **given, **both}
+
+    data = pipeline("settings").defaults()
+    return merged(config, {**default_config(), "data": data})

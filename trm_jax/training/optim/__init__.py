@@ -45,6 +45,9 @@ class OptimSettings:
     )
     table_lr: float = knob(1e-4, "Rate of the puzzle table's sign-SGD.", low=0.0)
     table_weight_decay: float = knob(1.0, "Weight decay of the puzzle table.", low=0.0)
+    table_only_steps: int = knob(
+        0, "Updates at the start that change the puzzle table alone.", low=0
+    )
     warmup_steps: int = knob(2_000, "Updates of linear warm-up.", low=0)
     min_ratio: float = knob(
         1.0, "Last rate / lr; 1 = constant after the warm-up.", low=0.0
@@ -73,8 +76,8 @@ class Optim(NamedTuple):
 def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> Optim:
     """Build the optimiser of config.optim, and its schedules.
 
-    The schedules of the weights and of the puzzle table differ only in the learning
-    rate. Raises ConfigError.
+    The schedules of the weights and of the puzzle table differ in the learning rate,
+    and in that only the table's begins at update 1. Raises ConfigError.
     """
     s = read(OptimSettings, own_values(section), "optim")
     shaped = partial(
@@ -85,7 +88,7 @@ def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> 
         decay_start=s.decay_start,
         decay_shape=s.decay_shape,
     )
-    schedule = shaped(s.lr)
+    schedule = shaped(s.lr, first=s.table_only_steps)
     kind = choose(OPTIMIZERS, s.name, "optim.name")
     if s.decay_all:
         groups = groups._replace(decayed=partial(jax.tree.map, lambda _: True))

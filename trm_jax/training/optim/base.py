@@ -48,21 +48,24 @@ def make_schedule(
     min_ratio: float,
     decay_start: float = 0.0,
     decay_shape: str = "cosine",
+    first: int = 0,
 ) -> optax.Schedule:
     """Learning rate of update k = 1, 2, ...: linear warm-up from 0, then a decay.
 
     The rate falls to `min_ratio * lr` at `total_steps`, along a cosine or a line. The
     decay starts at the end of the warm-up, or after the fraction `decay_start` of all
-    steps if that is later.
+    steps if that is later. The rate of the `first` updates is 0, and the warm-up
+    follows them.
     """
-    start = max(warmup_steps, round(decay_start * total_steps))
+    start = max(first + warmup_steps, round(decay_start * total_steps))
 
     def schedule(step: Int[Array, ""] | int) -> Scalar:
         progress = jnp.clip((step - start) / max(1, total_steps - start), 0, 1)
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
         left = cosine if decay_shape == "cosine" else 1 - progress
         decayed = min_ratio + (1 - min_ratio) * left
-        warm = step / max(1, warmup_steps)
-        return lr * jnp.where(step < warmup_steps, warm, decayed)
+        warm = (step - first) / max(1, warmup_steps)
+        rate = jnp.where(step < first + warmup_steps, warm, decayed)
+        return lr * jnp.where(step > first, rate, 0)
 
     return schedule
