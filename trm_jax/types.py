@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The four values that travel through the code, and the letters of their axes.
 
-b batch   m grid cells   l sequence length (prefix_len + m)   d model width
+b batch   m grid cells   l sequence length (tokens before the grid + m)   d model width
 f feed-forward width   h heads   k attention head dim   v vocabulary
 e puzzle-vector width   c halting logits
 """

@@ -101,6 +101,27 @@ def test_the_seed_of_the_config_decides_weights_and_constants():
         assert (first.constants[name] != other.constants[name]).all()
 
 
+@pytest.mark.parametrize("prefix_len", [0, 2])
+def test_registers_stand_between_the_prefix_and_the_cells(prefix_len):
+    sizes = {"model.prefix_len": prefix_len, "model.registers": 3}
+    _, plain = initialised(changes=(("model.prefix_len", prefix_len),))
+    model, params = initialised(changes=tuple(sizes.items()))
+    c, first = model.config, prefix_len + 3
+    assert (c.prefix_len, c.seq_len) == (first, first + c.num_cells)
+    assert params.keys() - plain.keys() == {"registers"}
+    inputs = jnp.ones((2, c.num_cells), jnp.int32)
+    vector = jnp.ones((2, c.d_model))
+    x = model.apply({"params": params}, inputs, vector, method="embed")
+    x /= math.sqrt(c.d_model)
+    assert x.shape == (2, c.seq_len, c.d_model)
+    for row in x:
+        np.testing.assert_allclose(row[prefix_len:first], params["registers"], 1e-6)
+        np.testing.assert_allclose(row[first], params["embed_tokens"][1], 1e-6)
+        np.testing.assert_allclose(row[:prefix_len].sum(), c.d_model * (prefix_len > 0))
+    logits, _ = model.apply({"params": params}, x, method="predict")
+    assert logits.shape == (2, c.num_cells, c.vocab_size)
+
+
 def test_prefix_holds_the_puzzle_vector_and_zeros():
     model, params = initialised(changes=(("model.prefix_len", 3),))
     config = model.config

@@ -173,6 +173,7 @@ def test_models_that_the_published_code_has_not_are_refused(recipe, message):
         ("sudoku_extreme", {"model.swiglu.inner_norm": True}),
         ("sudoku_extreme", {"model.token_mlp.inner_norm": True}),
         ("sudoku_extreme", {"model.positions": "rows_columns"}),
+        ("sudoku_extreme", {"model.registers": 1}),
         ("sudoku_extreme:attention", {"model.attention.positions": "rope_2d"}),
     ],
 )

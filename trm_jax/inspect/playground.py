@@ -90,14 +90,16 @@ def model_spec(model: Any, side: int) -> dict[str, Any]:
     """What pages/trm.js reads: sizes, settings, and the weights as base64 float32."""
     settings, rule = model.config["model"], model.config["rule"]["trm"]
     params, width = model.params, settings["d_model"]
-    puzzle = np.zeros(settings["prefix_len"] * width, np.float32)
+    prefix = np.zeros((settings["prefix_len"], width), np.float32)
     if settings["prefix_len"]:
         vector = np.asarray(model.table[0])  # of the blank puzzle id
-        puzzle[: len(vector)] = vector
+        prefix.reshape(-1)[: len(vector)] = vector
+    if settings["registers"]:
+        prefix = np.concatenate([prefix, params["registers"]])
     arrays = {
         "y": model.constants["y"],
         "z": model.constants["z"],
-        "puzzle": puzzle,
+        "prefix": prefix,
         "head": params["head"]["kernel"],
     }
     names = "embed_tokens", "halt_kernel", "halt_bias"
@@ -110,7 +112,7 @@ def model_spec(model: Any, side: int) -> dict[str, Any]:
             arrays[f"{layer}/{name}"] = kernel
     return {
         "d_model": width,
-        "prefix_len": settings["prefix_len"],
+        "prefix_len": len(prefix),
         "num_cells": side**2,
         "vocab_size": len(params["embed_tokens"]),
         "layers": list(settings["layers"]),

@@ -38,6 +38,9 @@ class ModelSettings:
     prefix_len: int = knob(
         16, "Tokens before the grid that hold the puzzle vector.", low=0, high=2**12
     )
+    registers: int = knob(
+        0, "Learned tokens between the prefix and the grid.", low=0, high=2**12
+    )
     puzzle_dim: int = knob(
         0, "Width of a puzzle vector; 0 = d_model.", low=0, high=2**16
     )
@@ -145,8 +148,8 @@ class ModelConfig:
 
     @property
     def prefix_len(self) -> int:
-        """Tokens before the grid."""
-        return self.settings.prefix_len
+        """Tokens before the grid: those of the puzzle vector, then the registers."""
+        return self.settings.prefix_len + self.settings.registers
 
     @property
     def num_cells(self) -> int:
@@ -155,7 +158,7 @@ class ModelConfig:
 
     @property
     def seq_len(self) -> int:
-        """The length l: prefix tokens, then grid cells."""
+        """The length l: tokens before the grid, then its cells."""
         return self.prefix_len + self.num_cells
 
     @property

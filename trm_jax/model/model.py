@@ -38,6 +38,10 @@ class ReasoningModel(nn.Module):
         self.embed_tokens = self.param(
             "embed_tokens", embedding, (c.vocab_size, c.d_model), c.weight_dtype
         )
+        if registers := c.settings.registers:
+            self.registers = self.param(
+                "registers", embedding, (registers, c.d_model), c.weight_dtype
+            )
         self.position_tables = {
             name: self.param(
                 name, embedding, (int(unit.max()) + 1, c.d_model), c.weight_dtype
@@ -66,15 +70,17 @@ class ReasoningModel(nn.Module):
     def embed(
         self, inputs: Int[Array, "b m"], puzzle_vector: Float[Array, "b e"]
     ) -> Float[Array, "b l d"]:
-        """The question x: the puzzle vector as `prefix_len` tokens, then the cells."""
+        """The question x: the puzzle vector as tokens, registers, then the cells."""
         c, dtype = self.config, self.config.compute_dtype
-        x = self.embed_tokens.astype(dtype)[inputs]
-        if c.prefix_len:
-            missing = c.prefix_len * c.d_model - puzzle_vector.shape[-1]
+        parts = [self.embed_tokens.astype(dtype)[inputs]]
+        if c.settings.registers:
+            shape = (len(inputs), *self.registers.shape)
+            parts.insert(0, jnp.broadcast_to(self.registers.astype(dtype), shape))
+        if of_vector := c.settings.prefix_len:
+            missing = of_vector * c.d_model - puzzle_vector.shape[-1]
             padded = jnp.pad(puzzle_vector.astype(dtype), ((0, 0), (0, missing)))
-            x = jnp.concatenate(
-                [padded.reshape(-1, c.prefix_len, c.d_model), x], axis=1
-            )
+            parts.insert(0, padded.reshape(-1, of_vector, c.d_model))
+        x = jnp.concatenate(parts, axis=1)
         if c.position_units:
             places = positions.vectors(self.position_tables, c.position_units)
             x = math.sqrt(0.5) * (x + places.astype(dtype)[None])

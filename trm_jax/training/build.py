@@ -119,7 +119,8 @@ def make_recipe(
     model_config = ModelConfig.of(
         config["model"], sizes, halt_position=run.halting.halt_position
     )
-    if (alone := config["optim"]["table_only_steps"]) and not model_config.prefix_len:
+    alone = config["optim"]["table_only_steps"]
+    if alone and not model_config.settings.prefix_len:
         raise ConfigError(
             f"optim.table_only_steps = {alone}, but model.prefix_len = 0 uses no "
             "puzzle table: these updates would change nothing; expected 0"

@@ -27,7 +27,8 @@ def with_task(
     cells = _USUAL_CELLS.get(tokens, 0)
     for path, tensor in tensors.items():
         if path.endswith(("/0_token_mlp/gate_up", "/embed_positions")):
-            cells = tensor.shape[0] - config["model"]["prefix_len"]
+            model = config["model"]
+            cells = tensor.shape[0] - model["prefix_len"] - model["registers"]
     side = math.isqrt(max(cells, 0))
     if boxes := _BOXES.get((tokens, cells)):
         data["task"] = "sudoku"

@@ -108,7 +108,7 @@ class Trm {
   embed(question) {
     const { width, length, arrays, spec } = this;
     const x = new Float32Array(length * width);
-    if (spec.prefix_len) x.set(arrays.puzzle);
+    if (spec.prefix_len) x.set(arrays.prefix);
     question.forEach((token, cell) => {
       const row = arrays.embed_tokens.subarray(token * width, (token + 1) * width);
       x.set(row, (spec.prefix_len + cell) * width);
