@@ -29,7 +29,7 @@ from benchmarks.step import sizes_of
 from trm_jax.model.model import init_params
 from trm_jax.training.build import make_recipe
 from trm_jax.training.config import read_run
-from trm_jax.training.cost import step_flops
+from trm_jax.training.cost import count_flops, plain, step_flops
 from trm_jax.training.sharding import TABLE_UNIT
 
 EFFICIENCY = (0.5, 0.15)  # of the peak rate: hoped for, and reached in the papers
@@ -40,6 +40,7 @@ class Chip(NamedTuple):
     """Rates as the manufacturer states them, and latencies that are guesses."""
 
     flops: float  # per second, bfloat16
+    float32: float  # the same of float32 arrays at JAX's default precision, as a share
     memory: float  # bytes per second
     near: int  # devices in a ring of `link`s; rings are joined by `far_link`s
     link: float  # bytes per second that a device sends and receives in its ring
@@ -51,9 +52,9 @@ class Chip(NamedTuple):
 
 CHIPS = {
     # 16x16 torus: rings of 16 both ways, 50 GB/s per link and direction.
-    "v5e": Chip(197e12, 819e9, 16, 100e9, 100e9, 4e-6, 1e-6, "batched"),
+    "v5e": Chip(197e12, 1.0, 819e9, 16, 100e9, 100e9, 4e-6, 1e-6, "batched"),
     # NVLink in a host of 8; one network card of 400 Gb/s per GPU between hosts.
-    "h200": Chip(989e12, 4.8e12, 8, 450e9, 50e9, 10e-6, 5e-6, "pallas"),
+    "h200": Chip(989e12, 0.5, 4.8e12, 8, 450e9, 50e9, 10e-6, 5e-6, "pallas"),
 }
 CONFIGS = [
     "configs/sudoku_extreme.py:mlp_t",
@@ -66,7 +67,8 @@ CONFIGS = [
 ]
 HEADER = (
     f"{'config':<26} batch devices  rows  TFLOP  GB moved  exch. MB | "
-    "FLOPs ms  bytes ms  prod. ms  exch. ms |         step ms     speed-up  limit"
+    "FLOPs ms  bytes ms  prod. ms  exch. ms |         step ms     "
+    "        hours  speed-up  limit"
 )
 
 
@@ -79,6 +81,7 @@ class Work(NamedTuple):
     products: int
     summed: float  # bytes of the arrays that are summed over all devices
     gathered: float  # bytes of the arrays that every device receives whole
+    dtype: str
 
 
 def products(jaxpr: Any) -> tuple[int, int]:
@@ -115,24 +118,33 @@ def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
     params = jax.eval_shape(lambda: init_params(model, None, jax.random.key(0)))
     hidden = jax.ShapeDtypeStruct((rows, c.seq_len, c.d_model), c.compute_dtype)
 
-    def refine(p: Any, h: Any) -> Any:
-        return model.apply({"params": p}, h, "net", method="refine")
+    def refine(model: Any) -> Any:
+        def call(p: Any, h: Any) -> Any:
+            return model.apply({"params": p}, h, model.networks[0], method="refine")
 
-    number, nbytes = products(jax.make_jaxpr(refine)(params, hidden).jaxpr)
-    per_cycle = len(rule.calls()) // rule.h_cycles
-    calls = per_cycle * (rule.h_cycles - 1 + 3)
-    again = per_cycle if rule.remat == "full" else 0
+        return jax.make_jaxpr(call)(params, hidden).jaxpr
+
+    number, nbytes = products(refine(model))
+    # The step in forward passes of the network; a backward pass costs two.
+    flops = step_flops(recipe, rows)
+    passes = flops / count_flops(refine(plain(recipe).model))
+    chains = 1  # computed side by side
+    while hasattr(rule, "inner"):
+        chains, rule = chains * rule.settings.chains, rule.inner
+    with_gradients = (passes - chains * len(rule.calls())) / 2
+    again = max(0.0, with_gradients) if rule.remat == "full" else 0.0
     weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
     vectors = 4 * batch * c.puzzle_width
     look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for step and update
     return Work(
         rows=rows,
-        flops=step_flops(recipe, rows) * (1 + again / calls),
+        flops=flops * (1 + again / passes),
         # Weights, their average and two moments are read and written, gradients read.
-        nbytes=nbytes * (calls + again) + 9 * weights,
-        products=number * (calls + again),
+        nbytes=nbytes * (passes + again) + 9 * weights,
+        products=round(number * (passes + again) / chains),
         summed=(weights + look_ups * vectors) * (devices > 1),
         gathered=vectors * (devices > 1),  # gradients of puzzle vectors
+        dtype=config.model.dtype,
     )
 
 
@@ -141,8 +153,9 @@ def predict(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
     near, far = min(devices, chip.near), -(-devices // chip.near)
     per_byte = (near - 1) / near / chip.link + (far - 1) / far / near / chip.far_link
     hops = 3 * (near - 1 + far - 1)  # there and back for a sum, one way for a gather
+    rate = chip.flops * (chip.float32 if work.dtype == "float32" else 1)
     parts = {
-        "flops": work.flops / chip.flops / EFFICIENCY[0],
+        "flops": work.flops / rate / EFFICIENCY[0],
         "bytes": work.nbytes / chip.memory / BANDWIDTH,
         "products": work.products * chip.product_s,
         "exchange": (2 * work.summed + work.gathered) * per_byte + hops * chip.hop_s,
@@ -173,8 +186,11 @@ def table(args: argparse.Namespace) -> None:
                 head = path.removeprefix("configs/").replace(".py", "")
                 head = f"{head:<26} {config.train.batch_size:>5} {devices:>7}"
                 speed_up = first / found["best"]
+                steps = config.train.steps
+                best, worst = (found[k] * steps / 3600 for k in ("best", "worst"))
                 print(
-                    f"{head} {as_line(work, found)} {speed_up:>8.1f}  {found['limit']}"
+                    f"{head} {as_line(work, found)} {best:>6.1f} to {worst:<6.1f} "
+                    f"{speed_up:>8.1f}  {found['limit']}"
                 )
 
 
