@@ -154,7 +154,7 @@ def test_a_penalty_in_bfloat16_is_refused():
 def test_starts_have_std_1_and_differ_where_the_setting_says(starts, kind):
     rule, world = kind(starts=starts), judge.begun("trm")
     config = world.recipe.model.config
-    constants = rule.constants(jax.random.key(5), config)
+    constants = rule.constants(jax.random.key(5), config, {})
     model = dataclasses.replace(judge.model_of(world), constants=constants)
     rows = on_device(judge.make_rows(0))
     state = rule.start(model, rows, world.keys, training=False)

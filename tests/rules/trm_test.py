@@ -16,7 +16,7 @@ from trm_jax.rules.levers import CycleOutputs
 def test_the_first_y_and_z_are_drawn_once_with_deviation_1(seed):
     wide = {"model.layers": ("swiglu",), "model.d_model": 512}
     recipe = tiny_built(wide).recipe
-    constants = recipe.rule.constants(jax.random.key(seed), recipe.model.config)
+    constants = recipe.rule.constants(jax.random.key(seed), recipe.model.config, {})
     assert set(constants) == {"y", "z"}
     for start in constants.values():
         assert start.shape == (512,)

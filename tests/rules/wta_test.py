@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from trm_jax.errors import ConfigError
 from trm_jax.model.layers import rms_norm
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock
+from trm_jax.rules.chains import aligned
 from trm_jax.rules.halting import halt
 from trm_jax.rules.latents import Latents
 from trm_jax.rules.trm import TRM
@@ -26,6 +28,7 @@ from trm_jax.types import Batch
 FILE = np.load(GOLDEN / "sic_wta.npz")
 STEPS = range(4)
 SLOTS, CHAINS = 4, 4
+TOKEN_MLP = {"model": {"layers": ("token_mlp",), "swiglu": {"width": 0}}}
 
 
 def unit(h, weights, name):
@@ -152,6 +155,49 @@ def test_a_step_from_each_stored_state_agrees_with_the_golden_numbers(step):
             expected = FILE[f"step{step + 1}/z_{name}_in"][left[kept]]
             found = np.asarray(found)[kept]
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-4)
+
+
+def test_starts_are_aligned_as_in_the_golden_numbers():
+    before, after = (FILE[f"svd/L_init_{name}"] for name in ("before", "after"))
+    kernel = jnp.asarray(FILE["weights/reasoning.0.mlp.up_proj.weight"].T)
+    found = aligned(jnp.asarray(before), kernel, 10)
+    np.testing.assert_allclose(found, after, atol=1e-4)
+    np.testing.assert_array_equal(found[0], before[0])
+    one_per_position = jnp.asarray(before)[:, None].repeat(3, 1)
+    found = aligned(one_per_position, kernel, 10)
+    np.testing.assert_allclose(found, after[:, None].repeat(3, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("starts", ["published", "fixed", "anchored"])
+def test_a_run_aligns_the_starts_of_z_alone(starts):
+    def constants(rank):
+        rule = {"wta": {"align_starts": rank}, "trm": {"starts": starts}}
+        recipe = judge.recipe_of(tiny("wta", rule=rule))
+        state = init_train_state(recipe, jax.random.key(0), ROWS)
+        return state.constants, state.params["net"]
+
+    free, weights = constants(0)
+    found, same = constants(3)
+    chex.assert_trees_all_equal(weights, same)
+    np.testing.assert_array_equal(found["y"], free["y"])
+    (kernel,) = (v["gate_up"]["kernel"] for k, v in weights.items() if "swiglu" in k)
+    np.testing.assert_array_equal(found["z"], aligned(free["z"], kernel, 3))
+    assert (found["z"][1:] != free["z"][1:]).any()
+
+
+@pytest.mark.parametrize(
+    ("rank", "changes", "message"),
+    [
+        (3, {"rule": {"trm": {"starts": "random"}}}, "no start of z is drawn once"),
+        (3, TOKEN_MLP, "the network 'net' has no SwiGLU"),
+        (16, {}, "= 16; expected fewer than the 16 singular vectors"),
+    ],
+)
+def test_starts_that_cannot_be_aligned_are_refused(rank, changes, message):
+    rule = changes.get("rule", {}) | {"wta": {"align_starts": rank}}
+    recipe = judge.recipe_of(tiny("wta", **changes | {"rule": rule}))
+    with pytest.raises(ConfigError, match=f"rule.wta.align_starts.* {message}"):
+        init_train_state(recipe, jax.random.key(0), ROWS)
 
 
 def world_of(inner, training=True, **settings):

@@ -46,7 +46,7 @@ class Rule(Protocol):
         params["rule"], and `model.own` is the module bound to them.
         """
 
-    def constants(self, key: Array, config: ModelConfig) -> Params:
+    def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
         """Arrays drawn once and saved with the model, for instance the first states."""
 
     def start(

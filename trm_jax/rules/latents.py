@@ -57,7 +57,7 @@ class LatentRule(Supervised):
     call_is_update: ClassVar[bool] = True  # whether a call returns the new latent
     latents: ClassVar[type[Any]] = Latents  # the type of the state
 
-    def constants(self, key: Array, config: ModelConfig) -> Params:
+    def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
         """The initial latents that are drawn once and never trained: `d` or `l d`."""
         if self.starts == "random":
             return {}

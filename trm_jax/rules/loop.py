@@ -102,7 +102,7 @@ class Loop(Supervised):
             )
         return Lifeline(config.d_model, config.weight_dtype) if self.lifeline else None
 
-    def constants(self, key: Array, config: ModelConfig) -> Params:
+    def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
         """Nothing is drawn."""
         return {}
 

@@ -20,6 +20,7 @@ from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import BoundModel
 from trm_jax.rules.base import Clock, Keep, Rule
+from trm_jax.rules.chains import aligned, up_projection, without_alike
 from trm_jax.rules.draws import folded
 from trm_jax.rules.losses import RowLosses
 from trm_jax.rules.recursion import ended, frozen
@@ -67,6 +68,14 @@ class WTA:
         high=1.0,
     )
 
+    align_starts: int = knob(
+        0,
+        "Singular vectors of the first SwiGLU of which the starts of z, in every "
+        "chain, hold as much as in the first; 0 = drawn freely.",
+        low=0,
+        high=2**16,
+    )
+
     def around(self, inner: Rule) -> "WinnerTakeAll":
         """This rule with chains of the given rule."""
         return WinnerTakeAll(self, inner)
@@ -98,11 +107,15 @@ class WinnerTakeAll:
         """The inner rule's own module."""
         return self.inner.module(config)
 
-    def constants(self, key: Array, config: ModelConfig) -> Params:
+    def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
         """The inner rule's constants, once per chain: the starts of z differ."""
         keys = jax.random.split(key, self.settings.chains)
-        drawn = [self.inner.constants(each, config) for each in keys]
-        return jax.tree.map(lambda *each: jnp.stack(each), *drawn)
+        drawn = [self.inner.constants(each, config, params) for each in keys]
+        whole = jax.tree.map(lambda *each: jnp.stack(each), *drawn)
+        if rank := self.settings.align_starts:
+            kernel = up_projection(whole, params, self.networks)
+            whole["z"] = aligned(whole["z"], kernel, rank)
+        return whole
 
     def start(
         self, model: BoundModel, rows: Batch, keys: Array, *, training: bool
@@ -141,7 +154,10 @@ class WinnerTakeAll:
             best = _pick(getattr(after, name), winner)[:, None]
             same = jnp.broadcast_to(best, getattr(after, name).shape)
             after = after._replace(**{name: same})
-        last = Chains(after, self._expunged(after, state.live, losses))
+        live, most = state.live, self.settings.expunge_above
+        if most < 1 and count > 1:
+            live = without_alike(frozen(after.z), live, losses, most)
+        last = Chains(after, live)
         kept = ended(outputs.kept, keep, last)
         outputs = outputs._replace(kept=None)
         return last, ChainOutputs(outputs, winner, state.live, kept)
@@ -214,22 +230,6 @@ class WinnerTakeAll:
                     f"the rule {self.settings.inner} has no latent {name}"
                 )
         return names
-
-    def _expunged(
-        self, after: Any, live: Bool[Array, "b k"], losses: Float[Array, "b k"]
-    ) -> Bool[Array, "b k"]:
-        """The live chains, less the worst of those whose z is like another's."""
-        if self.settings.expunge_above >= 1 or live.shape[1] == 1:
-            return live
-        z = frozen(after.z).astype(losses.dtype).reshape(*live.shape, -1)
-        z = z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
-        cosine = jnp.einsum("bif,bjf->bij", z, z)
-        others = ~jnp.eye(live.shape[1], dtype=bool)[None]
-        pairs = live[:, :, None] & live[:, None] & others
-        is_alike = (pairs & (cosine > self.settings.expunge_above)).any(2)
-        worst = jnp.where(is_alike, losses, -jnp.inf).argmax(1)
-        goes = is_alike & (jnp.arange(live.shape[1])[None] == worst[:, None])
-        return live & ~goes
 
 
 def _repeated(rows: Any, count: int) -> Any:

@@ -67,7 +67,7 @@ def init_train_state(recipe: Recipe, key: Array, batch_size: int) -> TrainState:
     config = model.config
     params_key, constants_key = jax.random.split(key)
     params = init_params(model, rule.module(config), params_key)
-    constants = rule.constants(constants_key, config)
+    constants = rule.constants(constants_key, config, params)
     table_shape = (table_rows(config.num_puzzles), config.puzzle_width)
     return TrainState(
         step=jnp.zeros((), int),
