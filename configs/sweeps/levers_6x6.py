@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which levers help MLP-t to learn 6x6 Sudokus of eight clues, at equal FLOPs?
+
+Command:  python sweep.py configs/sweeps/levers_6x6.py --out=docs/sweeps/levers_6x6
+          --workdirs=runs/levers_6x6
+Hardware: 2 CPU cores.
+Result:   not run.
+Claim:    none yet: see docs/levers.md. All arms see the same 4,000 puzzles and take the
+          same training FLOPs; an evaluation has 16 steps in each. The chains of wta
+          share the rows of the batch, so that its updates are as many as the others'.
+"""
+
+from typing import Any
+
+from trm_jax.commands.sweep_runs import Arm, Sweep
+
+# Lever of a variant, further settings, and training FLOPs per update against none.
+LEVERS: dict[str, tuple[str, dict[str, Any], float]] = {
+    "plain": ("", {}, 1.0),
+    "smoothing": ("", {"rule.trm.label_smoothing": 0.1}, 1.0),
+    "boxes": ("", {"model.positions": "rows_columns_boxes"}, 1.0),
+    "random_starts": ("+random_starts", {}, 1.0),
+    "every_cycle": ("+every_cycle", {}, 1.0),
+    "all_cycles": ("+all_cycles", {"rule.trm.remat": "none"}, 1.5),
+    "lipschitz": ("+lipschitz", {}, 1.75),
+    "cgar": ("+cgar", {"rule.trm.phase_l_cycles": (1, 1)}, 0.75),
+    "muon": ("+muon", {}, 1.0),
+    "eqr": ("+eqr", {}, 1.0),
+    "urm": ("+urm", {"rule.urm.l_cycles": 3}, 1.0),
+    "flow": ("+flow", {}, 1.0),
+    "wta": ("+wta", {"train.batch_size": 16}, 1.0),
+}
+
+
+def arms(network: str, size: str, steps: int, data: dict[str, Any]) -> tuple[Arm, ...]:
+    """An arm for each lever: as many updates as cost what `steps` plain ones do."""
+
+    def arm(name: str) -> Arm:
+        lever, settings, cost = LEVERS[name]
+        length = {
+            "train.steps": (own := round(steps / cost)),
+            "train.eval_every": -(-own // 4),
+        }
+        values = data | length | settings
+        return Arm(f"{network}.{name}", f"{size}:{network}{lever}", values)
+
+    return tuple(map(arm, LEVERS))
+
+
+def get_sweep() -> Sweep:
+    """Every lever alone."""
+    data = {"data.sudoku.clues": (8, 8)}
+    return Sweep(
+        title="Levers at equal FLOPs, 6x6 Sudoku of eight clues",
+        arms=arms("mlp_t", "demo", 700, data),
+    )
