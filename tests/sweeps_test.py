@@ -56,7 +56,12 @@ def test_every_sweep_reads_and_states_its_claim(name):
 
 @pytest.mark.parametrize(
     ("name", "arms"),
-    [("cycles", 3), pytest.param("levers_9x9", 8, marks=pytest.mark.slow)],
+    [
+        ("cycles", 3),
+        pytest.param("levers_9x9", 8, marks=pytest.mark.slow),
+        pytest.param("levers_6x6", 13, marks=pytest.mark.slow),
+        pytest.param("levers_4x4", 13, marks=pytest.mark.slow),
+    ],
 )
 def test_arms_have_equal_flops(name, arms):
     flops = {arm: training_flops(run) for arm, run in first_runs(name).items()}
@@ -114,6 +119,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         | {"train.batch_size", "train.steps", "train.eval_every"},
     }
     others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
+    others |= {"levers_4x4", "levers_6x6"}
     assert compared.keys() | others == set(NAMES)
     for name, keys in compared.items():
         first, *others = (run.read_config() for run in first_runs(name).values())

@@ -6,7 +6,8 @@ Command:  python sweep.py configs/sweeps/levers_4x4.py --out=docs/sweeps/levers_
 Hardware: 2 CPU cores.
 Result:   not run.
 Claim:    none yet: see docs/levers.md. At 6x6 size the hybrid solves nothing within the
-          FLOPs of these sweeps (docs/ablations.md), so it learns smaller puzzles here.
+          FLOPs of these sweeps (docs/ablations.md), so it learns smaller puzzles here,
+          for so few updates that the plain network does not yet solve them all.
           Otherwise as levers_6x6.py.
 """
 

@@ -37,7 +37,7 @@ class Pair(HRM):
         """The gate."""
         return Gate(config.d_model)
 
-    def constants(self, key: Array, config: ModelConfig) -> Params:
+    def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
         """The first y, the same for every row and position."""
         return {"y": truncated_normal(1.0)(key, (config.d_model,))}
 

@@ -46,7 +46,7 @@ class Turns:
     def module(self, config: ModelConfig) -> None:
         """No parameters of its own."""
 
-    def constants(self, key: Array, config: ModelConfig) -> Params:
+    def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
         """Nothing is drawn."""
         return {}
 
