@@ -25,6 +25,7 @@ def short_config(steps: int, batch: int) -> Any:
     config.data = small.data
     config.optim = small.optim
     config.model.prefix_len = 0
+    config.mesh.data = 1  # one device, as for the other parts of the suite
     config.train.update(
         steps=steps,
         batch_size=batch,
