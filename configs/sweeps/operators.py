@@ -9,9 +9,10 @@ Result:   mlp_t 99.32, mamba2_mlp_t 97.95, hrm 90.82, attention 0.88 %, the othe
 Claim:    none yet: the sweep compares. The widths are chosen so that parameters agree
           within 5 %, and the steps so that training FLOPs agree within 2 % (a test
           checks both; Mamba-2's scan has since become more exact, and takes 5 to 7 %
-          more than the others). The Mamba-only networks alternate the direction of their scan,
-          since a causal scan shows no cell what follows it. HRM is that of hrm.py:demo
-          (learning rate 2e-3, more exploration, a continue head), with two networks.
+          more than the others). The Mamba-only networks alternate the direction of
+          their scan, since a causal scan shows no cell what follows it. HRM is that of
+          hrm.py:demo (learning rate 2e-3, more exploration, a continue head), with two
+          networks.
 """
 
 from typing import Any
