@@ -137,6 +137,14 @@ def test_other_data_is_refused_with_a_diff(folder):
     assert stored(folder, "dataset.json") == DATASET
 
 
+def test_a_fact_that_older_records_of_the_data_lack_is_added(folder):
+    more = DATASET | {"sizes": DATASET["sizes"] | {"box_shape": [2, 2]}}
+    workdirs.claim(folder, CONFIG, more)
+    assert stored(folder, "dataset.json") == more
+    with pytest.raises(ConfigError, match=r"sizes.box_shape: \[2, 2\] -> \(absent\)"):
+        workdirs.claim(folder, CONFIG, DATASET)
+
+
 @pytest.mark.parametrize("name", FILES[:2])
 def test_a_changed_record_is_not_read(folder, name):
     """Every flipped bit shows, also in settings that may change on resume."""

@@ -56,8 +56,9 @@ def claim(
         path = folder / name
         if path.exists():
             old = read_record(path)
-            old = completed(old) if name == "config.json" else old
-            lines = _diff(old, new, may_change)
+            is_config = name == "config.json"
+            old = completed(old) if is_config else old
+            lines = _diff(old, new, may_change, may_be_absent=not is_config)
             if lines:
                 raise ConfigError(
                     f"{path}: this workdir belongs to another run. Use a new --workdir "
@@ -107,13 +108,21 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _diff(
-    old: Mapping[str, Any], new: Mapping[str, Any], may_change: tuple[str, ...]
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    may_change: tuple[str, ...],
+    *,
+    may_be_absent: bool,
 ) -> list[str]:
-    """Lines `key: old -> new` for every difference that is not allowed."""
+    """Lines `key: old -> new` for every difference that is not allowed.
+
+    With `may_be_absent`, keys that only the new record has are allowed: an older
+    version did not write them, and what they derive from is compared by other keys.
+    """
     old, new = (flatten(json.loads(json.dumps(record))) for record in (old, new))
     return [
         f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted(old.keys() | ({} if may_be_absent else new).keys())
         if old.get(key) != new.get(key)
         and not any(key == n or n[-1] == "." and key.startswith(n) for n in may_change)
     ]
