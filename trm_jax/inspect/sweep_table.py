@@ -30,6 +30,7 @@ COLUMNS = {
     "cells, %": "{cells:.2f}",
     "paper": "{paper}",
 }
+MOST_IN_LEGEND = 10  # arms
 NUMBERS = (
     *("parameters", "gflops_per_step", "steps", "training_tflops", "temporaries_mib"),
     *("minutes", "exact", "exact_sd", "exact_low", "exact_high", "by_seed", "cells"),
@@ -159,15 +160,19 @@ def _span(dates: set[str]) -> str:
 def draw(table: Table, path: Path) -> None:
     """Draw accuracy over training FLOPs, and the last accuracy of each arm.
 
-    Bands and bars span the seeds. Raises ImportError without matplotlib, and SaveError.
+    Bands and bars span the seeds. Of many arms, the lines that lead to the last
+    accuracies are the legend of the curves. Raises ImportError without matplotlib, and
+    SaveError.
     """
-    with style.picture(path, 1, 2, size=(9.5, 3.6)) as (figure, ((curves, ends),)):
+    size = 9.5, max(3.6, 1 + 0.2 * len(table.arms))
+    with style.picture(path, 1, 2, size=size) as (figure, ((curves, ends),)):
         _draw_arms(table, curves, ends)
         ends.set(xlabel="exact accuracy after training, %", ylim=(len(table.arms), -1))
         ends.set_yticks(range(len(table.arms)), list(table.arms))
         curves.set(xlabel="model TFLOPs of training", ylabel="exact accuracy, %")
         figure.suptitle(table.title, fontsize=10)
-        if curves.get_legend_handles_labels()[0]:
+        is_long = len(table.arms) > MOST_IN_LEGEND
+        if curves.get_legend_handles_labels()[0] and not is_long:
             curves.legend()
 
 
@@ -187,5 +192,7 @@ def _draw_arms(table: Table, curves: Any, ends: Any) -> None:
             low, high = list(map(min, values)), list(map(max, values))
             curves.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         shares = [100 * result.exact / result.puzzles for result in done]
+        if len(table.arms) > MOST_IN_LEGEND:
+            ends.plot([0, min(shares)], [index] * 2, **look)
         ends.plot([min(shares), max(shares)], [index] * 2, color=color, linewidth=4)
         ends.plot(shares, [index] * len(shares), "o", color="black", markersize=4)
