@@ -35,7 +35,8 @@ SLOW = pytest.mark.slow
 VARIANTS = (  # they share the code of others
     *("mamba2_backward", "mamba2_both", "mamba1_four", "mamba1_column"),
     *("mamba1_row_column", "mamba2_column", "mamba2_row_column", "mamba2_four"),
-    *("conv_swiglu_both", "token_mlp_normed", "attention_2d"),
+    *("mamba1_backward", "mamba1_both", "conv_swiglu_both", "conv_swiglu_grid"),
+    *("swiglu_normed", "token_mlp_normed", "attention_2d"),
 )
 NAMES = [
     pytest.param(name, marks=SLOW) if name in VARIANTS else name

@@ -66,6 +66,6 @@ def make_schedule(
         decayed = min_ratio + (1 - min_ratio) * left
         warm = (step - first) / max(1, warmup_steps)
         rate = jnp.where(step < first + warmup_steps, warm, decayed)
-        return lr * jnp.where(step > first, rate, 0)
+        return lr * (jnp.where(step > first, rate, 0) if first else rate)
 
     return schedule
