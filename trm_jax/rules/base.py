@@ -47,7 +47,10 @@ class Rule(Protocol):
         """
 
     def constants(self, key: Array, config: ModelConfig, params: Params) -> Params:
-        """Arrays drawn once and saved with the model, for instance the first states."""
+        """Arrays drawn once and saved with the model, for instance the first states.
+
+        `params` are the fresh parameters.
+        """
 
     def start(
         self, model: BoundModel, rows: Batch, keys: Array, *, training: bool
