@@ -206,7 +206,7 @@ def is_slow(path):
     # One knob of each is tested here.
     here |= {"rule.hrm": "grad_calls", "rule.eqr": "damping", "rule.urm": "l_cycles"}
     here |= {"rule.one_latent": "l_cycles", "rule.flow": "order"}
-    here |= {"rule.wta": "chains"}
+    here |= {"rule.wta": "chains", "optim.adamw": "b1", "optim.muon": "momentum"}
     other = section in here and name != here[section]
     branches = name.startswith("grow_") or name in PHASES  # two traces of several
     return other or (branches and path != "rule.trm.phase_ends")

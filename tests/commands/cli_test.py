@@ -55,6 +55,7 @@ def run(tmp_path_factory):
     return folder, result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_answers_in_3_seconds(script):
     before = seconds_of_children()

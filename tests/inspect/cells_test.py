@@ -26,6 +26,7 @@ def state(small):
     return y, z, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of", "on"), [("z", "y"), ("y", "z")])
 def test_influence_is_the_size_of_the_blocks_of_the_jacobian(small, state, of, on):
     y, z, x = state

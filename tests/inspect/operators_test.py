@@ -75,6 +75,7 @@ def case():
     return model, hidden, found, seen
 
 
+@pytest.mark.slow
 def test_attention_maps_times_v_are_the_output_of_attention(case):
     _, _, found, seen = case
     (one,), (((_, _, v), out),) = found.attention, seen["attend"]

@@ -143,6 +143,7 @@ def test_pictures_are_the_same_bytes_and_of_known_kinds(workdir, tmp_path):
         plot_curves([workdir], tmp_path / "absent" / "c.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

@@ -91,6 +91,7 @@ def test_every_parameter_has_a_gradient(name):
         assert (grad != 0).mean() > 0.9, path
 
 
+@pytest.mark.slow
 def test_derivatives_of_both_modes_are_those_of_finite_differences(name):
     world = judge.alone(name)
     with jax.enable_x64(True):
@@ -106,7 +107,10 @@ def test_what_is_free_of_decay_is_there(name):
     assert {path_string(p) for p in free} == set(world.kind.no_decay)
 
 
-@pytest.fixture(scope="module", params=["plain", pytest.param("all", marks=SLOW)])
+JOINT = [pytest.param(name, marks=SLOW) for name in ("plain", "all")]
+
+
+@pytest.fixture(scope="module", params=JOINT)
 def registered(request, own_registered):
     left_out = set(VARIANTS) if request.param == "plain" else set()
     return tuple(name for name in SUBLAYERS if name not in left_out)

@@ -87,6 +87,7 @@ def draw(length, dtype="float32"):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", [1, 7, 16, 33])
 @pytest.mark.parametrize("chunk_size", [1, 16])

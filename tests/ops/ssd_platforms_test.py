@@ -149,6 +149,7 @@ def compiled(fn, mesh):
     return jax.jit(fn).lower(args).compile(NOT_OPTIMISED), args
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", [*FORMS, None])
 def test_rows_over_two_devices_are_never_gathered(implementation, mesh):
     fn = partial(all_of_it, implementation)

@@ -114,6 +114,7 @@ def reference(which):
     return jit(partial(value_and_grads, fn))(inputs)
 
 
+@pytest.mark.slow
 def test_outside_jit_nothing_changes():
     found = value_and_grads(step_of(None), INPUTS)
     assert_close(found, reference("once"), 1e-5)

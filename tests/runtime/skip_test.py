@@ -109,6 +109,7 @@ def test_a_skipped_step_changes_no_weight(make_batch, devices, micro_batches, ho
     assert last.opt_state[0].num_updates == 3
 
 
+@pytest.mark.slow
 def test_a_step_that_may_skip_is_otherwise_the_same(make_batch):
     found = []
     for skips in (False, True):
@@ -121,6 +122,7 @@ def test_a_step_that_may_skip_is_otherwise_the_same(make_batch):
     chex.assert_trees_all_close(skipping, halting, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_table_is_not_copied_to_skip(make_batch, devices):
@@ -158,6 +160,7 @@ def test_a_run_skips_and_resumes_exactly(tmp_path, run, caplog):
     assert_same_run(folder, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_too_many_skips_in_a_row_end_the_run(tmp_path, run):
     config = config_of("skip")
     bad = set(range(2, 2 + MAX_SKIPS + 1))

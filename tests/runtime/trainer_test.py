@@ -179,6 +179,7 @@ class FullFile:
         return self.file.write(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["continue", "stop"])
 def test_lines_wait_for_a_full_disk_if_told_so(tmp_path, monkeypatch, caplog, policy):
     run_commands_here(monkeypatch)

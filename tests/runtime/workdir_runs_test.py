@@ -13,6 +13,7 @@ from trm_jax.commands import eval as eval_command
 from trm_jax.runtime.lock import WorkdirLock
 
 
+@pytest.mark.slow
 def test_a_run_refuses_others_lets_evaluations_in_and_ends_without_its_lock(
     tmp_path,
 ):

@@ -51,6 +51,7 @@ def test_rematerialisation_costs_nothing():
     assert len(costs) == 1
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_scan_is_the_same_for_all_its_forms():
     def cost(form):
         layers = {"model.layers": ("mamba2", "token_mlp")}

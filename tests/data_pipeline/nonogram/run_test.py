@@ -37,6 +37,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_two_steps_change_every_weight():
     config = nonogram.get_config("mlp_t")
     config.update_from_flattened_dict(SMALL)
