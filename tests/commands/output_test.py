@@ -35,6 +35,7 @@ def run(arguments, where):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -159,6 +159,7 @@ MOMENTS = [*itertools.product(TROUBLE, [WHILE_WRITTEN, BEFORE_COMMIT])]
 MOMENTS.remove(("quota", BEFORE_COMMIT))  # the manifest is a small file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "moment"), MOMENTS)
 def test_a_save_that_fails_on_its_way_is_told_and_costs_nothing_else(
     disk, state, monkeypatch, caplog, trouble, moment

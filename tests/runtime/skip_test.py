@@ -137,6 +137,7 @@ def test_the_table_is_not_copied_to_skip(make_batch, devices):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 def test_a_run_skips_and_resumes_exactly(tmp_path, run, caplog):
     config = config_of("skip", keep_checkpoints=99)
     bad = {4, 5, 9}

@@ -58,13 +58,8 @@ def begin(name, dtype):
     return file, c, built, state
 
 
-CASES = [
-    pytest.param(*case, marks=() if case == ("float64", "attn") else pytest.mark.slow)
-    for case in TOLERANCES
-]
-
-
-@pytest.mark.parametrize(("dtype", "name"), CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "name"), TOLERANCES)
 def test_24_updates_are_the_published_ones(dtype, name, monkeypatch):
     of_weights, of_losses = TOLERANCES[dtype, name]
     with jax.enable_x64(dtype == "float64"):
