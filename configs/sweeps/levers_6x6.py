@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which levers help MLP-t to learn 6x6 Sudokus of eight clues, at equal FLOPs?
+"""Which levers help MLP-t to learn minimal 6x6 Sudokus, at equal FLOPs?
 
 Command:  python sweep.py configs/sweeps/levers_6x6.py --out=docs/sweeps/levers_6x6
           --workdirs=runs/levers_6x6
@@ -49,8 +49,8 @@ def arms(network: str, size: str, steps: int, data: dict[str, Any]) -> tuple[Arm
 
 def get_sweep() -> Sweep:
     """Every lever alone."""
-    data = {"data.sudoku.clues": (8, 8)}
+    data = {"data.sudoku.clues": (0, 0)}
     return Sweep(
-        title="Levers at equal FLOPs, 6x6 Sudoku of eight clues",
+        title="Levers at equal FLOPs, minimal 6x6 Sudoku",
         arms=arms("mlp_t", "demo", 700, data),
     )
