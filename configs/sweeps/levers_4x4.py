@@ -19,5 +19,5 @@ def get_sweep() -> Sweep:
     """Every lever alone."""
     return Sweep(
         title="Levers at equal FLOPs, 4x4 Sudoku",
-        arms=arms("mamba2_attn", "sudoku_4x4", 700, {}),
+        arms=arms("mamba2_attn", "sudoku_4x4", 650, {}),
     )
