@@ -10,6 +10,7 @@ python benchmarks/predict.py --measured FILE [...]    (written by step.py --json
 ones) at 50 % and at 15 % of the peak rate, of moving the operands and results of all
 matrix products, and of running that many products in sequence. A step takes the longest
 of the three, plus the exchange of gradients and puzzle vectors, which overlaps nothing.
+The hours are those of all updates of the config.
 --measured divides the FLOPs by the matrix-product rate of the same run, and compares
 the result with the step time measured on one device.
 """

@@ -25,7 +25,7 @@ def test_the_gpu_suite_times_steps_on_a_cpu(tmp_path):
     mixers = {"mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn"}
     assert {row["mixer"] for row in report["steps"]} == mixers
     # On a CPU the peak is measured beside other tests, so the share may exceed 1.
-    assert all(row["share_of_peak"] > 0 for row in report["steps"])
+    assert all(0 < row["share_of_peak"] < 3 for row in report["steps"])
     assert all(row["ms_per_step"] > 0 for row in report["steps"])
     assert max(report["matmul_error"].values()) < 0.02
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tests.commands.vote_cli_test import ARC, NUM_FORMS
-from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import ROOT, as_flags, call_here, digest, metric_lines
 from trm_jax.commands import adapt, train
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, EXIT_WRONG_INPUT
 from trm_jax.loading import open_weights
+
+pytestmark = pytest.mark.usefixtures("commands_here")
 
 DATA = ROOT / "tests" / "data_pipeline" / "bad" / "arc_ok"
 SHORT = {
@@ -29,13 +30,6 @@ FLAGS = [f"--config.{key}={value}" for key, value in SHORT.items()]
 def adapted(weights, folder, *flags, data=DATA):
     given = [f"--data={data}", f"--workdir={folder}", "--subset=training"]
     return call_here(adapt.main, weights, *given, *FLAGS, *flags)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def commands_here():
-    with pytest.MonkeyPatch.context() as patch:
-        run_commands_here(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

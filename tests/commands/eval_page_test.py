@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import ROOT, as_flags, call_here, short_flags
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import eval_page, train
 from trm_jax.files import json_digest
 from trm_jax.inspect import report_page
 from trm_jax.runtime.workdir import read_run
+
+pytestmark = pytest.mark.usefixtures("commands_here")
 
 SMALL = {
     "model.d_model": 16,
@@ -36,13 +37,6 @@ RUNS = {
 SLOW = [
     pytest.param(name, marks=pytest.mark.slow) for name in ("maze", "nonogram", "arc")
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def commands_here():
-    with pytest.MonkeyPatch.context() as patch:
-        run_commands_here(patch)
-        yield
 
 
 @pytest.fixture

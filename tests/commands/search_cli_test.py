@@ -6,23 +6,17 @@ import json
 import pytest
 
 from data_pipeline import generate
-from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import ROOT, call_here, short_flags
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import train
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.inspect import search_plot
 
+pytestmark = pytest.mark.usefixtures("commands_here")
+
 STEPS, CALLS = 4, 6  # supervision steps, and the network calls of each
 SEARCH = "--search=noise"
 BUDGET = f"--budget={2 * STEPS * CALLS}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def commands_here():
-    with pytest.MonkeyPatch.context() as patch:
-        run_commands_here(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

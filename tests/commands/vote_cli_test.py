@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 
-from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import ROOT, as_flags, call_here, metric_lines
 from trm_jax.commands import eval as eval_command
 from trm_jax.commands import evaluated_run, train
 from trm_jax.commands.evaluated_run import EvaluatedRun
+
+pytestmark = pytest.mark.usefixtures("commands_here")
 
 BAD = ROOT / "tests" / "data_pipeline" / "bad"
 SMALL = {
@@ -32,13 +33,6 @@ ARC = SMALL | {
     "data.num_augmentations": 4,
 }
 NUM_FORMS = 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def commands_here():
-    with pytest.MonkeyPatch.context() as patch:
-        run_commands_here(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

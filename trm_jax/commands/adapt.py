@@ -12,9 +12,11 @@ inputs are answered by votes over V forms (0: over all). D/eval then holds the
 submission, and the scores if the answers are known. --minutes=0 answers without any
 training, as a baseline.
 
-The config of the run is that of WEIGHTS, but for the settings in `changes` below; flags
-such as --config.train.steps=200 and --config.data.num_augmentations=64 override it.
-The same command continues a run that was stopped. Exit codes: as for train.py.
+The config of the run is that of WEIGHTS, but for the data, train.steps (500),
+optim.table_only_steps (250) and optim.warmup_steps (50, after these). Flags override
+it: --config.train.steps=200 --config.optim.table_only_steps=100 is a shorter run with
+the same halves, and --config.data.num_augmentations=64 takes fewer forms. The same
+command continues a run that was stopped. Exit codes: as for train.py.
 """
 
 import logging
@@ -28,7 +30,7 @@ from absl import flags
 from trm_jax import api
 from trm_jax.commands import config_flag, shell
 from trm_jax.commands import eval as eval_command
-from trm_jax.errors import EXIT_OK, EXIT_STOPPED, ConfigError, Stopped
+from trm_jax.errors import EXIT_STOPPED, ConfigError, Stopped
 from trm_jax.runtime.interrupts import interrupts
 
 STEPS = 500
@@ -114,8 +116,7 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
                 return EXIT_STOPPED
             log.info("--minutes=%g are over: the last step answers", values.minutes)
     flags_given = [f"--workdir={values.workdir}", f"--votes={values.votes}"]
-    code = eval_command.main([argv[0], *flags_given])
-    return code or EXIT_OK
+    return eval_command.main([argv[0], *flags_given])
 
 
 def _adapted(trained: Mapping[str, Any], values: flags.FlagValues) -> dict[str, Any]:

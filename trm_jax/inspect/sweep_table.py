@@ -166,17 +166,17 @@ def draw(table: Table, path: Path) -> None:
     """
     size = 9.5, max(3.6, 1 + 0.2 * len(table.arms))
     with style.picture(path, 1, 2, size=size) as (figure, ((curves, ends),)):
-        _draw_arms(table, curves, ends)
+        is_long = len(table.arms) > MOST_IN_LEGEND
+        _draw_arms(table, curves, ends, with_lines=is_long)
         ends.set(xlabel="exact accuracy after training, %", ylim=(len(table.arms), -1))
         ends.set_yticks(range(len(table.arms)), list(table.arms))
         curves.set(xlabel="model TFLOPs of training", ylabel="exact accuracy, %")
         figure.suptitle(table.title, fontsize=10)
-        is_long = len(table.arms) > MOST_IN_LEGEND
         if curves.get_legend_handles_labels()[0] and not is_long:
             curves.legend()
 
 
-def _draw_arms(table: Table, curves: Any, ends: Any) -> None:
+def _draw_arms(table: Table, curves: Any, ends: Any, *, with_lines: bool) -> None:
     for index, arm in enumerate(table.arms):
         if not (done := table.of_arm(arm)):
             continue
@@ -192,7 +192,7 @@ def _draw_arms(table: Table, curves: Any, ends: Any) -> None:
             low, high = list(map(min, values)), list(map(max, values))
             curves.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         shares = [100 * result.exact / result.puzzles for result in done]
-        if len(table.arms) > MOST_IN_LEGEND:
+        if with_lines:
             ends.plot([0, min(shares)], [index] * 2, **look)
         ends.plot([min(shares), max(shares)], [index] * 2, color=color, linewidth=4)
         ends.plot(shares, [index] * len(shares), "o", color="black", markersize=4)
