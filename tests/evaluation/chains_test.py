@@ -61,7 +61,7 @@ def found_of(score, count):
     no = np.zeros(len(score))
     return Found(
         rows // count, rows % count, np.zeros((len(score), 1), np.uint8), no > 0,
-        no, score, no,
+        no, no, score, no,
     )  # fmt: skip
 
 

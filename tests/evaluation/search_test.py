@@ -30,6 +30,7 @@ ROWS = Found(
     answers=np.array([[7], [7], [1], [2], [8], [9]], np.uint8),
     is_right=np.array([0, 0, 1, 1, 0, 0], bool),
     q_halt=np.array([-1.0, 0.5, 0.5, -3.0, -2.0, 4.0]),
+    mean_q=np.array([0.1, 0.4, 0.4, 0.3, 0.9, 0.8]),
     residual=np.array([0.3, 0.2, 0.1, np.inf, np.inf, np.inf]),
     steps=np.array([4, 4, 2, 4, 4, 1]),
 )
@@ -39,6 +40,7 @@ ROWS = Found(
     ("pick", "rows"),
     [
         ("q_halt", [1, 5]),  # the earlier of two equals
+        ("mean_q", [1, 4]),
         ("residual", [2, 3]),
         ("majority", [0, 5]),  # the most votes, then the larger probability
         ("oracle", [2, 3]),
@@ -51,7 +53,9 @@ def test_picks(pick, rows):
 def test_a_point_has_the_accuracy_of_every_pick_and_the_mean_calls():
     result = point(ROWS, 6, search="x")
     exact = {pick: of["accuracy"] for pick, of in result["exact"].items()}
-    assert exact == {"q_halt": 0, "residual": 1, "majority": 0, "oracle": 1}
+    assert exact == {"q_halt": 0, "mean_q": 0, "residual": 1, "majority": 0} | {
+        "oracle": 1
+    }
     assert result["calls"] == 6 * (10 + 9) / 2
     assert (result["puzzles"], result["search"]) == (2, "x")
     low, high = result["exact"]["oracle"]["accuracy_95"]
@@ -72,8 +76,7 @@ def test_the_oracle_is_never_worse_than_another_pick():
             np.tile(np.arange(chains), count),
             answers,
             answers.all(-1),
-            rng.normal(size=rows),
-            rng.normal(size=rows),
+            *rng.normal(size=(3, rows)),
             np.ones(rows, int),
         )
         right = {pick: some.is_right[picked(some, pick)] for pick in PICKS}
@@ -126,6 +129,8 @@ def test_rows_are_read_at_their_step(refilled):
     assert rows.chain.tolist() == [0, 1, 2] * 4
     assert (rows.answers[:, 0] == np.arange(12)).all()
     assert (rows.q_halt == output.q_halt[3]).all()
+    chances = 1 / (1 + np.exp(-output.q_halt[:4].astype(np.float64)))
+    np.testing.assert_allclose(rows.mean_q, chances.mean(0), rtol=1e-12)
     assert rows.steps.tolist() == ([2, 4] * 6 if refilled else [4] * 12)
 
 

@@ -16,10 +16,10 @@ from trm_jax.evaluation import voting
 from trm_jax.evaluation.chains import PLAIN, Chains
 from trm_jax.evaluation.evaluate import EvalOutput, Numbered
 from trm_jax.evaluation.judge import Questions
-from trm_jax.evaluation.report import share
+from trm_jax.evaluation.report import probability, share
 
 SEARCHES = ("steps", "restarts", "noise", "votes", "guided")
-PICKS = ("q_halt", "residual", "majority", "oracle")
+PICKS = ("q_halt", "mean_q", "residual", "majority", "oracle")
 
 
 class Way(NamedTuple):
@@ -87,6 +87,7 @@ class Found(NamedTuple):
     answers: UInt8[np.ndarray, "r m"]  # turned back, so that they can be compared
     is_right: Bool[np.ndarray, " r"]
     q_halt: Float[np.ndarray, " r"]
+    mean_q: Float[np.ndarray, " r"]  # mean sigmoid(q_halt) of all steps
     residual: Float[np.ndarray, " r"]
     steps: Int[np.ndarray, " r"]
 
@@ -103,7 +104,7 @@ def found(way: Way, output: EvalOutput, *, refilled: bool, last: int = 0) -> Fou
     answers = np.stack(
         [questions.turned_back(predictions[k::count]) for k in range(count)], axis=1
     )
-    wants = np.asarray(output.wants_halt)[:last]
+    wants, q_halt = np.asarray(output.wants_halt)[:last], np.asarray(output.q_halt)
     halted = wants.any(0) & refilled
     example = np.repeat(questions.example, count)
     starts = np.flatnonzero(np.diff(example, prepend=-1))
@@ -113,7 +114,8 @@ def found(way: Way, output: EvalOutput, *, refilled: bool, last: int = 0) -> Fou
         chain=np.arange(len(example)) - np.repeat(starts, sizes),
         answers=answers.reshape(len(example), -1),
         is_right=np.asarray(output.all_right)[last - 1],
-        q_halt=np.asarray(output.q_halt)[last - 1],
+        q_halt=q_halt[last - 1],
+        mean_q=probability(q_halt[:last].astype(np.float64)).mean(0),
         residual=np.asarray(output.residual)[last - 1],
         steps=np.where(halted, wants.argmax(0) + 1, last),
     )
@@ -128,14 +130,16 @@ def first_chains(rows: Found, count: int) -> Found:
 def picked(rows: Found, pick: str) -> Int[np.ndarray, " n"]:
     """The row that a pick chooses for each puzzle; equals go to the earliest row.
 
-    q_halt: the largest. residual: the least. majority: the most frequent answer, then
-    the larger mean sigmoid(q_halt). oracle: a correct row if there is one.
+    q_halt, mean_q (Looped Flows): the largest. residual: the least. majority: the most
+    frequent answer, then the larger mean sigmoid(q_halt). oracle: a correct row if
+    there is one.
     """
     if pick == "majority":
         ballots = voting.count_votes(rows.example, rows.answers, rows.q_halt)
         return ballots.row[ballots.rank == 0]
     keys: Mapping[str, np.ndarray] = {
         "q_halt": -rows.q_halt,
+        "mean_q": -rows.mean_q,
         "residual": rows.residual,
         "oracle": ~rows.is_right,
     }

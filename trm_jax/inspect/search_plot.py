@@ -8,6 +8,7 @@ from trm_jax.inspect import style
 
 TITLES = {
     "q_halt": "best q",
+    "mean_q": "best mean q",
     "residual": "least residual",
     "majority": "majority",
     "oracle": "oracle",
