@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from trm_jax.model.layers import matmul
+
 # Name -> dtype and precision of float32 products; None is the default of the device
 # (TF32 on a GPU that has it).
 DTYPES = {
@@ -75,6 +77,26 @@ def relative_error(found: jax.Array, exact: jax.Array) -> float:
     """Largest difference, as a share of the largest exact value."""
     difference = jnp.abs(found.astype(jnp.float32) - exact.astype(jnp.float32)).max()
     return float(difference / jnp.abs(exact).max())
+
+
+def matmul_error() -> dict[str, float]:
+    """Largest relative error of the network's product and gradients against float32."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    a, b = (jax.random.normal(k, (512, 512), jnp.bfloat16) for k in keys)
+
+    def loss(fn: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.square(fn(a, b).astype(jnp.float32)).sum()
+
+    wide = [x.astype(jnp.float32) for x in (a, b)]
+    with precision("float32_highest"):
+        exact = jnp.matmul(*wide)
+        exact_grads = jax.grad(loss, argnums=(1, 2))(jnp.matmul, *wide)
+    grads = jax.grad(loss, argnums=(1, 2))(matmul, a, b)
+    return {
+        "product": relative_error(matmul(a, b), exact),
+        "grad_a": relative_error(grads[0], exact_grads[0]),
+        "grad_b": relative_error(grads[1], exact_grads[1]),
+    }
 
 
 def attempt(case: dict[str, Any], fn: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ python benchmarks/gpu_suite.py [--budget_s=480] [--parts numerics steps torch at
                                [--out=benchmarks/results]
 
 numerics   errors of the scan's kernels against its oracle
-steps      training steps by network: time, memory, share of the measured peak
+steps      training steps by network, on Hopper also with the kernel of the gated units:
+           time, memory, share of the measured peak
 torch      the same step in PyTorch, where it is installed
 attention  attention by implementation, with errors
 ssd        the scan by implementation
@@ -40,46 +41,21 @@ from typing import Any
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-import jax
-import jax.numpy as jnp
-
 from benchmarks import attention, ssd, ssd_error, step, whole_runs
 from benchmarks.common import (
     about_this_run,
     attempt,
     first_line,
+    matmul_error,
     peaks,
-    precision,
-    relative_error,
 )
 from benchmarks.short_training import measure as short_training
 from benchmarks.ssd_claims import claims
 from benchmarks.ssd_error import Sizes
-from trm_jax.model.layers import matmul
 
 MIXERS = ("mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn")
 Row = dict[str, Any]
 TRAINING_S = 150  # of updates; evaluations and compilation come on top
-
-
-def matmul_error() -> dict[str, float]:
-    """Largest relative error of the network's product and gradients against float32."""
-    keys = jax.random.split(jax.random.key(0), 2)
-    a, b = (jax.random.normal(k, (512, 512), jnp.bfloat16) for k in keys)
-
-    def loss(fn: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.square(fn(a, b).astype(jnp.float32)).sum()
-
-    wide = [x.astype(jnp.float32) for x in (a, b)]
-    with precision("float32_highest"):
-        exact = jnp.matmul(*wide)
-        exact_grads = jax.grad(loss, argnums=(1, 2))(jnp.matmul, *wide)
-    grads = jax.grad(loss, argnums=(1, 2))(matmul, a, b)
-    return {
-        "product": relative_error(matmul(a, b), exact),
-        "grad_a": relative_error(grads[0], exact_grads[0]),
-        "grad_b": relative_error(grads[1], exact_grads[1]),
-    }
 
 
 def numerics(args: argparse.Namespace, result: Row) -> Iterator[tuple[Row, str]]:
@@ -102,8 +78,11 @@ def steps(args: argparse.Namespace, result: Row) -> Iterator[tuple[Row, str]]:
     """Training steps in bfloat16 by network, without rematerialisation."""
     print(step.HEADER)
     peak = result["peaks"]["matmul_flop_per_s"]
-    for mixer in MIXERS:
-        case = {"mixer": mixer, "dtype": "bfloat16", "remat": "none"}
+    cases = [(mixer, False) for mixer in MIXERS]
+    if "mosaic" in ssd_error.kernels():
+        cases += [(mixer, True) for mixer in ("mlp_t", "attention")]
+    for mixer, fused in cases:
+        case = {"mixer": mixer, "dtype": "bfloat16", "remat": "none", "fused": fused}
         work = partial(step.measure, batch=args.batch, steps=args.steps, **case)
         row = attempt(case | {"batch": args.batch}, work)
         if "failed" not in row:

@@ -3,7 +3,8 @@
 
 It is max(FLOPs / 790 TFLOP/s, bytes / 4.3 TB/s), rates that programs reach. Bytes are
 those of operands and results; of what a kernel slices, the slices only. Attention by
-cuDNN counts its products in whole tiles. A Pallas kernel counts by its bytes only.
+cuDNN counts its products in whole tiles, and a product fused with its gated unit its
+own. Any other Pallas kernel counts by its bytes only.
 """
 
 import math
@@ -16,6 +17,7 @@ from benchmarks.hlo import ARRAY, computations, executions, width
 FLOPS, BANDWIDTH = 790e12, 4.3e12
 GROUPS = ("products", "attention", "pallas", "stacked", "other")
 CUDNN = "__cudnn$fmha"
+GATED = "gated_product"  # trm_jax/ops/gated_mosaic.py
 TILE = 128  # cuDNN computes whole tiles of queries and keys
 INSTRUCTION = re.compile(
     r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) "
@@ -117,7 +119,9 @@ def kernel(at: str, one: Instruction, body: Body, bodies: dict[str, Body]) -> Ke
         group = "products"
     elif one.kind == "custom-call" and CUDNN in one.line:
         group, flops = "attention", attention_flops(one)
-    elif one.kind == "custom-call" and "triton" in one.line:
+    elif one.kind == "custom-call" and GATED in one.line:
+        group, flops = "pallas", gated_flops(one, body)
+    elif one.kind == "custom-call" and ("triton" in one.line or "mosaic" in one.line):
         group = "pallas"
     elif kinds & STACKS or kinds <= ZEROES:
         group = "stacked"
@@ -195,6 +199,12 @@ def attention_flops(one: Instruction) -> float:
     b, h, l, k = dimensions(one.shape)
     tiles = -(-l // TILE) * TILE
     return (5 if "Backward" in one.line else 2) * 2.0 * b * h * tiles**2 * k
+
+
+def gated_flops(one: Instruction, body: Body) -> float:
+    """Of the product in `gated_product`: its operands are x and weights `k 2n`."""
+    x, weights = (dimensions(body[name].shape) for name in one.operands[:2])
+    return 2.0 * math.prod(x) * weights[1]
 
 
 def dimensions(shape: str) -> list[int]:

@@ -8,30 +8,28 @@ python benchmarks/predict.py --measured FILE [...]    (written by step.py --json
 
 `Chip` holds the assumptions. They give three times: of the FLOPs (including recomputed
 ones) at 50 % and at 15 % of the peak rate, of moving the operands and results of all
-matrix products, and of running that many products in sequence. A step takes the longest
-of the three, plus the exchange of gradients and puzzle vectors, which overlaps nothing.
-The hours are those of all updates of the config.
+matrix products, and of running that many products in sequence. For an H200, the least
+time of all kernels of the compiled program (benchmarks/roofline.py) takes the place of
+the FLOPs at 50 % and of the bytes; that needs the extra `aot`, and a minute for each
+line. A step takes the longest of these times, plus the exchange of gradients and puzzle
+vectors, which overlaps nothing. The hours are those of all updates of the config.
 --measured divides the FLOPs by the matrix-product rate of the same run, and compares
 the result with the step time measured on one device.
 """
 
 import argparse
+import copy
 import json
 import pathlib
 import sys
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-import jax
-
-from benchmarks.aot import config_of
+from benchmarks.aot import compile_step, config_of, split
+from benchmarks.kernels import kernels
 from benchmarks.step import sizes_of
-from trm_jax.model.model import init_params
-from trm_jax.training.build import make_recipe
-from trm_jax.training.config import read_run
-from trm_jax.training.cost import count_flops, plain, step_flops
-from trm_jax.training.sharding import TABLE_UNIT
+from benchmarks.work import Work, work_of
 
 EFFICIENCY = (0.5, 0.15)  # of the peak rate: hoped for, and reached in the papers
 BANDWIDTH = 0.8  # of the peak memory bandwidth
@@ -49,13 +47,14 @@ class Chip(NamedTuple):
     product_s: float  # least time of a matrix product with its other operations
     hop_s: float  # least time of an exchange with a neighbour
     ssd: str  # the form of the Mamba-2 scan
+    compiled: str = ""  # the topology of one chip whose programs kernels.py reads
 
 
 CHIPS = {
     # 16x16 torus: rings of 16 both ways, 50 GB/s per link and direction.
     "v5e": Chip(197e12, 1.0, 819e9, 16, 100e9, 100e9, 4e-6, 1e-6, "batched"),
     # NVLink in a host of 8; one network card of 400 Gb/s per GPU between hosts.
-    "h200": Chip(989e12, 0.5, 4.8e12, 8, 450e9, 50e9, 10e-6, 5e-6, "pallas"),
+    "h200": Chip(989e12, 0.5, 4.8e12, 8, 450e9, 50e9, 10e-6, 5e-6, "pallas", "h200:1"),
 }
 CONFIGS = [
     "configs/sudoku_extreme.py:mlp_t",
@@ -68,85 +67,20 @@ CONFIGS = [
 ]
 HEADER = (
     f"{'config':<26} batch devices  rows  TFLOP  GB moved  exch. MB | "
-    "FLOPs ms  bytes ms  prod. ms  exch. ms |         step ms     "
+    "FLOPs ms  bytes ms  prod. ms  kern. ms  exch. ms |         step ms     "
     "        hours  speed-up  limit"
 )
 
 
-class Work(NamedTuple):
-    """What one device does in a step."""
-
-    rows: int
-    flops: float
-    nbytes: float
-    products: int
-    summed: float  # bytes of the arrays that are summed over all devices
-    gathered: float  # bytes of the arrays that every device receives whole
-    dtype: str
-
-
-def products(jaxpr: Any) -> tuple[int, int]:
-    """(number, bytes of operands and results) of matrix products and kernels."""
-    number = nbytes = 0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in ("dot_general", "pallas_call"):
-            arrays = (*eqn.invars, *eqn.outvars)
-            number += 1
-            nbytes += sum(v.aval.size * v.aval.dtype.itemsize for v in arrays)
-            continue
-        inner = [
-            products(getattr(value, "jaxpr", value))
-            for value in jax.tree.leaves(list(eqn.params.values()))
-            if hasattr(value, "eqns")
-        ]
-        if eqn.primitive.name == "cond":
-            inner = [max(inner)]  # one of the branches runs
-        for n, size in inner:
-            number += n * eqn.params.get("length", 1)
-            nbytes += size * eqn.params.get("length", 1)
-    return number, nbytes
-
-
-def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
-    """What each of `devices` does in a step of the config."""
-    if any(name.startswith("mamba2") for name in config.model.layers):
-        config.model.mamba2.implementation = ssd
-    recipe = make_recipe(config.to_dict(), sizes, read_run(config.to_dict()))
-    model, rule = recipe.model, cast(Any, recipe.rule)
-    c = model.config
-    batch = config.train.batch_size
-    rows = batch // devices
-    params = jax.eval_shape(lambda: init_params(model, None, jax.random.key(0)))
-    hidden = jax.ShapeDtypeStruct((rows, c.seq_len, c.d_model), c.compute_dtype)
-
-    def refine(model: Any) -> Any:
-        def call(p: Any, h: Any) -> Any:
-            return model.apply({"params": p}, h, model.networks[0], method="refine")
-
-        return jax.make_jaxpr(call)(params, hidden).jaxpr
-
-    number, nbytes = products(refine(model))
-    # The step in forward passes of the network; a backward pass costs two.
-    flops = step_flops(recipe, rows)
-    passes = flops / count_flops(refine(plain(recipe).model))
-    chains = 1  # computed side by side
-    while hasattr(rule, "inner"):
-        chains, rule = chains * rule.settings.chains, rule.inner
-    with_gradients = (passes - chains * len(rule.calls())) / 2
-    again = max(0.0, with_gradients) if rule.remat == "full" else 0.0
-    weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
-    vectors = 4 * batch * c.puzzle_width
-    look_ups = 2 if c.num_puzzles >= TABLE_UNIT else 0  # for step and update
-    return Work(
-        rows=rows,
-        flops=flops * (1 + again / passes),
-        # Weights, their average and two moments are read and written, gradients read.
-        nbytes=nbytes * (passes + again) + 9 * weights,
-        products=round(number * (passes + again) / chains),
-        summed=(weights + look_ups * vectors) * (devices > 1),
-        gathered=vectors * (devices > 1),  # gradients of puzzle vectors
-        dtype=config.model.dtype,
-    )
+def kernel_seconds(path: str, config: Any, devices: int, topology: str) -> float:
+    """The least time of all kernels of a step on one of `devices` devices."""
+    config = copy.deepcopy(config)
+    at_once = config.train.batch_size // config.train.micro_batches
+    rows = config.train.batch_size // devices
+    config.train.batch_size = config.eval.batch_size = rows
+    config.train.micro_batches = split(rows, at_once)
+    _, compiled = compile_step(path, config, topology)
+    return sum(one.seconds for one in kernels(compiled.as_text()))
 
 
 def predict(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
@@ -159,15 +93,17 @@ def predict(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
         "flops": work.flops / rate / EFFICIENCY[0],
         "bytes": work.nbytes / chip.memory / BANDWIDTH,
         "products": work.products * chip.product_s,
+        "kernels": work.seconds,
         "exchange": (2 * work.summed + work.gathered) * per_byte + hops * chip.hop_s,
     }
     slow = parts["flops"] * EFFICIENCY[0] / EFFICIENCY[1]
-    others = max(parts["bytes"], parts["products"])
+    known = ("kernels", "products") if work.seconds else ("flops", "bytes", "products")
+    best = max(parts[name] for name in known)
     return {
         **parts,
-        "best": max(parts["flops"], others) + parts["exchange"],
-        "worst": max(slow, others) + parts["exchange"],
-        "limit": max(parts, key=parts.__getitem__),
+        "best": best + parts["exchange"],
+        "worst": max(slow, best) + parts["exchange"],
+        "limit": max((*known, "exchange"), key=parts.__getitem__),
     }
 
 
@@ -181,7 +117,10 @@ def table(args: argparse.Namespace) -> None:
             sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
             first = None
             for devices in args.devices:
-                work = work_of(config, sizes, devices, chip.ssd)
+                work = work_of(copy.deepcopy(config), sizes, devices, chip.ssd)
+                if chip.compiled:
+                    least = kernel_seconds(path, config, devices, chip.compiled)
+                    work = work._replace(seconds=least)
                 found = predict(work, chip, devices)
                 first = first or found["best"] * devices
                 head = path.removeprefix("configs/").replace(".py", "")
@@ -197,7 +136,7 @@ def table(args: argparse.Namespace) -> None:
 
 def as_line(work: Work, found: dict[str, Any]) -> str:
     """Work and times of one device."""
-    parts = "flops", "bytes", "products", "exchange"
+    parts = "flops", "bytes", "products", "kernels", "exchange"
     times = " ".join(f"{1e3 * found[part]:>9.2f}" for part in parts)
     return (
         f"{work.rows:>5} {work.flops / 1e12:>6.1f} {work.nbytes / 1e9:>9.1f} "
@@ -228,7 +167,7 @@ def compare(files: list[str]) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--chip", nargs="+", choices=CHIPS, default=list(CHIPS))
+    parser.add_argument("--chip", nargs="+", choices=CHIPS, default=["v5e"])
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 8, 64, 256])
     parser.add_argument("--config", nargs="+", default=CONFIGS)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")

@@ -4,13 +4,13 @@
 python benchmarks/step.py [--mixer=mlp_t attention] [--dtype=float32 bfloat16]
                           [--batch=8] [--steps=5] [--remat none[:1] dots:6 ...]
                           [--config=sudoku_extreme|maze_hard|arc_agi_1|arc_agi_2|demo]
-                          [--micro_batches=1] [--json=FILE]
+                          [--micro_batches=1] [--fused] [--json=FILE]
 
 The model is the one in the paper for the task, by default for Sudoku (width 512, 97
 tokens, 3x6 cycles). The model for ARC includes its puzzle table. FLOPs are model FLOPs:
 all network calls, plus twice the differentiated ones for the backward pass.
 --remat takes pairs of rule.trm.remat and rule.trm.unroll; without the second number the
-config's value holds.
+config's value holds. --fused takes the kernel of silu(gate) * up, on an H100 or H200.
 """
 
 import argparse
@@ -56,10 +56,14 @@ def measure(
     remat: str = "none",
     name: str = "sudoku_extreme",
     micro_batches: int = 1,
+    *,
+    fused: bool = False,
 ) -> dict[str, Any]:
     """Median time of `steps` steps after one to warm up, with rates and memory."""
     config = importlib.import_module(f"configs.{name}").get_config(mixer)
     config.model.dtype = dtype
+    for operator in {"swiglu", "token_mlp"} & set(config.model.layers) if fused else ():
+        config.model[operator].implementation = "mosaic"
     config.rule.trm.remat, _, unroll = remat.partition(":")
     config.rule.trm.unroll = int(unroll or config.rule.trm.unroll)
     config.train.update(batch_size=batch, micro_batches=micro_batches)
@@ -93,6 +97,7 @@ def measure(
         "mixer": mixer,
         "dtype": dtype,
         "remat": remat,
+        "fused": fused,
         "batch": batch,
         "micro_batches": micro_batches,
         "ms_per_step": 1e3 * seconds,
@@ -111,7 +116,8 @@ def measure(
 def as_line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
-        f"{row['config']:<14} {row['mixer']:<12} {row['dtype']:<9} {row['remat']:<6} "
+        f"{row['config']:<14} {row['mixer']:<12} {row['dtype']:<9} "
+        f"{row['remat'] + ' fused' * row['fused']:<12} "
         f"{row['batch']:>5} "
         f"{row['ms_per_step']:>10.1f} {row['model_gflop_per_s']:>10.0f} "
         f"{row['matmul_gflop_per_s']:>10.0f} {100 * row['ratio']:>6.0f} % "
@@ -120,8 +126,8 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 HEADER = (
-    "config         mixer        dtype     remat  batch    ms/step   GFLOP/s  matmul GF"
-    "  ratio compile s  temp MiB"
+    "config         mixer        dtype     remat        batch    ms/step   GFLOP/s  "
+    "matmul GF  ratio compile s  temp MiB"
 )
 
 
@@ -135,13 +141,15 @@ def main() -> None:
     parser.add_argument("--remat", nargs="+", default=["none"])
     parser.add_argument("--config", default=CONFIGS[0], choices=CONFIGS)
     parser.add_argument("--micro_batches", type=int, default=1)
+    parser.add_argument("--fused", action="store_true")
     parser.add_argument("--json", help="also write the rows to this file")
     args = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n{HEADER}")
     rows = []
     for mixer, dtype, remat in itertools.product(args.mixer, args.dtype, args.remat):
         case = mixer, dtype, args.batch, args.steps, remat
-        rows.append(measure(*case, args.config, args.micro_batches))
+        of_config = args.config, args.micro_batches
+        rows.append(measure(*case, *of_config, fused=args.fused))
         print(as_line(rows[-1]), flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import aot, predict
 from benchmarks.hlo import Collective, collectives
+from benchmarks.work import Work, work_of
 from tests.helpers.runs import ROOT, call
 from trm_jax.training.build import build
 from trm_jax.training.sharding import make_mesh
@@ -188,7 +189,7 @@ def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
     like = built.state_like
     program = built.train_step.lower(like, like.carry.batch).compile().as_text()
     found = sum(one.count * one.nbytes for one in collectives(program, devices=2))
-    work = predict.work_of(config, sizes, 2, "chunked")
+    work = work_of(config, sizes, 2, "chunked")
     assert work.summed + work.gathered == pytest.approx(found, rel=0.05)
 
 
@@ -196,9 +197,7 @@ def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
 def test_predictions_follow_the_number_of_devices():
     config = aot.config_of(SMOKE, ["train.batch_size=768"])
     sizes = aot.sizes_of("smoke", config)
-    one, eight, many = (
-        predict.work_of(config, sizes, n, "chunked") for n in (1, 8, 256)
-    )
+    one, eight, many = (work_of(config, sizes, n, "chunked") for n in (1, 8, 256))
     assert one.summed == one.gathered == 0
     assert one.flops == pytest.approx(8 * eight.flops)
     assert eight.summed == many.summed > 0
@@ -211,6 +210,17 @@ def test_predictions_follow_the_number_of_devices():
     assert 0 < ring["exchange"] < torus["exchange"]
     assert single["best"] <= single["worst"]
     assert torus["limit"] == "products"  # the network is tiny: 3 rows a chip
+
+
+def test_kernels_of_a_compiled_program_take_the_place_of_flops_and_bytes():
+    work = Work(8, 1e12, 1e9, 10, summed=0.0, gathered=0.0, dtype="bfloat16")
+    chip = predict.CHIPS["h200"]
+    found = predict.predict(work._replace(seconds=1e-3), chip, 1)
+    assert (found["best"], found["limit"]) == (1e-3, "kernels")
+    assert found["worst"] == pytest.approx(1e12 / 989e12 / 0.15)
+    assert predict.predict(work, chip, 1)["best"] == pytest.approx(2 * 1e12 / 989e12)
+    few = predict.predict(work._replace(seconds=1e-6), chip, 1)
+    assert (few["best"], few["limit"]) == (pytest.approx(10 * 10e-6), "products")
 
 
 def test_settings_are_read_and_micro_batches_made():

@@ -74,6 +74,8 @@ custom_call_target="__cudnn$fmhaSoftmax"
 kind=kLoop, calls=%fused_part
   %part-done = f32[8,2]{1,0} fusion-done(%part-start)
   %scan = f32[4,8]{1,0} custom-call(%v), custom_call_target="__gpu$xla.gpu.triton"
+  %gated = (bf16[4,8]{1,0}, bf16[4,16]{1,0}) custom-call(%x, %w), \
+custom_call_target="mosaic_gpu_v2", metadata={op_name="a/gated_product/mpmd_map"}
   %total = f32[4]{0} reduce(%v, %i), dimensions={1}, to_apply=%add
   %next = f32[6,4,8]{2,1,0} fusion(%s, %scan, %i), kind=kLoop, calls=%fused_update
   ROOT %t = (s32[], f32[6,4,8]{2,1,0}) tuple(%i, %next)
@@ -112,6 +114,7 @@ def test_kernels_are_found_with_their_loops_groups_flops_and_bytes():
         Kernel("heads", "attention", 6, 4 * 2 * 8 * 128**2 * 64, HEADS),
         Kernel("part-start", "other", 6, 0, 8 * 2 * (2 + 4)),
         Kernel("scan", "pallas", 6, 0, 2 * ROW),
+        Kernel("gated", "pallas", 6, product, FACTORS + 2 * 4 * 8),
         Kernel("total", "other", 6, 0, ROW + 4 + 16),
         Kernel("next", "stacked", 6, 0, 4 + 2 * ROW),
         Kernel("less", "other", 6, 0, 4 + 4 + 1),

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile the scan for an absent H200, and print the memory it takes as JSON.
+"""Compile an operator for an absent H200, and print the memory it takes as JSON.
 
 ssd_aot_test.py starts this in its own process, since jax reads its settings once.
-The arguments are a length, one of PASSES, an empty folder for the compiler's dump, and
-the implementation, pallas or mosaic. Of mosaic, the JSON has a list of kernels.
+The arguments are a length, one of PASSES or of GATED, an empty folder for the
+compiler's dump, and the implementation of the scan, pallas or mosaic. Of mosaic, the
+JSON has a list of kernels.
 """
 
 import json
@@ -19,6 +20,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.ops.cases import cuda_context
+from trm_jax.ops.gated import gated_product
 from trm_jax.ops.ssd.ssd import ssd
 
 LENGTH, PASS, DUMP = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
@@ -39,6 +41,21 @@ def gradients(dy, *args):
 
 
 PASSES = {"forward": y_and_last, "y_alone": y_alone, "backward": gradients}
+d = 512  # the published width; GATED has whether positions are mixed, and the width
+GATED = {"token_mlp": (True, 512), "swiglu": (False, 1536)}
+
+
+def gated_program(array):
+    """The fused product of MLP-t or SwiGLU with its gradients, and its arguments."""
+    over_rows, width = GATED[PASS]
+    x, k = ((LENGTH, b * d), LENGTH) if over_rows else ((b * LENGTH, d), d)
+    y = (width, b * d) if over_rows else (b * LENGTH, width)
+
+    def fn(dy, *args):
+        value, back = jax.vjp(partial(gated_product, over_rows=over_rows), *args)
+        return value, back(dy)
+
+    return fn, [array(*s, dtype=jnp.bfloat16) for s in (y, x, (k, 2 * width))]
 
 
 def compiled():
@@ -51,6 +68,10 @@ def compiled():
     def array(*shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
+    if PASS in GATED:
+        fn, args = gated_program(array)
+        with cuda_context():
+            return jax.jit(fn).lower(*args).compile()
     x = array(b, LENGTH, h, p, dtype=jnp.bfloat16)
     B = array(b, LENGTH, g, n, dtype=jnp.bfloat16)
     args = (x, array(b, LENGTH, h), array(h), B, B)

@@ -66,9 +66,12 @@ def test_the_kernels_fit_into_an_h200(length, which, tmp_path):
     assert found["temporary"] < 2 * 768 * length * 16 * 128 * 4
 
 
-@pytest.mark.skipif(
+with_mosaic = pytest.mark.skipif(
     not hasattr(plgpu, "InterpretGPUParams"), reason="mosaic needs jax >= 0.11"
 )
+
+
+@with_mosaic
 @pytest.mark.parametrize(("length", "which"), MOSAIC_TEMPORARY)
 def test_the_mosaic_kernels_fit_into_an_h200(length, which, tmp_path):
     found = resources(length, which, tmp_path, "mosaic")
@@ -78,3 +81,12 @@ def test_the_mosaic_kernels_fit_into_an_h200(length, which, tmp_path):
         assert kernel["shared_bytes"] <= SHARED_MEMORY
         assert kernel["wgmma"] > 0
         assert kernel["spilled_bytes"] <= 100  # addresses that do not change
+
+
+@with_mosaic
+@pytest.mark.parametrize("operator", ["token_mlp", "swiglu"])
+def test_the_fused_gated_products_fit_into_an_h200(operator, tmp_path):
+    (kernel,) = resources(97, operator, tmp_path, "mosaic")["mosaic"]
+    assert kernel["shared_bytes"] <= SHARED_MEMORY
+    assert kernel["wgmma"] > 0
+    assert kernel["spilled_bytes"] == 0

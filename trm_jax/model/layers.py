@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sublayers share: RMS norm, matrix product, rotary embedding, initialisers."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -96,17 +97,21 @@ def weight_dtype(compute_dtype: Any) -> Any:
 
 
 class Linear(nn.Module):
-    """`... i -> ... o` without bias; the product is in the input's dtype."""
+    """`... i -> ... o` without bias; the product is in the input's dtype.
+
+    `product` may return another width than its second argument has.
+    """
 
     features: int
     init: Any = lecun_init
+    product: Callable[[Any, Any], Any] = matmul
 
     @nn.compact
     def __call__(self, h: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         shape = (h.shape[-1], self.features)
         kernel = self.param("kernel", self.init, shape, weight_dtype(h.dtype))
-        flat = matmul(h.reshape(-1, h.shape[-1]), kernel.astype(h.dtype))
-        return flat.reshape(*h.shape[:-1], self.features)
+        flat = self.product(h.reshape(-1, h.shape[-1]), kernel.astype(h.dtype))
+        return flat.reshape(*h.shape[:-1], flat.shape[-1])
 
 
 def rotary_tables(
@@ -179,12 +184,7 @@ def rotate(
     return (wide * cos[None] + turned * sin[None]).astype(h.dtype)
 
 
-def swiglu(gate_up: Any, axis: int = -1, *, inner_norm: bool = False) -> Array:
-    """silu(gate) * up, where gate and up are the two halves along `axis`.
-
-    With `inner_norm` it is sigmoid(gate) * rms_norm(gate * up).
-    """
+def gated_norm(gate_up: Any, axis: int = -1) -> Array:
+    """sigmoid(gate) * rms_norm(gate * up), halves as in `swiglu` (jvdillon/sic)."""
     gate, up = jnp.split(gate_up, 2, axis)
-    if inner_norm:
-        return nn.sigmoid(gate) * rms_norm(gate * up, axis=axis)
-    return nn.silu(gate) * up
+    return nn.sigmoid(gate) * rms_norm(gate * up, axis=axis)

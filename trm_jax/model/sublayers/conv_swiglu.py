@@ -9,10 +9,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from trm_jax.model.layers import Linear, swiglu, weight_dtype
+from trm_jax.model.layers import Linear, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer, inner_width
 from trm_jax.model.sublayers.directions import uniform
 from trm_jax.ops.conv import causal_conv, grid_conv
+from trm_jax.ops.gated import swiglu
 from trm_jax.settings import knob
 
 

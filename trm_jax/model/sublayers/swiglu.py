@@ -7,9 +7,13 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from trm_jax.model.layers import Linear, lecun_init, matmul, swiglu, weight_dtype
+from trm_jax.errors import ConfigError
+from trm_jax.model.layers import Linear, gated_norm, lecun_init, matmul, weight_dtype
 from trm_jax.model.sublayers.base import Sublayer, inner_width
+from trm_jax.ops.gated import gated_product, kernel_refuses, swiglu
 from trm_jax.settings import knob
+
+XLA = {"implementation": "xla"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,9 +32,22 @@ class SwiGluSettings:
         "The gated-norm unit, sigmoid(gate) * rms(gate * up) in place of silu(gate) * "
         "up; the norm runs over the inner width.",
     )
+    implementation: str = knob(
+        "xla",
+        "Form of silu(gate) * up: left to the compiler, or fused with its product in a "
+        "kernel for H100s and H200s, which has not run on a GPU yet.",
+        choices=("xla", "mosaic"),
+    )
 
     def check(self, d_model: int, dtype: Any) -> None:
-        """Do nothing: every width fits every model."""
+        """Raise ConfigError if the kernel cannot compute this model."""
+        if self.implementation == "xla":
+            return
+        problem = kernel_refuses(self.width, dtype)  # a width of 0 fits
+        if self.inner_norm:
+            problem = "mosaic has no kernel for inner_norm"
+        if problem:
+            raise ConfigError(f"swiglu or token_mlp, implementation: {problem}")
 
 
 class SwiGlu(Sublayer):
@@ -41,13 +58,18 @@ class SwiGlu(Sublayer):
 
     section: ClassVar[str] = "swiglu"
     Settings: ClassVar[type] = SwiGluSettings
+    plain: ClassVar[dict[str, Any]] = XLA
+    forward_mode: ClassVar[dict[str, Any]] = XLA
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         d = hidden.shape[-1]
         width = inner_width(self.settings.width, self.settings.expansion, d)
-        gate_up = Linear(2 * width, name="gate_up")(hidden)
-        inner = swiglu(gate_up, inner_norm=self.settings.inner_norm)
+        fused = self.settings.implementation == "mosaic"
+        product = gated_product if fused else matmul
+        inner = Linear(2 * width, product=product, name="gate_up")(hidden)
+        if not fused:
+            inner = (gated_norm if self.settings.inner_norm else swiglu)(inner)
         return Linear(d, name="down")(inner)
 
 
@@ -61,6 +83,8 @@ class TokenMlp(Sublayer):
     section: ClassVar[str] = "token_mlp"
     Settings: ClassVar[type] = SwiGluSettings
     norm_axis: ClassVar[int] = 1
+    plain: ClassVar[dict[str, Any]] = XLA
+    forward_mode: ClassVar[dict[str, Any]] = XLA
     looks_ahead: ClassVar[bool] = True
 
     @classmethod
@@ -80,7 +104,11 @@ class TokenMlp(Sublayer):
         up = self.param("gate_up", lecun_init, (l, 2 * width), dtype)
         down = self.param("down", lecun_init, (width, l), dtype)
         tokens = hidden.swapaxes(0, 1).reshape(l, b * d)
-        gate_up = matmul(up.astype(hidden.dtype), tokens, a_axis=0)
-        inner = swiglu(gate_up, axis=0, inner_norm=self.settings.inner_norm)
+        up = up.astype(hidden.dtype)
+        if self.settings.implementation == "mosaic":
+            inner = gated_product(tokens, up, over_rows=True)
+        else:
+            unit = gated_norm if self.settings.inner_norm else swiglu
+            inner = unit(matmul(up, tokens, a_axis=0), axis=0)
         out = matmul(down.astype(hidden.dtype), inner, a_axis=0)
         return out.reshape(l, b, d).swapaxes(0, 1)

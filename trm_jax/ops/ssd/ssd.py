@@ -5,7 +5,6 @@ Axes: b batch, l time, h heads of p channels, g groups of heads that share B and
 n state dimensions. Head i belongs to group i // (h / g).
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from trm_jax.ops.devices import on_each_device
 from trm_jax.ops.ssd import kernels as pallas
 from trm_jax.ops.ssd import mosaic
 from trm_jax.ops.ssd.chunked import ssd_chunked
@@ -24,7 +23,7 @@ from trm_jax.ops.ssd.chunked_backward import ssd_chunked_backward
 from trm_jax.ops.ssd.mosaic_tiles import mosaic_refuses
 from trm_jax.ops.ssd.recurrent import ssd_recurrent
 from trm_jax.ops.ssd.tiles import supports
-from trm_jax.types import BATCH_AXES, SCAN_SCOPE
+from trm_jax.types import SCAN_SCOPE
 
 IMPLEMENTATIONS = ("recurrent", "chunked", "batched", "pallas", "mosaic")
 
@@ -223,16 +222,6 @@ def _by_platform(
 
 
 def _over_batch(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """`fn(*args)`, where each device computes its own rows of the batch.
-
-    XLA cannot partition a kernel: without this, every device would gather all rows.
-    All results have a batch axis, and so have all arguments except A.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(a for a in BATCH_AXES if a not in mesh.manual_axes and a in mesh.shape)
-    ways = math.prod(mesh.shape[axis] for axis in axes)
-    if ways == 1 or args[0].shape[0] % ways:
-        return fn(*args)
-    rows, all_of_it = PartitionSpec(axes), PartitionSpec()
-    specs = tuple(all_of_it if i == 2 else rows for i in range(len(args)))
-    return jax.shard_map(fn, in_specs=specs, out_specs=rows, check_vma=False)(*args)
+    """All results have a batch axis, and so have all arguments except A."""
+    axes = [None if i == 2 else 0 for i in range(len(args))]
+    return on_each_device(fn, args, batch_axes=axes)
