@@ -2,15 +2,15 @@
 """Evaluate weights on 9x9 Sudokus of rising difficulty, rung by rung.
 
 python benchmarks/rungs.py --out=docs/sudoku_9x9 [--weights=PATH,PATH,...]
-    [--hard=test.csv] [--puzzles=200] [--steps=16] [--votes=9,18] [--cache=runs/rungs]
+    [--hard=test.csv] [--puzzles=200] [--steps=16] [--hard_steps=512] [--votes=9]
 
 The rungs are new puzzles of the generator: 36 clues, 31 clues, and minimal ones in
 three groups of rating (guesses of the solver). --hard adds the first puzzles of a list
 that the repository does not hold. eval.py evaluates each PATH on each rung, once for
-all steps up to --steps, and with 16 steps for each number of votes. --cache keeps its
-reports, so that the command continues where it stopped. OUT receives a JSON file per
-PATH, and the table rungs.md and the figure rungs.png over all JSON files there. Without
---weights it only writes these two again.
+all steps up to --steps (--hard_steps for the list), and with 16 steps for each number
+of votes. --cache keeps its reports, so that the command continues where it stopped. OUT
+receives a JSON file per PATH, and the table rungs.md and the figure rungs.png over all
+JSON files there. Without --weights it only writes these two again.
 """
 
 import argparse
@@ -101,7 +101,11 @@ def evaluated(
 
 
 def measure(
-    weights: str, rungs: dict[str, Path], cache: Path, steps: int, votes: Sequence[int]
+    weights: str,
+    rungs: dict[str, Path],
+    cache: Path,
+    steps: dict[str, int],
+    votes: Sequence[int],
 ) -> dict[str, Any]:
     """The exact accuracy of these weights on every rung, by steps and by votes."""
     record = open_weights(weights).record
@@ -114,7 +118,7 @@ def measure(
         "rungs": {},
     }
     for name, path in rungs.items():
-        report = evaluated(weights, path, cache, steps=steps, votes=1)
+        report = evaluated(weights, path, cache, steps=steps[name], votes=1)
         shown = [row for row in report["by_step"] if row["steps"] in SHOWN]
         rung = {
             "puzzles": report["puzzles"],
@@ -214,6 +218,7 @@ def main() -> None:
     parser.add_argument("--hard", type=Path)
     parser.add_argument("--puzzles", type=int, default=200)
     parser.add_argument("--steps", type=int, default=VOTE_STEPS)
+    parser.add_argument("--hard_steps", type=int, help="default: --steps")
     parser.add_argument(
         "--votes", type=lambda text: [int(v) for v in text.split(",") if v], default=[]
     )
@@ -225,7 +230,9 @@ def main() -> None:
     if args.weights:
         rungs = rung_files(args.cache, args.puzzles, args.hard)
         for weights in args.weights:
-            found = measure(weights, rungs, args.cache, args.steps, args.votes)
+            steps = dict.fromkeys(rungs, args.steps)
+            steps[HARD] = args.hard_steps or args.steps
+            found = measure(weights, rungs, args.cache, steps, args.votes)
             path = args.out / f"{Path(weights).name}-{found['step']}.json"
             write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
     models = {
