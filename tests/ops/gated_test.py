@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from tests.helpers.tiny import tiny_recipe
+from tests.helpers.tiny import tiny_config, tiny_sizes
 from tests.ops.cases import assert_close, cuda_context
 from trm_jax.errors import ConfigError
-from trm_jax.model.model import init_params
+from trm_jax.model.config import ModelConfig
+from trm_jax.model.model import ReasoningModel, init_params
 from trm_jax.ops.gated import gated_product, swiglu
 
 HAS_INTERPRETER = hasattr(plgpu, "InterpretGPUParams")
@@ -129,8 +130,8 @@ def test_a_network_of_both_forms_agrees_with_the_compilers():
         for name in changes["model.layers"]:
             changes[f"model.{name}.width"] = 128
             changes[f"model.{name}.implementation"] = form
-        model = tiny_recipe(changes).model
-        c = model.config
+        c = ModelConfig.of(tiny_config(changes)["model"], tiny_sizes())
+        model = ReasoningModel(c, ("net",))  # without a look at the device
         params = init_params(model, None, jax.random.key(0))
         h = jax.random.normal(
             jax.random.key(1), (3, c.seq_len, c.d_model), jnp.bfloat16
@@ -175,6 +176,13 @@ def test_what_does_not_fit_is_refused(sizes, dtype, named):
 def test_what_mosaic_refuses_is_an_error_of_the_config(changes, message):
     fits = {"dtype": "bfloat16", "swiglu.width": 128, "swiglu.implementation": "mosaic"}
     fits |= {"layers": ("swiglu",)}
-    tiny_recipe({f"model.{k}": v for k, v in fits.items()})
+
+    def read(values):
+        config = tiny_config({f"model.{k}": v for k, v in values.items()})
+        return ModelConfig.of(config["model"], tiny_sizes())
+
+    assert read(fits).for_device("NVIDIA H200 NVL") == read(fits)
+    with pytest.raises(ConfigError, match="the device is 'NVIDIA A100'; expected an H"):
+        read(fits).for_device("NVIDIA A100")
     with pytest.raises(ConfigError, match=message):
-        tiny_recipe({f"model.{k}": v for k, v in (fits | changes).items()})
+        read(fits | changes)

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from trm_jax.errors import ConfigError
+
 
 class Sublayer(nn.Module):
     """An operator `b l d -> b l d`, with its settings in a section of config.model.
@@ -53,6 +55,15 @@ class Sublayer(nn.Module):
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """What is added to `hidden` before the norm."""
         raise NotImplementedError
+
+
+def only_on_hopper(section: str, kind: str) -> None:
+    """Raise ConfigError unless devices of this kind run kernels of Mosaic GPU."""
+    if not kind.startswith(("NVIDIA H100", "NVIDIA H200")):
+        raise ConfigError(
+            f"model.{section}.implementation = 'mosaic', but the device is {kind!r}; "
+            "expected an H100 or H200"
+        )
 
 
 def inner_width(chosen: int, expansion: float, width: int) -> int:

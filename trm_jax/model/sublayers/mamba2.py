@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import Linear, rms_norm, weight_dtype
-from trm_jax.model.sublayers.base import Sublayer
+from trm_jax.model.sublayers.base import Sublayer, only_on_hopper
 from trm_jax.model.sublayers.directions import (
     Path,
     log_uniform_dt,
@@ -81,7 +81,12 @@ class Mamba2(Sublayer):
 
     @classmethod
     def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:
-        """The settings with the form that "auto" stands for, if it is known."""
+        """The settings with the form that "auto" stands for, if it is known.
+
+        Raises ConfigError if the device cannot run the named one.
+        """
+        if settings.implementation == "mosaic":
+            only_on_hopper(cls.section, kind)
         forms = {"cpu": "chunked", "tpu": "batched"}
         form = forms.get(kind.lower().partition(" ")[0])
         if settings.implementation != "auto" or not form:

@@ -9,11 +9,9 @@ from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import Linear, gated_norm, lecun_init, matmul, weight_dtype
-from trm_jax.model.sublayers.base import Sublayer, inner_width
+from trm_jax.model.sublayers.base import Sublayer, inner_width, only_on_hopper
 from trm_jax.ops.gated import gated_product, kernel_refuses, swiglu
 from trm_jax.settings import knob
-
-XLA = {"implementation": "xla"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,16 +48,28 @@ class SwiGluSettings:
             raise ConfigError(f"swiglu or token_mlp, implementation: {problem}")
 
 
-class SwiGlu(Sublayer):
+class Gated(Sublayer):
+    """What both of them share."""
+
+    Settings: ClassVar[type] = SwiGluSettings
+    plain: ClassVar[dict[str, Any]] = {"implementation": "xla"}
+    forward_mode: ClassVar[dict[str, Any]] = {"implementation": "xla"}
+
+    @classmethod
+    def for_device(cls, settings: Any, kind: str, d_model: int, dtype: Any) -> Any:
+        """The settings. Raises ConfigError if the device cannot run the kernel."""
+        if settings.implementation == "mosaic":
+            only_on_hopper(cls.section, kind)
+        return settings
+
+
+class SwiGlu(Gated):
     """Gated feed-forward over the channels (arXiv 2002.05202).
 
     Its gated-norm form is that of jvdillon/sic.
     """
 
     section: ClassVar[str] = "swiglu"
-    Settings: ClassVar[type] = SwiGluSettings
-    plain: ClassVar[dict[str, Any]] = XLA
-    forward_mode: ClassVar[dict[str, Any]] = XLA
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
@@ -73,7 +83,7 @@ class SwiGlu(Sublayer):
         return Linear(d, name="down")(inner)
 
 
-class TokenMlp(Sublayer):
+class TokenMlp(Gated):
     """TRM's MLP-t: a SwiGLU over the positions, the same for every channel.
 
     The norm after it also runs over the positions. The product is `f l @ l (b d)`,
@@ -81,10 +91,7 @@ class TokenMlp(Sublayer):
     """
 
     section: ClassVar[str] = "token_mlp"
-    Settings: ClassVar[type] = SwiGluSettings
     norm_axis: ClassVar[int] = 1
-    plain: ClassVar[dict[str, Any]] = XLA
-    forward_mode: ClassVar[dict[str, Any]] = XLA
     looks_ahead: ClassVar[bool] = True
 
     @classmethod
