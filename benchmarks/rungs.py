@@ -185,16 +185,17 @@ def table(models: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(models: dict[str, dict[str, Any]], path: Path) -> None:
-    """Exact accuracy against training FLOPs, and against the steps of the last one."""
-    ordered = sorted(models.values(), key=lambda model: model["training_flops"])
-    last, shown = ordered[-1]["rungs"], str(VOTE_STEPS)
+    """Exact accuracy of one model by training FLOPs, and by steps of the last one."""
+    ordered = sorted(models, key=lambda name: models[name]["training_flops"])
+    of_last = ordered[-1].rpartition("-")[0]
+    held = [models[name] for name in ordered if name.rpartition("-")[0] == of_last]
+    last, shown = held[-1]["rungs"], str(VOTE_STEPS)
     with style.picture(path, 1, 2, size=(8.4, 3.6)) as (figure, axes):
         for i, name in enumerate(last):
             look = style.line_style(i) | {"marker": "o", "label": name}
-            held = [model for model in ordered if name in model["rungs"]]
-            flops = [model["training_flops"] for model in held]
-            exact = [100 * model["rungs"][name]["by_step"][shown] for model in held]
-            axes[0][0].plot(flops, exact, **look)
+            rungs = [(m["training_flops"], m["rungs"].get(name)) for m in held]
+            points = [(flops, 100 * r["by_step"][shown]) for flops, r in rungs if r]
+            axes[0][0].plot(*zip(*points, strict=True), **look)
             by_step = last[name]["by_step"]
             steps = [int(k) for k in by_step]
             axes[0][1].plot(steps, [100 * v for v in by_step.values()], **look)
@@ -235,9 +236,7 @@ def main() -> None:
             found = measure(weights, rungs, args.cache, steps, args.votes)
             path = args.out / f"{Path(weights).name}-{found['step']}.json"
             write_whole(path, json.dumps(found, indent=1) + "\n", SaveError)
-    models = {
-        path.stem: json.loads(path.read_text()) for path in args.out.glob("*.json")
-    }
+    models = {p.stem: json.loads(p.read_text()) for p in args.out.glob("*.json")}
     if not models:
         parser.error(f"{args.out} holds no measured weights")
     text = table(models)
