@@ -22,14 +22,14 @@ from trm_jax.commands.sweep_runs import Arm, Sweep
 FOLDER = "runs/levers"
 # Settings of each arm, and its number of updates: their FLOPs agree within 2 %.
 ARMS: dict[str, tuple[dict[str, Any], int]] = {
-    "base": ({}, 400),
-    "easy": ({"data.train": f"{FOLDER}/easy.csv"}, 400),
-    "minimal": ({"data.train": f"{FOLDER}/minimal.csv"}, 400),
-    "smoothing": ({"rule.trm.label_smoothing": 0.1}, 400),
-    "constant_lr": ({"optim.decay_start": 0.0, "optim.min_ratio": 1.0}, 400),
-    "batch_256": ({"train.batch_size": 256}, 200),
-    "wide": ({"model.d_model": 192, "model.swiglu.width": 384}, 200),
-    "deep": ({"rule.trm.h_cycles": 3, "rule.trm.l_cycles": 6}, 183),
+    "base": ({}, 800),
+    "easy": ({"data.train": f"{FOLDER}/easy.csv"}, 800),
+    "minimal": ({"data.train": f"{FOLDER}/minimal.csv"}, 800),
+    "smoothing": ({"rule.trm.label_smoothing": 0.1}, 800),
+    "constant_lr": ({"optim.decay_start": 0.0, "optim.min_ratio": 1.0}, 800),
+    "batch_256": ({"train.batch_size": 256}, 400),
+    "wide": ({"model.d_model": 192, "model.swiglu.width": 384}, 400),
+    "deep": ({"rule.trm.h_cycles": 3, "rule.trm.l_cycles": 6}, 366),
 }
 SMALL = {"model.d_model": 128, "model.swiglu.width": 256, "optim.ema_decay": 0.995}
 SMALL |= {"eval.max_puzzles": 100}  # while it trains
