@@ -163,10 +163,12 @@ VALUES = {
 }
 VALUES |= {f"rule.{n}.{knob}": v for n in IN_PHASES for knob, v in OTHERS.items()}
 # The sections of rules and optimisers are tried one by one. Other tests compare the
-# initial weights of Mamba-1, the forms of attention and of SwiGLUs, which are one on a
-# CPU, and the sampler of a flow, which only evaluation has.
+# initial weights of Mamba-1, the starts of chains, which are drawn with the weights,
+# the forms of attention and of SwiGLUs, which are one on a CPU, and the sampler of a
+# flow, which only evaluation has.
 NO_CHOICE = {"rule.name", "optim.name", "model.mamba1.init", "rule.flow.gamma"} | {
-    f"model.{name}.implementation" for name in ("attention", "swiglu", "token_mlp")
+    "rule.wta.align_starts",
+    *(f"model.{name}.implementation" for name in ("attention", "swiglu", "token_mlp")),
 }
 
 

@@ -4,6 +4,7 @@
 import itertools
 import os
 import pathlib
+import time
 from importlib.metadata import version
 
 # Several virtual devices on few cores deadlock without this (XLA CPU collectives).
@@ -40,13 +41,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # one file of tests on eight devices. Counting them takes up to 30 ms.
 MOST_MAPPINGS = 30_000
 TESTS_DONE = itertools.count(1)
+LONG_S = 3.0
 
 
 @pytest.fixture(autouse=True)
 def few_mappings():
-    """Forget the compiled programs once they are many; look after every fifth test."""
+    """Forget the compiled programs once they are many.
+
+    This looks after every fifth test, and after all long ones, which compile the most.
+    """
+    start = time.monotonic()
     yield
-    if next(TESTS_DONE) % 5:
+    if time.monotonic() - start < LONG_S and next(TESTS_DONE) % 5:
         return
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
