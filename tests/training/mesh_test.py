@@ -6,7 +6,7 @@ Most tests need eight virtual devices: eight_devices_test.py runs this file on t
 
 import math
 import re
-from functools import cache
+from functools import lru_cache
 
 import chex
 import jax
@@ -110,7 +110,7 @@ class Layout:
         return state
 
 
-@cache
+@lru_cache(maxsize=8)  # more would need too many memory mappings: see conftest.py
 def _layout(x64, args):
     return Layout(*args)
 
