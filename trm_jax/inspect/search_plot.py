@@ -78,7 +78,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 shares = [100 * point["exact"][pick]["accuracy"] for point in line]
                 look = style.line_style(index)
                 axis.plot(calls, shares, marker="o", label=name, **look)
-            axis.set(title=title, xlabel="network calls per puzzle", xscale="log")
+            axis.set(title=title, xlabel="network calls per puzzle")
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:g}")
         axes[0, 0].set_ylabel("exact accuracy, %")
         axes[0, 0].legend()
         low = min(axis.get_ylim()[0] for axis in axes[0])
