@@ -50,9 +50,7 @@ def _fused(over_rows: bool, x: Array, gate_up: Array) -> Array:
     return _on_devices(x, gate_up, over_rows=over_rows, keep=False)[0]
 
 
-def _forward(
-    over_rows: bool, x: Array, gate_up: Array
-) -> tuple[Array, tuple[Pair, Array]]:
+def _forward(over_rows: bool, x: Array, gate_up: Array) -> tuple[Array, Kept]:
     inner, product = _on_devices(x, gate_up, over_rows=over_rows, keep=True)
     return inner, ((x, gate_up), checkpoint_name(product, MATMUL))
 
