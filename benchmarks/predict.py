@@ -117,7 +117,7 @@ def table(args: argparse.Namespace) -> None:
             sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
             first = None
             for devices in args.devices:
-                work = work_of(copy.deepcopy(config), sizes, devices, chip.ssd)
+                work = work_of(config, sizes, devices, chip.ssd)
                 if chip.compiled:
                     least = kernel_seconds(path, config, devices, chip.compiled)
                     work = work._replace(seconds=least)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one device does in a training step: FLOPs, bytes, products and exchanges."""
 
+import copy
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -49,6 +50,7 @@ def products(jaxpr: Any) -> tuple[int, int]:
 
 def work_of(config: Any, sizes: dict[str, Any], devices: int, ssd: str) -> Work:
     """What each of `devices` does in a step of the config."""
+    config = copy.deepcopy(config)
     if any(name.startswith("mamba2") for name in config.model.layers):
         config.model.mamba2.implementation = ssd
     recipe = make_recipe(config.to_dict(), sizes, read_run(config.to_dict()))

@@ -41,6 +41,16 @@ def gradients(dy, *args):
 
 
 PASSES = {"forward": y_and_last, "y_alone": y_alone, "backward": gradients}
+
+
+def scan_program(array):
+    """A pass of the scan, and its arguments."""
+    x = array(b, LENGTH, h, p, dtype=jnp.bfloat16)
+    B = array(b, LENGTH, g, n, dtype=jnp.bfloat16)
+    args = (x, array(b, LENGTH, h), array(h), B, B)
+    return PASSES[PASS], (x, *args) if PASS == "backward" else args
+
+
 d = 512  # the published width; GATED has whether positions are mixed, and the width
 GATED = {"token_mlp": (True, 512), "swiglu": (False, 1536)}
 
@@ -68,16 +78,9 @@ def compiled():
     def array(*shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    if PASS in GATED:
-        fn, args = gated_program(array)
-        with cuda_context():
-            return jax.jit(fn).lower(*args).compile()
-    x = array(b, LENGTH, h, p, dtype=jnp.bfloat16)
-    B = array(b, LENGTH, g, n, dtype=jnp.bfloat16)
-    args = (x, array(b, LENGTH, h), array(h), B, B)
-    args = (x, *args) if PASS == "backward" else args
+    fn, args = (gated_program if PASS in GATED else scan_program)(array)
     with cuda_context():
-        return jax.jit(PASSES[PASS]).lower(*args).compile()
+        return jax.jit(fn).lower(*args).compile()
 
 
 def shared_memory():

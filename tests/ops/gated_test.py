@@ -133,13 +133,10 @@ def test_a_network_of_both_forms_agrees_with_the_compilers():
         c = ModelConfig.of(tiny_config(changes)["model"], tiny_sizes())
         model = ReasoningModel(c, ("net",))  # without a look at the device
         params = init_params(model, None, jax.random.key(0))
-        h = jax.random.normal(
-            jax.random.key(1), (3, c.seq_len, c.d_model), jnp.bfloat16
-        )
-        name = model.networks[0]
-        return jax.jit(partial(model.apply, method="refine"), static_argnums=2)(
-            {"params": params}, h, name
-        )
+        shape, key = (3, c.seq_len, c.d_model), jax.random.key(1)
+        refine = partial(model.apply, {"params": params}, method="refine")
+        h = jax.random.normal(key, shape, jnp.bfloat16)
+        return jax.jit(lambda h: refine(h, "net"))(h)
 
     with plgpu.force_gpu_interpret_mode():
         found = refined("mosaic")

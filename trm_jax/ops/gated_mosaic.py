@@ -13,23 +13,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array, DTypeLike, Float
 
-plgpu: Any = mosaic_gpu  # its functions have other arguments in older versions of jax
+from trm_jax.ops.mosaic import TILE, order, plgpu, tiled, too_old
 
 NAME = "gated_product"  # of the kernel, in programs
 SIZE = 128  # rows and columns of a block
 ROWS = 64  # rows of a warpgroup
 DEPTH = 64  # terms of the sums that are loaded at once
 STAGES = 3  # how many of them are in shared memory at the same time
-TILE = (8, 64)  # of a matrix in shared memory; copies take whole ones
 
 
 def kernel_refuses(width: int, dtype: DTypeLike) -> str | None:
     """Why the kernel does not run, or None if it does."""
-    if not hasattr(plgpu, "InterpretGPUParams"):
-        return f"mosaic needs jax >= 0.11, and this is jax {jax.__version__}"
+    if reason := too_old():
+        return reason
     if dtype in (jnp.bfloat16, jnp.float16) and width % SIZE == 0:
         return None
     return (
@@ -68,7 +66,7 @@ def gated(
         grid_names=("row", "column"),
         num_threads=3,
         thread_name="warpgroup",
-        scratch_types=[_matrices(2, ROWS, SIZE, dtype=x.dtype)],
+        scratch_types=[tiled(2, ROWS, SIZE, dtype=x.dtype)],
         compiler_params=plgpu.CompilerParams(approx_math=True),
         kernel_name=NAME,
     )
@@ -146,13 +144,4 @@ def _block(
 
 def _blocks(rows: int, columns: int, place: Callable[[Any], tuple[Any, Any]]) -> Any:
     """How the pipeline loads matrices of this size."""
-    return plgpu.BlockSpec((rows, columns), place, transforms=_order())
-
-
-def _matrices(*shape: int, dtype: DTypeLike) -> Any:
-    return plgpu.SMEM(shape, dtype, transforms=_order())
-
-
-def _order() -> tuple[Any, ...]:
-    """The order of matrices in shared memory that the tensor cores read."""
-    return plgpu.TilingTransform(TILE), plgpu.SwizzleTransform(128)
+    return plgpu.BlockSpec((rows, columns), place, transforms=order())

@@ -2,6 +2,7 @@
 """Gated feed-forward layers: over the channels, and over the positions (MLP-t)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -62,6 +63,11 @@ class Gated(Sublayer):
             only_on_hopper(cls.section, kind)
         return settings
 
+    @property
+    def unit(self) -> Callable[..., Array]:
+        """What follows the product with the weights of gate and up."""
+        return gated_norm if self.settings.inner_norm else swiglu
+
 
 class SwiGlu(Gated):
     """Gated feed-forward over the channels (arXiv 2002.05202).
@@ -79,7 +85,7 @@ class SwiGlu(Gated):
         product = gated_product if fused else matmul
         inner = Linear(2 * width, product=product, name="gate_up")(hidden)
         if not fused:
-            inner = (gated_norm if self.settings.inner_norm else swiglu)(inner)
+            inner = self.unit(inner)
         return Linear(d, name="down")(inner)
 
 
@@ -115,7 +121,6 @@ class TokenMlp(Gated):
         if self.settings.implementation == "mosaic":
             inner = gated_product(tokens, up, over_rows=True)
         else:
-            unit = gated_norm if self.settings.inner_norm else swiglu
-            inner = unit(matmul(up, tokens, a_axis=0), axis=0)
+            inner = self.unit(matmul(up, tokens, a_axis=0), axis=0)
         out = matmul(down.astype(hidden.dtype), inner, a_axis=0)
         return out.reshape(l, b, d).swapaxes(0, 1)

@@ -16,6 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
+from trm_jax.ops.mosaic import plgpu, tiled
 from trm_jax.ops.ssd.mosaic_tiles import (
     DT,
     FROM_START,
@@ -27,12 +28,10 @@ from trm_jax.ops.ssd.mosaic_tiles import (
     copy_in,
     decay_matrix,
     down,
-    plgpu,
     positions,
     product,
     read,
     run_kernel,
-    tiled,
     zeros,
 )
 

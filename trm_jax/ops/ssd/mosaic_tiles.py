@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array, DTypeLike, Float
 
+from trm_jax.ops.mosaic import plgpu, too_old
 from trm_jax.ops.ssd.segments import decays
-
-plgpu: Any = mosaic_gpu  # its functions have other arguments in older versions of jax
 
 SIZE = 64  # rows of a chunk, channels of a head, and columns of a tile of the state
 STAGES = 2  # chunks, or heads, whose data is in shared memory at the same time
@@ -26,8 +24,8 @@ HIGH, LOW, DT, FROM_START, WEIGHT, TO_END, HIGH_2, LOW_2 = range(8)
 
 def mosaic_refuses(p: int, n: int, chunk_size: int, dtype: DTypeLike) -> str | None:
     """Why the kernels do not run, or None if they do."""
-    if not hasattr(plgpu, "InterpretGPUParams"):
-        return f"mosaic needs jax >= 0.11, and this is jax {jax.__version__}"
+    if reason := too_old():
+        return reason
     narrow = dtype in (jnp.bfloat16, jnp.float16)
     fits = p == SIZE and n in range(SIZE, LARGEST_N + 1, SIZE) and chunk_size == SIZE
     if narrow and fits:
@@ -60,12 +58,6 @@ def in_tiles(v: Array) -> Array:
     pads = [(0, 0)] * v.ndim
     pads[1] = (0, -v.shape[1] % 8)
     return jnp.pad(v, pads)
-
-
-def tiled(*shape: int, dtype: DTypeLike) -> Any:
-    """Shared memory for matrices in the order that the tensor cores read."""
-    order = plgpu.TilingTransform((8, SIZE)), plgpu.SwizzleTransform(128)
-    return plgpu.SMEM(shape, dtype, transforms=order)
 
 
 def matrix(value: Any) -> Any:

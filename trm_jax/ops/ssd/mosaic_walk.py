@@ -15,6 +15,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
+from trm_jax.ops.mosaic import plgpu, tiled
 from trm_jax.ops.ssd.mosaic_tiles import (
     DT,
     FROM_START,
@@ -26,11 +27,9 @@ from trm_jax.ops.ssd.mosaic_tiles import (
     copy_in,
     decay_matrix,
     down,
-    plgpu,
     product,
     read,
     run_kernel,
-    tiled,
     zeros,
 )
 
