@@ -28,8 +28,6 @@ def get_config(variant: str = "attention") -> ConfigDict:
         num_augmentations=7,
     )
     config.data.maze.update(side=7, min_moves=6)
-    config.model.update(d_model=64)
-    config.rule.trm.update(h_cycles=2, l_cycles=2)
     config.optim.update(lr=2e-3, table_lr=2e-3, warmup_steps=100)
     config.train.update(steps=4_000, batch_size=64, eval_every=500)
     config.eval.update(batch_size=256)

@@ -48,6 +48,8 @@ def test_every_sweep_reads_and_states_its_claim(name):
         config = run.read_config()
         if name == "nonogram":
             assert config["data"]["nonogram"] == {**config["data"]["nonogram"], **FIVE}
+        elif name == "levers_maze":
+            assert config["data"]["maze"]["side"] == 7
         else:
             cols = 2 if "4x4" in name else 3
             assert config["data"]["sudoku"]["box_cols"] == cols
@@ -61,6 +63,7 @@ def test_every_sweep_reads_and_states_its_claim(name):
         pytest.param("levers_9x9", 8, marks=pytest.mark.slow),
         pytest.param("levers_6x6", 13, marks=pytest.mark.slow),
         pytest.param("levers_4x4", 13, marks=pytest.mark.slow),
+        pytest.param("levers_maze", 16, marks=pytest.mark.slow),
     ],
 )
 def test_arms_have_equal_flops(name, arms):
@@ -122,7 +125,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         | {"train.batch_size", "train.steps", "train.eval_every"},
     }
     others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
-    others |= {"levers_4x4", "levers_6x6"}
+    others |= {"levers_4x4", "levers_6x6", "levers_maze"}
     assert compared.keys() | others == set(NAMES)
     for name, keys in compared.items():
         first, *others = (run.read_config() for run in first_runs(name).values())

@@ -32,11 +32,17 @@ LEVERS: dict[str, tuple[str, dict[str, Any], float]] = {
 }
 
 
-def arms(network: str, size: str, steps: int, data: dict[str, Any]) -> tuple[Arm, ...]:
+def arms(
+    network: str,
+    size: str,
+    steps: int,
+    data: dict[str, Any],
+    levers: dict[str, tuple[str, dict[str, Any], float]] = LEVERS,
+) -> tuple[Arm, ...]:
     """An arm for each lever: as many updates as cost what `steps` plain ones do."""
 
     def arm(name: str) -> Arm:
-        lever, settings, cost = LEVERS[name]
+        lever, settings, cost = levers[name]
         length = {
             "train.steps": (own := round(steps / cost)),
             "train.eval_every": -(-own // 4),
@@ -44,7 +50,7 @@ def arms(network: str, size: str, steps: int, data: dict[str, Any]) -> tuple[Arm
         values = data | length | settings
         return Arm(f"{network}.{name}", f"{size}:{network}{lever}", values)
 
-    return tuple(map(arm, LEVERS))
+    return tuple(map(arm, levers))
 
 
 def get_sweep() -> Sweep:

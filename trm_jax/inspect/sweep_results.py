@@ -44,6 +44,7 @@ class Result(NamedTuple):
     exact_accuracy: float
     cell_accuracy: float
     curve: list[list[float]]  # pairs of step and exact accuracy
+    valid_accuracy: float | None = None  # if the task has answers beside the label
 
 
 def read_results(
@@ -55,7 +56,7 @@ def read_results(
     """
     results = {}
     for path in sorted(folder.glob("*.json")):
-        record = read_json(path)
+        record = Result._field_defaults | read_json(path)
         if odd := set(record) ^ set(Result._fields):
             keys = ", ".join(sorted(odd))
             raise ConfigError(f"{path}: absent or unknown: {keys}; not a result")
@@ -120,6 +121,7 @@ def collect(
         exact_accuracy=scores["exact_accuracy"],
         cell_accuracy=scores["cell_accuracy"],
         curve=[[m["step"], m[exact]] for m in metrics if exact in m],
+        valid_accuracy=scores.get("valid_accuracy"),
     )
 
 

@@ -27,6 +27,7 @@ COLUMNS = {
     "sd": "{exact_sd:.2f}",
     "95 %": "{exact_low:.2f} to {exact_high:.2f}",
     "by seed": "{by_seed}",
+    "valid, %": "{valid:.2f}",
     "cells, %": "{cells:.2f}",
     "paper": "{paper}",
 }
@@ -70,37 +71,55 @@ class Table(NamedTuple):
         mean = statistics.fmean(shares)
         low, high = wilson_interval(mean, first.puzzles)
         cells = statistics.fmean(result.cell_accuracy for result in done)
-        return row | {
-            "parameters": first.parameters,
-            "gflops_per_step": first.flops_per_step / 1e9,
-            "steps": first.steps,
-            "training_tflops": first.training_flops / 1e12,
-            "temporaries_mib": max(r.temporaries_bytes for r in done) / 2**20,
-            "minutes": statistics.fmean(result.minutes for result in done),
-            "exact": 100 * mean,
-            "exact_sd": 100 * statistics.stdev(shares) if len(done) > 1 else None,
-            "exact_low": 100 * low,
-            "exact_high": 100 * high,
-            "by_seed": ", ".join(f"{100 * share:.2f}" for share in shares),
-            "cells": 100 * cells,
-            "paper": paper,
-        }
+        valid = [r.valid_accuracy for r in done if r.valid_accuracy is not None]
+        of_valid = {"valid": 100 * statistics.fmean(valid)} if valid else {}
+        return (
+            row
+            | of_valid
+            | {
+                "parameters": first.parameters,
+                "gflops_per_step": first.flops_per_step / 1e9,
+                "steps": first.steps,
+                "training_tflops": first.training_flops / 1e12,
+                "temporaries_mib": max(r.temporaries_bytes for r in done) / 2**20,
+                "minutes": statistics.fmean(result.minutes for result in done),
+                "exact": 100 * mean,
+                "exact_sd": 100 * statistics.stdev(shares) if len(done) > 1 else None,
+                "exact_low": 100 * low,
+                "exact_high": 100 * high,
+                "by_seed": ", ".join(f"{100 * share:.2f}" for share in shares),
+                "cells": 100 * cells,
+                "paper": paper,
+            }
+        )
+
+    def columns(self) -> dict[str, str]:
+        """Those of COLUMNS that this task has."""
+        absent = {"valid, %"} if not self.has_valid() else set[str]()
+        return {name: form for name, form in COLUMNS.items() if name not in absent}
+
+    def has_valid(self) -> bool:
+        """Whether the task accepts answers beside the label."""
+        return any(r.valid_accuracy is not None for r in self.results.values())
 
     def as_csv(self) -> str:
         """The rows with all digits."""
         out, rows = io.StringIO(), self.rows()
-        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return out.getvalue()
 
     def as_markdown(self) -> str:
         """The rows, rounded, and below them what was run when, where and how."""
-        lines = [_line(COLUMNS), "|" + "---|" * len(COLUMNS)]
+        columns = self.columns()
+        lines = [_line(columns), "|" + "---|" * len(columns)]
         for row in self.rows():
             values = {key: value for key, value in row.items() if value is not None}
-            lines.append(_line(_cell(form, values) for form in COLUMNS.values()))
-        notes = "\n\n".join([_NOTES, self._provenance(), self._command()])
+            lines.append(_line(_cell(form, values) for form in columns.values()))
+        words = _NOTES + _VALID * self.has_valid()
+        notes = "\n\n".join([words, self._provenance(), self._command()])
         return f"# {self.title}\n\n" + "\n".join(lines) + f"\n\n{notes}\n"
 
     def _provenance(self) -> str:
@@ -134,6 +153,7 @@ _NOTES = (
     "compilation and without evaluations. Temporaries: memory that a compiled step "
     "reserves beside the state. A paper's number is for the task in brackets."
 )
+_VALID = " Valid: share of answers that the rules of the task accept."
 
 
 def _cell(form: str, values: Mapping[str, Any]) -> str:

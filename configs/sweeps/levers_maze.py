@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which levers help to find paths in 7x7 mazes, at equal FLOPs?
+
+Command:  python sweep.py configs/sweeps/levers_maze.py --out=docs/sweeps/levers_maze
+          --workdirs=runs/levers_maze
+Hardware: 2 CPU cores.
+Result:   not run.
+Claim:    none yet: see docs/levers.md. Attention takes each lever alone. The last three
+          arms are hybrids: one Mamba-2 layer, attention and SwiGLU, where the layer
+          scans the rows from the start, in both directions, or rows and columns in all
+          four. All arms see the same 4,000 mazes in all their turns and take the same
+          training FLOPs.
+"""
+
+from configs.sweeps.levers_6x6 import LEVERS, arms
+from trm_jax.commands.sweep_runs import Sweep
+
+STEPS = 1_500
+# The scan of a Mamba-2 layer before attention and SwiGLU, and training FLOPs per update
+# against attention and SwiGLU twice.
+HYBRIDS = {"mamba2": 0.93, "mamba2_both": 1.08, "mamba2_four": 1.375}
+
+
+def get_sweep() -> Sweep:
+    """Every lever that is not about Sudoku, and two hybrids."""
+    levers = {name: LEVERS[name] for name in LEVERS if name != "boxes"}
+    levers["rope2d"] = ("+rope2d", {}, 1.0)
+    for name, cost in HYBRIDS.items():
+        layers = {"model.layers": (name, "attention", "swiglu")}
+        levers[name] = ("", layers | {"model.mamba2.d_state": 16}, cost)
+    return Sweep(
+        title="Levers at equal FLOPs, 7x7 mazes",
+        arms=arms("attention", "maze_small", STEPS, {}, levers),
+    )
