@@ -13,11 +13,12 @@ CUDA plug-in, from the extra `aot`, but no GPU.
 Each config is compiled for each topology. The table shows, per device, the memory for
 arguments, temporary values and code. It also shows the model FLOPs of a step on all
 devices and, by kind, the number of collectives per step and the size of their arrays,
-counting every iteration of a loop. It does not show speed. --most_rows sets the number
-of micro-batches so that each device works on at most that many rows at once. The JSON
-adds XLA's count of FLOPs, which counts each loop once. A case that fails, for example
-because it does not fit, is printed with the compiler's message. The other cases still
-run, and the exit code is 1.
+counting every iteration of a loop. Of a GPU it shows the least time of all kernels of
+a step (benchmarks/kernels.py), without exchanges; predict.py reads it from the JSON.
+--most_rows sets the number of micro-batches so that each device works on at most that
+many rows at once. The JSON adds XLA's count of FLOPs, which counts each loop once. A
+case that fails, for example because it does not fit, is printed with the compiler's
+message. The other cases still run, and the exit code is 1.
 """
 
 import argparse
@@ -48,6 +49,7 @@ from jax.experimental import topologies
 
 from benchmarks.common import attempt, first_line
 from benchmarks.hlo import Collective, collectives
+from benchmarks.kernels import kernels
 from benchmarks.step import sizes_of
 from trm_jax import api
 from trm_jax.training.build import Built, build
@@ -61,7 +63,8 @@ NEEDS = {"v5e": "libtpu", "v6e": "libtpu", "h200": "jax_cuda13_plugin"}
 OPTIONS = {"v5e": {}, "v6e": {}, "h200": {"xla_gpu_enable_triton_gemm": False}}
 HEADER = (
     f"{'config':<26} {'topology':<9} {'rows':>5} micro"
-    "   args   temps  code   sum GB  of it | model TFLOP | collectives: arrays, MB"
+    "   args   temps  code   sum GB  of it | model TFLOP  kern. ms"
+    " | collectives: arrays, MB"
 )
 
 
@@ -148,6 +151,7 @@ def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any
     found = collectives(text, devices=built.mesh.size)
     largest = sorted(found, key=lambda one: -one.nbytes)[:5]
     xla = compiled.cost_analysis() or {}
+    is_gpu = topology.startswith("h200")
     return {
         "mesh": dict(built.mesh.shape),
         "rows_per_device": rows // built.mesh.size,
@@ -156,6 +160,7 @@ def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any
         "memory_bytes_per_device": taken,
         "model_flops_all_devices": step_flops(built.recipe, rows),
         "xla_flops_per_device_loops_once": xla.get("flops"),
+        "kernel_seconds": sum(k.seconds for k in kernels(text)) if is_gpu else None,
         "collectives": by_kind(found),
         "largest": [one._asdict() for one in largest],
         "compile_s": seconds,
@@ -184,11 +189,12 @@ def as_line(row: dict[str, Any]) -> str:
         f"{total['count']} {kind} {total['bytes'] / 1e6:.1f}"
         for kind, total in row["collectives"].items()
     )
-    share = taken["sum"] / taken["of_device"]
+    share, seconds = taken["sum"] / taken["of_device"], row["kernel_seconds"]
+    least = f"{1e3 * seconds:.1f}" if seconds else "-"
     return (
         f"{head}{row['rows_per_device']:>5} {row['micro_batches']:>5} "
         f"{' '.join(sizes)} {taken['sum'] / 1e9:>8.2f} {share:>6.0%} | "
-        f"{row['model_flops_all_devices'] / 1e12:>11.1f} | {moved or 'none'}"
+        f"{row['model_flops_all_devices'] / 1e12:>11.1f} {least:>9} | {moved or 'none'}"
     )
 
 

@@ -3,18 +3,19 @@
 
 python benchmarks/predict.py [--chip v5e h200] [--devices 1 8 64 256]
                              [--config configs/arc_agi_1.py[:variant] ...]
-                             [--set train.batch_size=12288 ...]
+                             [--set train.batch_size=12288 ...] [--compiled FILE]
 python benchmarks/predict.py --measured FILE [...]    (written by step.py --json=FILE)
 
 `Chip` holds the assumptions. They give three times: of the FLOPs (including recomputed
 ones) at 50 % and at 15 % of the peak rate, of moving the operands and results of all
 matrix products, and of running that many products in sequence. For an H200, the least
 time of all kernels of the compiled program (benchmarks/roofline.py) takes the place of
-the FLOPs at 50 % and of the bytes; that needs the extra `aot`, and a minute for each
-line. A step takes the longest of these times, plus the exchange of gradients and puzzle
-vectors, which overlaps nothing. The hours are those of all updates of the config.
---measured divides the FLOPs by the matrix-product rate of the same run, and compares
-the result with the step time measured on one device.
+the FLOPs at 50 % and of the bytes. That needs the extra `aot`, and a minute for each
+line; --compiled names a file of `aot.py --topology h200:1 --json=FILE` that has the
+lines of one device. A step takes the longest of these times, plus the exchange of
+gradients and puzzle vectors, which overlaps nothing. The hours are those of all updates
+of the config. --measured divides the FLOPs by the matrix-product rate of the same run,
+and compares the result with the step time measured on one device.
 """
 
 import argparse
@@ -72,6 +73,16 @@ HEADER = (
 )
 
 
+def known_seconds(file: str) -> dict[tuple[str, ...], float]:
+    """The times that aot.py wrote, by config, topology and changes of settings."""
+    rows = json.loads(pathlib.Path(file).read_text()) if file else []
+    return {
+        (row["config"], row["topology"], *row["set"]): row["kernel_seconds"]
+        for row in rows
+        if "failed" not in row
+    }
+
+
 def kernel_seconds(path: str, config: Any, devices: int, topology: str) -> float:
     """The least time of all kernels of a step on one of `devices` devices."""
     config = copy.deepcopy(config)
@@ -109,6 +120,7 @@ def predict(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
 
 def table(args: argparse.Namespace) -> None:
     """One line per config and number of devices."""
+    known = known_seconds(args.compiled)
     for name in args.chip:
         chip = CHIPS[name]
         print(f"\nPREDICTED for {name}: {chip}\n{HEADER}")
@@ -119,7 +131,9 @@ def table(args: argparse.Namespace) -> None:
             for devices in args.devices:
                 work = work_of(config, sizes, devices, chip.ssd)
                 if chip.compiled:
-                    least = kernel_seconds(path, config, devices, chip.compiled)
+                    key = (path, chip.compiled, *args.set)
+                    if devices > 1 or (least := known.get(key, 0.0)) == 0:
+                        least = kernel_seconds(path, config, devices, chip.compiled)
                     work = work._replace(seconds=least)
                 found = predict(work, chip, devices)
                 first = first or found["best"] * devices
@@ -171,6 +185,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 8, 64, 256])
     parser.add_argument("--config", nargs="+", default=CONFIGS)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--compiled", default="", help="a file of aot.py --json")
     parser.add_argument("--measured", nargs="+", help="files of step.py --json")
     args = parser.parse_args()
     if args.measured:

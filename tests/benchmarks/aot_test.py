@@ -223,6 +223,26 @@ def test_kernels_of_a_compiled_program_take_the_place_of_flops_and_bytes():
     assert (few["best"], few["limit"]) == (pytest.approx(10 * 10e-6), "products")
 
 
+def test_what_was_compiled_for_one_device_is_not_compiled_again(
+    tmp_path, monkeypatch, capsys
+):
+    row = {"config": SMOKE, "topology": "h200:1", "set": [], "kernel_seconds": 0.25}
+    failed = {"config": SMOKE, "topology": "h200:1", "set": [], "failed": "no memory"}
+    (tmp_path / "aot.json").write_text(json.dumps([row, failed]))
+    monkeypatch.setattr(predict, "kernel_seconds", lambda *_: 0.125)
+    line = (
+        f"x --chip h200 --devices 1 2 --config {SMOKE} --compiled={tmp_path}/aot.json"
+    )
+    monkeypatch.setattr(sys, "argv", line.split())
+    predict.main()
+    one, two = [
+        line for line in capsys.readouterr().out.splitlines() if "smoke" in line
+    ]
+    assert " 250.0 to 250.0 " in one
+    assert one.endswith("kernels")
+    assert " 125.0 to 125.0 " in two
+
+
 def test_settings_are_read_and_micro_batches_made():
     changes = ["train.batch_size=96", "rule.trm.remat=dots", "optim.lr=1e-3"]
     config = aot.config_of(f"{SMOKE}", changes)
