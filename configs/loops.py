@@ -23,7 +23,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "trm": {},
 }
 NETWORKS = ("mamba1", "mamba2", "mamba1_both", "mamba2_both")
-# Boxes, clues and training puzzles. Both sizes leave 8 to 12 cells to fill in. There are
+# Boxes, clues and training puzzles. Both sizes leave 8 to 12 cells empty. There are
 # few different puzzles of 4x4 cells.
 SIZES = {"4x4": ((2, 2), (4, 8), 1_000), "6x6": ((2, 3), (24, 28), 4_000)}
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.tiny import tiny_built, tiny_config, tiny_recipe
 from trm_jax.errors import ConfigError
+from trm_jax.model import layers
 from trm_jax.model.layers import matmul, rms_norm, rotary_tables, rotate
 from trm_jax.model.model import HALT_BIAS, BoundModel, init_params
 from trm_jax.model.network import halts_blindly
@@ -249,6 +250,24 @@ def test_matmul_and_its_gradients_are_those_of_the_plain_product(dtype):
     assert matmul(a, b).dtype == dtype
     for f, e in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.asarray(f, np.float32), e, atol=atol)
+
+
+@pytest.mark.parametrize(("is_wide", "result"), [(True, "f32"), (False, "bf16")])
+def test_the_instruction_set_chooses_the_bfloat16_product(is_wide, result, monkeypatch):
+    monkeypatch.setattr(layers, "has_avx512", lambda: is_wide)
+    a, b = jnp.ones((5, 7), jnp.bfloat16), jnp.ones((7, 3), jnp.bfloat16)
+    fn = jax.grad(lambda a, b: matmul(a, b).sum().astype(jnp.float32), (0, 1))
+    text = jax.jit(fn).lower(a, b).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) >= 2
+    assert all(f"x{result}>" in line.rpartition("->")[2] for line in products)
+
+
+def test_the_instruction_set_is_read_from_the_system(tmp_path):
+    for flags, expected in (("fma avx2", False), ("avx2 avx512f avx512dq", True)):
+        (tmp_path / flags).write_text(f"flags : {flags}\n")
+        assert layers.has_avx512(tmp_path / flags) == expected
+    assert layers.has_avx512(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

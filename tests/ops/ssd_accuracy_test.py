@@ -21,10 +21,10 @@ from tests.ops.cases import EVERYWHERE, cotangents, draw, run
 # dt A is about -decay / 2 on average; with the long step, one token has dt = 600.
 DECAYS = [(0.0, False), (0.05, False), (1.0, False), (10.0, False), (300.0, False)]
 DECAYS += [(0.05, True), (1.0, True)]
+FORMS = [name for name in EVERYWHERE if name != "recurrent"]
 FAST = [
     name if name == "chunked" else pytest.param(name, marks=pytest.mark.slow)
-    for name in EVERYWHERE
-    if name != "recurrent"
+    for name in FORMS
 ]
 LENGTHS = [*(pytest.param(l, marks=pytest.mark.slow) for l in (1, 11, 48)), 150]
 EXACT_ENOUGH = 2.0**-27  # an eighth of the most that one rounding changes
@@ -80,7 +80,7 @@ def table():
         exact, found = of_recurrence(150, decay, long_step)
         rows = {"recurrent": found}
         inputs, cots = case(150, decay, long_step)
-        for form in FAST:
+        for form in FORMS:
             values = run(inputs, cots, implementation=form, chunk_size=64)
             rows[form] = errors(values, exact)
         for form, row in rows.items():

@@ -2,7 +2,8 @@
 """What sublayers share: RMS norm, matrix product, rotary embedding, initialisers."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -50,8 +51,9 @@ def matmul(
 def _narrow_matmul(a_axis: int, a: Array, b: Array) -> Array:
     """The product of bfloat16 matrices.
 
-    XLA's CPU backend computes it twice as fast if the result is float32. This holds in
-    the backward pass too, where only a custom VJP can set the dtype of the results.
+    With AVX-512, XLA's CPU backend computes it twice as fast if the result is float32.
+    This holds in the backward pass too, where only a custom VJP can set the dtype of
+    the results.
     The axes are given without transposes: XLA would fold a transpose into the product
     after it has chosen how to compute it, and then has no way to compute it.
     """
@@ -64,15 +66,19 @@ def _axes(a_axis: int, b_axis: int) -> Any:
 
 def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     """Contract an axis of `a` with an axis of `b`, without explicit transposes."""
-    dims = _axes(a_axis, b_axis)
-    return lax.platform_dependent(
-        a,
-        b,
-        cpu=lambda a, b: lax.dot_general(
-            a, b, dims, preferred_element_type=jnp.float32
-        ).astype(a.dtype),
-        default=lambda a, b: lax.dot_general(a, b, dims),
-    )
+    plain = partial(lax.dot_general, dimension_numbers=_axes(a_axis, b_axis))
+
+    def wide(a: Array, b: Array) -> Array:
+        return plain(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
+
+    on_cpu = wide if has_avx512() else plain
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=plain)
+
+
+@cache
+def has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor has AVX-512; True where the system does not say."""
+    return not cpuinfo.is_file() or "avx512f" in cpuinfo.read_text(encoding="utf-8")
 
 
 def _matmul_fwd(a_axis: int, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
