@@ -8,6 +8,7 @@ Result:   not run.
 Claim:    none yet: see docs/levers.md. All arms see the same 4,000 puzzles and take the
           same training FLOPs; an evaluation has 16 steps in each. The chains of wta
           share the rows of the batch, so that its updates are as many as the others'.
+          Those of `growing` count as if all its updates had the most gradients.
 """
 
 from typing import Any
@@ -19,15 +20,20 @@ LEVERS: dict[str, tuple[str, dict[str, Any], float]] = {
     "plain": ("", {}, 1.0),
     "smoothing": ("", {"rule.trm.label_smoothing": 0.1}, 1.0),
     "boxes": ("", {"model.positions": "rows_columns_boxes"}, 1.0),
+    "gated_norm": ("", {"model.swiglu.inner_norm": True}, 1.0),
+    "registers": ("", {"model.prefix_len": 0, "model.registers": 1}, 1.0),
+    "fixed_starts": ("", {"rule.trm.starts": "fixed"}, 1.0),
     "random_starts": ("+random_starts", {}, 1.0),
+    "anchored_starts": ("", {"rule.trm.starts": "anchored"}, 1.0),
     "every_cycle": ("+every_cycle", {}, 1.0),
     "all_cycles": ("+all_cycles", {"rule.trm.remat": "none"}, 1.5),
+    "growing": ("", {"rule.trm.grow_cycles_to": 2, "rule.trm.grow_updates": 230}, 1.5),
     "lipschitz": ("+lipschitz", {}, 1.75),
     "cgar": ("+cgar", {"rule.trm.phase_l_cycles": (1, 1)}, 0.75),
     "muon": ("+muon", {}, 1.0),
     "eqr": ("+eqr", {}, 1.0),
     "urm": ("+urm", {"rule.urm.l_cycles": 3}, 1.0),
-    "flow": ("+flow", {}, 1.0),
+    "flow": ("+flow", {"rule.flow.pseudo_steps": 350, "rule.flow.gamma": 5.0}, 1.0),
     "wta": ("+wta", {"train.batch_size": 16}, 1.0),
 }
 
