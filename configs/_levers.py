@@ -64,7 +64,7 @@ def pull(
     """Apply levers, and `also` what the published recipe of each changes beside it."""
     for name in levers:
         values = LEVERS[name] | dict((also or {}).get(name, {}))
-        rule = _innermost(config)
+        rule = innermost(config)
         named = {
             key.replace("RULE", rule): rule if value == "RULE" else value
             for key, value in values.items()
@@ -74,7 +74,7 @@ def pull(
         default.change(config, named)
 
 
-def _innermost(config: ConfigDict) -> str:
+def innermost(config: ConfigDict) -> str:
     """The rule that no other wraps."""
     name: str = config.rule.name
     while "inner" in config.rule[name]:

@@ -11,7 +11,7 @@ Data:     JSON bundles training2, evaluation2 and concept. A model trained on th
 
 from ml_collections import ConfigDict
 
-from . import arc_agi_1
+from . import _levers, arc_agi_1
 
 
 def get_config(variant: str = "attention") -> ConfigDict:
@@ -19,7 +19,7 @@ def get_config(variant: str = "attention") -> ConfigDict:
     config = arc_agi_1.get_config(variant)
     config.data.arc.train_subsets = ("training2", "evaluation2", "concept")
     config.data.arc.test_subset = "evaluation2"
-    if config.rule.name == "flow":
+    if _levers.innermost(config) == "flow":
         config.rule.flow.update(gamma=1.0, pseudo_steps=20_000)
         config.eval.supervision_steps = 32
     # As many epochs, of 5,573 pairs in the place of 3,988: by default 725,651 updates.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.halting import BATCH, halting_model, questions
+from tests.helpers.tiny import tiny_built
 from trm_jax.errors import ConfigError
 from trm_jax.evaluation.chains import PLAIN, Chains
 from trm_jax.evaluation.evaluate import (
@@ -154,3 +155,12 @@ def test_the_particles_of_a_cloud_are_refused():
     built, _ = halting_model()
     with pytest.raises(ConfigError, match="guided search share their steps"):
         make_refilled(built.recipe, built.mesh, num_steps=2, chains=Chains(cloud=2))
+
+
+@pytest.mark.parametrize(
+    "rule", [{"rule.name": "flow"}, {"rule.name": "wta", "rule.wta.inner": "flow"}]
+)
+def test_a_flow_is_refused(rule):
+    built = tiny_built(rule)
+    with pytest.raises(ConfigError, match="--refill: the rule samples in a fixed"):
+        make_refilled(built.recipe, built.mesh, num_steps=2)

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.golden_trm import GOLDEN
 from tests.rules import judge
 from tests.rules.judge import ROWS, make_rows, on_device, tiny
+from trm_jax import api
 from trm_jax.rules import denoising, flow
 from trm_jax.rules.base import Clock
 from trm_jax.rules.losses import log_stablemax
@@ -180,3 +181,36 @@ def test_the_published_number_of_parameters_is_added(vocab):
     module = flow.NoisyAnswer(512, vocab, False, jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 512 * vocab + 263_680
+
+
+@pytest.mark.parametrize("variant", ["flow", "flow+wta", "wta+flow"])
+def test_arc_agi_2_has_its_own_settings_of_a_flow_inside_chains_too(variant):
+    config = api.get_config(f"arc_agi_2:{variant}")
+    found = config.rule.flow
+    assert (found.gamma, found.pseudo_steps, found.order) == (1, 20_000, "random_start")
+    assert config.eval.supervision_steps == 32
+    plain = api.get_config("arc_agi_2")
+    assert (plain.rule.flow.gamma, plain.eval.supervision_steps) == (0, 0)
+
+
+def test_the_question_is_projected_with_its_prefix():
+    module = flow.NoisyAnswer(4, 7, True, jnp.float32)
+    params = module.init(jax.random.key(0))["params"]
+    double = {"kernel": 2 * jnp.eye(4)}
+    params = jax.tree.map(jnp.zeros_like, params) | {"question": double}
+    x, noisy = jnp.arange(12.0).reshape(1, 3, 4), jnp.ones((1, 2, 7))
+    args = x, noisy, jnp.ones(1)
+    found = module.apply({"params": params}, *args, method=flow.NoisyAnswer.add)
+    np.testing.assert_array_equal(found, 2 * x)
+
+
+def test_rows_and_steps_toss_their_own_coins(seen):
+    rule, model = world_of(pseudo_steps=10)
+    rows = on_device(make_rows(0))
+    state = rule.start(model, rows, keys_of(3), training=True)
+    state = state._replace(guess=state.guess + 1e3)
+    for step in range(1, 5):
+        rule.step(model, rows, state, keys_of(step), clock(step, 6, update=5))
+    tossed = np.stack([noisy.max((1, 2)) > 10 for noisy, _ in seen])
+    assert len(np.unique(tossed, axis=0)) > 1
+    assert len(np.unique(tossed, axis=1).T) > 1

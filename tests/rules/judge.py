@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default
+from tests.rules.variants import VARIANTS
 from trm_jax.evaluation.evaluate import (
     evaluate,
     joined,
@@ -17,7 +18,7 @@ from trm_jax.evaluation.evaluate import (
     stepper,
     take_rows,
 )
-from trm_jax.rules import RULES
+from trm_jax.rules import RULES, WTA
 from trm_jax.rules.losses import row_losses
 from trm_jax.training.build import build, make_recipe
 from trm_jax.training.config import read_run
@@ -40,6 +41,7 @@ from trm_jax.types import Batch, StepOutput
 ROWS = 8
 SIZES = {"vocab_size": 6, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
 NO_CONTINUE = ("trm", "one_latent", "eqr", "urm", "loop", "flow", "wta", "turns")
+NO_CONTINUE += tuple(VARIANTS)
 # Outputs without a gradient, as PARAMETER[COLUMN]: these rules have no continue logit.
 UNUSED = {name: {"halt_kernel[1]", "halt_bias[1]"} for name in NO_CONTINUE}
 
@@ -240,7 +242,7 @@ class Draws:
 def register_draws(rule, patch):
     """Register the rule with Draws mixed in, and return its new name."""
     name = f"draws of {rule}"
-    if rule == "wta":
+    if issubclass(RULES[rule], WTA):
         pytest.skip("its chains draw as the inner rule does; see wta_test.py")
     patch.setitem(RULES, name, type("Draws", (Draws, RULES[rule]), {}))
     return name

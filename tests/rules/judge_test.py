@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of all registered rules, and of the two rules in tests/helpers."""
+"""Tests of all registered rules, of two in tests/helpers, and of variants of some."""
 
 import json
 import shutil
@@ -16,6 +16,7 @@ from tests.helpers.rules.pair import Pair
 from tests.helpers.rules.turns import Turns, TurnsOutputs
 from tests.rules import judge
 from tests.rules.judge import ROWS, begun, make_rows, one_step, take, tiny
+from tests.rules.variants import VARIANTS
 from trm_jax import api
 from trm_jax.rules import RULES
 from trm_jax.rules.base import Clock
@@ -23,12 +24,12 @@ from trm_jax.training.cost import step_flops
 from trm_jax.training.digest import state_digest
 from trm_jax.training.supervision import bind
 
-OWN = {"turns": Turns, "pair": Pair}
+OWN = {"turns": Turns, "pair": Pair} | VARIANTS
 
 
 # The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
 # These share most with trm, and have tests of their own.
-SLOW = ("one_latent", "eqr", "urm", "flow", "wta", "pair", "turns")
+SLOW = ("one_latent", "eqr", "urm", "flow", "wta", "pair", "turns", *VARIANTS)
 PARAMS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in (*RULES, *OWN)

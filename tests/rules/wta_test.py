@@ -2,6 +2,7 @@
 """Tests of the rule "wta": four golden steps, and what it does around other rules."""
 
 import dataclasses
+import json
 
 import chex
 import jax
@@ -9,12 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.golden_trm import GOLDEN
+from tests.helpers.rules.turns import Turns
+from tests.helpers.runs import call_here, metric_lines, short_flags
 from tests.rules import judge
 from tests.rules.judge import ROWS, make_rows, on_device, tiny
+from trm_jax.commands import train
 from trm_jax.errors import ConfigError
 from trm_jax.model.layers import rms_norm
 from trm_jax.model.model import BoundModel
+from trm_jax.rules import RULES
 from trm_jax.rules.base import Clock
 from trm_jax.rules.chains import aligned
 from trm_jax.rules.halting import halt
@@ -28,6 +34,7 @@ from trm_jax.types import Batch
 FILE = np.load(GOLDEN / "sic_wta.npz")
 STEPS = range(4)
 SLOTS, CHAINS = 4, 4
+ONE = "expected auto or none, since the rule .* has one latent"
 TOKEN_MLP = {"model": {"layers": ("token_mlp",), "swiglu": {"width": 0}}}
 
 
@@ -283,9 +290,55 @@ def test_equal_chains_are_expunged_down_to_one_unless_the_limit_is_one():
     [
         ({"inner": "wta"}, "rule.wta.inner = 'wta'; expected another rule"),
         ({"inner": "x"}, "rule.wta.inner = 'x'; expected one of"),
-        ({"inner": "loop"}, "rule.wta.copied = y; expected none, since the rule loop"),
+        *(
+            ({"inner": inner, "copied": copied}, f"rule.wta.copied = {copied}; {ONE}")
+            for inner in ("one_latent", "urm", "loop")
+            for copied in ("y", "z", "both")
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(wta, begins):
     with pytest.raises(ConfigError, match=begins):
-        world_of(wta["inner"])
+        world_of(**wta)
+
+
+INNER = [name for name in RULES if name != "wta"]
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_chains_of_any_rule_share_y_and_keep_a_latent_of_their_own(inner):
+    rule, model, args = world_of(inner, chains=3)
+    state, outputs = jax.jit(lambda: rule.step(model, *args))()
+    assert np.isfinite(rule.loss(outputs, args[0]).total).all()
+    latents = state.of_chain._asdict()
+    shared = {
+        name: bool((latents[name] == latents[name][:, :1]).all())
+        for name in ("y", "z")
+        if name in latents
+    }
+    expected = {"y": True, "z": False}
+    assert shared == (expected if "y" in latents else {"z": False})
+
+
+def test_a_latent_of_another_name_is_compared_as_z_is(monkeypatch):
+    monkeypatch.setitem(RULES, "turns", Turns)  # it draws nothing: chains are equal
+    rule, model, args = world_of("turns", chains=3)
+    state, _ = jax.jit(lambda: rule.step(model, *args))()
+    np.testing.assert_array_equal(state.live.sum(1), 2)
+
+
+@pytest.mark.slow
+def test_chains_and_another_optimiser_combine_on_the_command_line(
+    monkeypatch, tmp_path
+):
+    run_commands_here(monkeypatch)
+    changes = {"rule.name": "wta", "rule.wta.inner": "eqr", "optim.name": "muon"}
+    flags = short_flags(**changes, **{"train.steps": 2, "train.log_every": 1})
+    result = call_here(train.main, f"--workdir={tmp_path}", *flags)
+    assert result.returncode == 0, result.stderr
+    losses = [line["train/loss"] for line in metric_lines(tmp_path)]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["rule"]["name"], config["rule"]["wta"]["inner"]) == ("wta", "eqr")
+    assert config["optim"]["name"] == "muon"

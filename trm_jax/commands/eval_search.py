@@ -124,7 +124,7 @@ def _calls(run: EvaluatedRun) -> int:
 
 def _compared(run: EvaluatedRun) -> dict[str, Any]:
     """The report: one point for each search and number of chains, and diagnostics."""
-    from trm_jax.evaluation.calls import needs_num_steps
+    from trm_jax.evaluation.calls import draws_start, needs_num_steps
     from trm_jax.evaluation.chains import Chains
     from trm_jax.evaluation.diagnostics import diagnostics
     from trm_jax.evaluation.search import Way, curve, doubled, found, point
@@ -156,7 +156,9 @@ def _compared(run: EvaluatedRun) -> dict[str, Any]:
                 more = rows(way, steps)
                 points.append(point(more, calls, search=name, steps=steps, chains=1))
             continue
-        chains = Chains(name == "restarts", noise if name in DRAWN else 0.0)
+        # Where the rule draws, the keys of the chains suffice for other starts.
+        random_starts = name == "restarts" and not draws_start(run.built.recipe)
+        chains = Chains(random_starts, noise if name in DRAWN else 0.0)
         way = plain_way._replace(chains=chains, num_chains=counts[-1])
         if name == "votes":
             most = int(run.test.variants.num_forms.max())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many applications of networks a supervision step of an evaluation has."""
+"""What the trace of a rule tells: its network calls, and what its states depend on."""
 
 from typing import Any
 
@@ -34,15 +34,24 @@ def needs_num_steps(recipe: Recipe) -> bool:
 
 def starts_with_question(recipe: Recipe) -> bool:
     """Whether the first state of a row depends on its question, as in a plain loop."""
+    return _start_reads(recipe, "question")
+
+
+def draws_start(recipe: Recipe) -> bool:
+    """Whether the first state of a row depends on its key, as in EqR and in a flow."""
+    return _start_reads(recipe, "key")
+
+
+def _start_reads(recipe: Recipe, what: str) -> bool:
     model, rows, keys = _bound(recipe)
 
-    def start(inputs: Array, others: Any) -> Any:
-        model, rows, keys = others
+    def start(inputs: Array, keys: Array, others: Any) -> Any:
+        model, rows = others
         rows = rows._replace(inputs=inputs)
         return recipe.rule.start(model, rows, keys, training=False)
 
-    jaxpr = jax.make_jaxpr(start)(rows.inputs, (model, rows, keys)).jaxpr
-    reached = {jaxpr.invars[0]}
+    jaxpr = jax.make_jaxpr(start)(rows.inputs, keys, (model, rows)).jaxpr
+    reached = {jaxpr.invars[("question", "key").index(what)]}
     for eqn in jaxpr.eqns:
         if any(var in reached for var in eqn.invars if not hasattr(var, "val")):
             reached.update(eqn.outvars)

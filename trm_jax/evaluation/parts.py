@@ -34,7 +34,7 @@ class EvalParts:
         name = f"step_{about['step']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self.folder = Path(base) / name
         self._writes = writes
-        self._write("about.json", text)
+        self._about = text
         self._parts: list[EvalOutput] = []
         self._waiting: list[EvalOutput] = []
         self._flushed_at = time.monotonic()
@@ -58,6 +58,8 @@ class EvalParts:
 
     def _flush(self) -> None:
         if self._waiting:
+            if not self._num_written:
+                self._write("about.json", self._about)
             part = joined(self._waiting)
             content = io.BytesIO()
             np.savez_compressed(content, **part._asdict())

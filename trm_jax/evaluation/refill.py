@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int
 
 from trm_jax.errors import ConfigError
+from trm_jax.evaluation.calls import needs_num_steps
 from trm_jax.evaluation.chains import PLAIN, Chains, Trail, no_trail
 from trm_jax.evaluation.evaluate import (
     PER_STEP,
@@ -62,7 +63,7 @@ def make_refilled(
     chains: Chains = PLAIN,
     probability: float = 0.0,
 ) -> Refilled:
-    """Compile a step of an evaluation with refill. Raises ConfigError for clouds.
+    """Compile a step of an evaluation with refill. ConfigError for clouds and flows.
 
     `step` maps (weights, (carry, trail), batch, row numbers) to the next carry and
     trail, and what the step gave. Only halted rows take the puzzle of the batch.
@@ -74,14 +75,16 @@ def make_refilled(
             "--refill: the particles of a guided search share their steps; expected "
             "another search"
         )
+    if needs_num_steps(recipe):
+        raise ConfigError(
+            "--refill: the rule samples in a fixed number of steps; expected a rule "
+            "that may halt, which a flow may not"
+        )
     rule, config = recipe.rule, recipe.model.config
     everywhere, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P(BATCH_AXES))
 
     def first(weights: Weights, num_rows: int) -> tuple[Carry, Trail]:
-        params, constants, _ = weights
-        start = init_carry(
-            rule, recipe.model, (params, constants), num_rows, training=False
-        )
+        start = init_carry(rule, recipe.model, weights[:2], num_rows, training=False)
         return start, no_trail(config, num_rows)
 
     def step(
@@ -239,9 +242,8 @@ class _Slots:
         expected = self._yielded + np.arange(len(place))
         count = int((place[order] == expected).sum())
         rest = np.arange(count, len(place))
-        self._finished = [(place[order][rest], take_rows(output, rest))] * bool(
-            len(rest)
-        )
+        finished = place[order][rest], take_rows(output, rest)
+        self._finished = [finished] * bool(len(rest))
         self._yielded += count
         if count:
             yield take_rows(output, np.arange(count))

@@ -7,8 +7,10 @@ of a puzzle ascending. In evaluation the steps are those of a sampler that moves
 sample to the prediction. The network and its latents are TRM's.
 
 The paper leaves open what we settle so: predictions are probabilities by softmax, the
-projection of the noisy answer is not scaled, and the sampler has as many steps as an
-evaluation has supervision steps.
+projection of the noisy answer is not scaled, the projection of the question
+(`project_question`) takes its prefix, too, and the sampler has as many steps as an
+evaluation has supervision steps. Whether a guess takes the place of the label
+(`pseudo_steps`) is an independent draw per row and step.
 """
 
 import dataclasses
@@ -83,7 +85,10 @@ class NoisyAnswer(nn.Module):
         noisy: Float[Array, "b m v"],
         t: Float[Array, " b"],
     ) -> Float[Array, "b l d"]:
-        """X + W I at the cells, and W2 silu(w1 t + b1) + b2 at every position."""
+        """X + W I at the cells, and W2 silu(w1 t + b1) + b2 at every position.
+
+        With `projects_question`, W_q x takes the place of x, at the prefix, too.
+        """
         if self.projects_question:
             x = self.question(x)
         t = t.astype(self.dtype)[:, None]
@@ -110,14 +115,17 @@ class Flow(TRM):
     pseudo_steps: int = knob(
         0,
         "Updates until the last guess takes the place of the label in every noisy "
-        "answer but the first, with a probability that rises linearly; 0 = never.",
+        "answer but the first, with a probability that rises linearly; 0 = never. Each "
+        "row tosses its own coin in every step.",
         low=0,
     )
     gamma: float = knob(
         0.0, "Noise that the sampler adds again; 0 = none (an ODE).", low=0.0
     )
     project_question: bool = knob(
-        False, "Project the embedded question, as published for ARC."
+        False,
+        "Project the embedded question, as published for ARC; the tokens of the puzzle "
+        "vector are projected, too.",
     )
 
     def module(self, config: ModelConfig) -> NoisyAnswer:

@@ -3,8 +3,9 @@
 
 Each row holds K chains of any other rule, which differ in their starts. A training step
 runs all of them; the winner is the chain with the smallest cell loss, and only its loss
-counts. Then all chains continue from the winner's y, each with its own z. Of two chains
-whose z have become alike, the worse is expunged. An evaluation runs the first chain
+counts. Then all chains continue from the winner's y, each with its own z; with one
+latent, each continues from its own. Of two chains whose z have become alike, the worse
+is expunged. An evaluation runs the first chain
 alone, at the cost of the inner rule. (jvdillon/sic, code/experiment.py; there chains of
 solved puzzles serve other rows; here a row owns its chains.)
 """
@@ -56,9 +57,10 @@ class WTA:
     inner: str = knob("trm", "The rule of the chains: the name of another section.")
     chains: int = knob(4, "Chains per puzzle in training, K.", low=1, high=64)
     copied: str = knob(
-        "y",
-        "Latents of the winner that all chains take over after a step.",
-        choices=("y", "z", "both", "none"),
+        "auto",
+        "Latents of the winner that all chains take over after a step; auto = y, or "
+        "none if the rule has one latent, which must keep its chains apart.",
+        choices=("auto", "y", "z", "both", "none"),
     )
     expunge_above: float = knob(
         0.95,
@@ -67,7 +69,6 @@ class WTA:
         low=-1.0,
         high=1.0,
     )
-
     align_starts: int = knob(
         0,
         "Singular vectors of the first SwiGLU of which the starts of z, in every "
@@ -120,7 +121,7 @@ class WinnerTakeAll:
     def start(
         self, model: BoundModel, rows: Batch, keys: Array, *, training: bool
     ) -> Chains:
-        """The start of every chain; in evaluation there is one. All share one y."""
+        """The start of every chain, one in evaluation; a y that is copied is shared."""
         count = self.settings.chains if training else 1
 
         def of(k: int) -> Any:
@@ -156,7 +157,8 @@ class WinnerTakeAll:
             after = after._replace(**{name: same})
         live, most = state.live, self.settings.expunge_above
         if most < 1 and count > 1:
-            live = without_alike(frozen(after.z), live, losses, most)
+            own = after.z if "z" in after._fields else after[0]
+            live = without_alike(frozen(own), live, losses, most)
         last = Chains(after, live)
         kept = ended(outputs.kept, keep, last)
         outputs = outputs._replace(kept=None)
@@ -221,15 +223,16 @@ class WinnerTakeAll:
         return _split(after, count), outputs
 
     def _copied(self, inner: Any) -> tuple[str, ...]:
-        copied = self.settings.copied
-        names = {"none": (), "both": ("y", "z")}.get(copied, (copied,))
-        for name in names:
-            if name not in inner._fields:
-                raise ConfigError(
-                    f"rule.wta.copied = {copied}; expected none, since "
-                    f"the rule {self.settings.inner} has no latent {name}"
-                )
-        return names
+        """The names of the latents that all chains take over. Raises ConfigError."""
+        copied, has_two = self.settings.copied, {"y", "z"} <= {*inner._fields}
+        if copied == "none" or (copied == "auto" and not has_two):
+            return ()
+        if not has_two:
+            raise ConfigError(
+                f"rule.wta.copied = {copied}; expected auto or none, since the rule "
+                f"{self.settings.inner} has one latent, which keeps its chains apart"
+            )
+        return {"auto": ("y",), "both": ("y", "z")}.get(copied, (copied,))
 
 
 def _repeated(rows: Any, count: int) -> Any:
