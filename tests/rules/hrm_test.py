@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 from functools import partial
 
 import chex
@@ -151,6 +152,23 @@ def test_gradients_are_central_differences_through_the_last_calls_and_no_others(
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         # Each further call counts.
         assert np.diff(sorted(expected)).min() > 1e-3 * abs(expected[0])
+
+
+def test_demo_text_has_the_published_schedule_of_hrm_text():
+    """2 + int(min(1, update / (0.2 updates)) * 3) calls with gradients."""
+    config = api.get_config("hrm:demo_text").to_dict()
+    steps, rule = config["train"]["steps"], HRM(**config["rule"]["hrm"])
+
+    def calls(update):
+        clock = Clock(None, 16, jnp.int32(update))
+        return rule.growth.run(lambda number: jnp.int32(number), clock)
+
+    for update in (0, 1, steps // 15, 1 + steps // 15, 533, 534, 799, 800, steps):
+        share = min(1, Fraction(5 * update, steps))
+        assert calls(update) == 2 + int(share * 3), update
+    changed = {"grow_calls_to": 5, "grow_updates": 800}
+    demo = api.get_config("hrm:demo").to_dict()
+    assert config["rule"]["hrm"] == demo["rule"]["hrm"] | changed
 
 
 @pytest.mark.slow
