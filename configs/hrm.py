@@ -9,9 +9,9 @@ Hardware: eight GPUs in the paper for sudoku, maze and arc (not run); 2 CPU core
 Result:   exact accuracy in the paper is 55.0 % (sudoku) and 74.5 % (maze), and pass@2
           40.3 % (arc). Not run here. demo: 96.48 % of 1,024 unseen puzzles are exact
           (seed 0, jax 0.10.2, commit 238edf3 with these settings; 14 min on one core).
-          Without an average of the weights and with an exploration of 0.5 it is
-          85.25 %, and with 0.1 it is 93.85 %, or 76.95 % after 8,000 steps: solved
-          puzzles then drift away again between step 9 and 16. smoke was not run.
+          Without an average of the weights it is 85.25 % with an exploration of 0.5,
+          and with 0.1 it is 93.85 %, or 76.95 % after 8,000 steps: solved puzzles then
+          drift away again between step 9 and 16. smoke was not run.
           demo_text is demo with the gradients of HRM-Text (sapientinc/HRM-Text,
           models/baselines/hrm_nocarry_bp_warmup.py and config/arch/net/hrm.yaml):
           through two network calls at first, and through five after a fifth of the

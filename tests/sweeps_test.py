@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every sweep loads, states its claim, and compares what it says that it compares."""
 
+import csv
+import re
+
 import jax
 import pytest
 
@@ -82,6 +85,20 @@ def test_the_arms_of_networks_have_one_head_or_one_network_more():
     assert costs["shared"] == costs["two"]
     # In calls of the network: 6, twice 3 for the gradients, and 6 in the second pass.
     assert costs["act"] == pytest.approx(1.5 * costs["shared"], rel=0.02)
+
+
+def test_the_papers_table_at_small_size_has_the_numbers_of_the_sweeps():
+    text = (ROOT / "docs" / "ablations.md").read_text()
+    row = re.compile(r"\| (.*) \| (.*) \| \[(\w+)\]\(sweeps/\3/table.md\) `(\w+)` \|")
+    rows = row.findall(text)
+    assert len(rows) == 10
+    for change, here, sweep, arm in rows:
+        paper = change.rpartition(" | ")[2]
+        with (ROOT / "docs" / "sweeps" / sweep / "table.csv").open() as file:
+            (found,) = [line for line in csv.DictReader(file) if line["arm"] == arm]
+        assert found["paper"] == f"{paper} (Sudoku-Extreme)", arm
+        exact = found["exact"]
+        assert here == (f"{float(exact):.2f}" if exact else "not run"), arm
 
 
 def test_one_latent_costs_as_much_as_two():
