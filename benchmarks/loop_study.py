@@ -7,7 +7,8 @@ python benchmarks/loop_study.py --out=docs/sweeps/loops_4x4 [--workdirs=W]
 The workdirs in W are those that sweep.py left, one per run. Each finished run that has
 no file in OUT/dynamics gets one, which `trm_jax.inspect.dynamics` computes. OUT then
 receives dynamics.md, a table over all files in OUT/dynamics, and dynamics.png. Without
---workdirs it only writes these two again.
+--workdirs it only writes these two again. Date and processor are those of the training,
+from the results of the sweep in OUT.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from trm_jax.inspect import style
 from trm_jax.inspect.dynamics import report
 from trm_jax.inspect.loop_measures import THRESHOLDS
 
-SHOWN = (1, 2, 4, 8, 16, 32)  # loops at which the table has the exactness
+SHOWN = (1, 2, 4, 8, 10, 16, 32)  # loops at which the table has the exactness
 TRAINED_LOOPS = 8
 PANELS = (
     ("exact", "exact, share of puzzles", "linear"),
@@ -57,11 +58,13 @@ def measure(workdirs: Path, out: Path, *, loops: int, rows: int) -> None:
 
 
 def by_arm(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """The measured runs of every arm, in order of names."""
+    """The measured runs of every arm, in order of names, with what trained them."""
     arms: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(out.glob("*.json")):
+    for path in sorted((out / "dynamics").glob("*.json")):
         arm = path.stem.rpartition("-")[0]
-        arms.setdefault(arm, []).append(json.loads(path.read_text()))
+        run, result = (json.loads(p.read_text()) for p in (path, out / path.name))
+        trained = {name: result[name] for name in ("date", "processor")}
+        arms.setdefault(arm, []).append(run | trained)
     return arms
 
 
@@ -84,10 +87,16 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> str:
     limits = ", ".join(f"{name} {value:g}" for name, value in THRESHOLDS.items())
     runs = [run for each in arms.values() for run in each]
     commits = sorted({commit[:7] for run in runs for commit in run["commits"]})
+    dates = sorted({run["date"] for run in runs})
+    processors = sorted({run["processor"] for run in runs})
     return (
         "\n".join(lines)
         + f"\n\nMeans over the seeds, on {max(r['rows'] for r in runs)} test puzzles. "
-        + f"Thresholds of the verdicts: {limits}. Commits: {', '.join(commits)}.\n"
+        + f"Thresholds of the verdicts: {limits}. Trained: "
+        + f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, on "
+        + f"{', '.join(processors)}; commits: {', '.join(commits)}.\n\n"
+        + "`python benchmarks/loop_study.py --out=FOLDER` wrote this table and "
+        + "dynamics.png from the files in FOLDER/dynamics.\n"
     )
 
 
@@ -139,7 +148,7 @@ def main() -> None:
     folder = args.out / "dynamics"
     if args.workdirs:
         measure(args.workdirs, folder, loops=args.loops, rows=args.rows)
-    arms = by_arm(folder)
+    arms = by_arm(args.out)
     if not arms:
         parser.error(f"{folder} holds no measured run")
     text = table(arms)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every sweep loads, states its claim, and compares what it says that it compares."""
 
+import csv
+import re
+
 import jax
 import pytest
 
@@ -72,6 +75,32 @@ def test_arms_have_equal_flops(name, arms):
     assert max(flops.values()) < 1.02 * min(flops.values()), flops
 
 
+def test_the_arms_of_networks_have_one_head_or_one_network_more():
+    runs = first_runs("networks")
+    settings = {arm: run.read_config()["rule"]["hrm"] for arm, run in runs.items()}
+    changed = {arm: differences(settings["shared"], settings[arm]) for arm in settings}
+    expected = {"shared": set(), "act": {"continue_head"}, "two": {"share_network"}}
+    assert changed == expected
+    costs = {arm: run.step_flops() for arm, run in runs.items()}
+    assert costs["shared"] == costs["two"]
+    # In calls of the network: 6, twice 3 for the gradients, and 6 in the second pass.
+    assert costs["act"] == pytest.approx(1.5 * costs["shared"], rel=0.02)
+
+
+def test_the_papers_table_at_small_size_has_the_numbers_of_the_sweeps():
+    text = (ROOT / "docs" / "ablations.md").read_text()
+    row = re.compile(r"\| (.*) \| (.*) \| \[(\w+)\]\(sweeps/\3/table.md\) `(\w+)` \|")
+    rows = row.findall(text)
+    assert len(rows) == 10
+    for change, here, sweep, arm in rows:
+        paper = change.rpartition(" | ")[2]
+        with (ROOT / "docs" / "sweeps" / sweep / "table.csv").open() as file:
+            (found,) = [line for line in csv.DictReader(file) if line["arm"] == arm]
+        assert found["paper"] == f"{paper} (Sudoku-Extreme)", arm
+        exact = found["exact"]
+        assert here == (f"{float(exact):.2f}" if exact else "not run"), arm
+
+
 def test_one_latent_costs_as_much_as_two():
     one, two = first_runs("latents").values()
     assert one.step_flops() == two.step_flops()
@@ -110,7 +139,7 @@ def test_the_arm_that_is_trm_is_the_demo(name, arm, calls):
 def test_arms_of_a_sweep_differ_only_in_what_it_compares():
     compared = {
         "gradient": {"rule.hrm.grad_calls"},
-        "networks": {"rule.hrm.share_network"},
+        "networks": {"rule.hrm.share_network", "rule.hrm.continue_head"},
         "l_cycles": {"rule.trm.l_cycles"},
         "layers": {"model.layers", "rule.trm.l_cycles"},
         "latents": {"rule.name"}

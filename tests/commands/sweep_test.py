@@ -130,6 +130,17 @@ def figures(monkeypatch, machine):
     monkeypatch.setattr(sweep_table, "draw", DRAW)
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that a test writes, in order."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    found, save = [], figure.savefig
+    monkeypatch.setattr(
+        figure, "savefig", lambda f, *a, **k: (found.append(f), save(f, *a, **k))
+    )
+    return found
+
+
 def refused(done, *named):
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: ")
@@ -206,6 +217,30 @@ def test_a_task_with_other_right_answers_has_a_column_for_them(machine, here, tm
     lines = (tmp_path / "out" / "table.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))
     assert [row["valid"] for row in rows] == ["", "75.0"]
+
+
+def test_seeds_whose_flops_were_counted_differently_make_one_table(
+    machine, figures, here, tmp_path, drawn
+):
+    here()
+    assert "FLOPs from a least" not in (tmp_path / "out" / "table.md").read_text()
+    path = tmp_path / "out" / "wide-1.json"
+    record = json.loads(path.read_text()) | {"flops_per_step": 3 * 10**9}
+    path.write_text(json.dumps(record | {"training_flops": 1500 * 10**9}))
+    drawn.clear()
+    here()
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| wide | 2 of 2 | 1,234 | 2.00 to 3.00 | 4 | 0.01 to 1.50 | 3.0 |" in table
+    assert "| deep | 2 of 2 | 1,234 | 2.00 | 4 | 0.01 | 3.0 |" in table
+    assert "FLOPs from a least to a most: the count of a step changed" in table
+    lines = (tmp_path / "out" / "table.csv").read_text().splitlines()
+    wide, deep = csv.DictReader(lines)
+    ends = "gflops_per_step_least", "gflops_per_step", "gflops_per_step_most"
+    assert [wide[name] for name in ends] == ["2.0", "2.5", "3.0"]
+    assert [deep[name] for name in ends] == ["", "2.0", ""]
+    curves = drawn[0].axes[0]
+    assert curves.lines[0].get_xdata() == pytest.approx([0.005, 0.01])
+    assert curves.lines[1].get_xdata() == pytest.approx([0.004, 0.008])
 
 
 def test_what_is_done_is_not_repeated_and_its_table_stays_the_same(
@@ -383,14 +418,7 @@ def test_without_matplotlib_the_table_is_written(figures, here, tmp_path, monkey
     assert not (tmp_path / "out" / "figure.png").exists()
 
 
-def test_the_figure_shows_mean_and_range_of_the_seeds(figures, here, monkeypatch):
-    from matplotlib.figure import Figure
-
-    drawn = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k))
-    )
+def test_the_figure_shows_mean_and_range_of_the_seeds(figures, here, drawn):
     here()
     curves, ends = drawn[0].axes
     assert curves.lines[0].get_label() == "wide"

@@ -3,13 +3,18 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
+from tests.helpers.rules.turns import Turns
 from tests.helpers.runs import call, edit_config, metric_lines
+from tests.rules import judge
 from trm_jax.errors import ConfigError
 from trm_jax.inspect import dynamics, loop_measures
 from trm_jax.inspect.loop_measures import (
@@ -21,6 +26,7 @@ from trm_jax.inspect.loop_measures import (
     verdict,
 )
 from trm_jax.inspect.opened import first_puzzles, opened
+from trm_jax.rules import RULES
 from trm_jax.runtime import workdir
 from trm_jax.types import Batch
 
@@ -136,6 +142,31 @@ def test_a_run_is_measured_as_its_evaluation_scored_it(run):
     assert found["thresholds"] == loop_measures.THRESHOLDS
     assert "motion" not in found["loops"][0]
     assert all(0.01 < one["motion"] < 3 for one in found["loops"][1:])
+
+
+@pytest.mark.parametrize("name", [*RULES, "turns"])
+def test_the_latents_of_every_rule_are_those_that_its_heads_read(name, monkeypatch):
+    monkeypatch.setitem(RULES, "turns", Turns)
+    recipe, rows = (
+        judge.recipe_of(judge.tiny(name)),
+        judge.on_device(judge.make_rows(0)),
+    )
+    state = judge.on_device(judge.first_state(name))
+    weights = state.params, state.constants, state.puzzle_table
+    states = dynamics.loop_states(recipe, weights, [rows], loops=1, seed=0)
+    ((latents, logits),) = states
+    assert latents.shape == (judge.ROWS, recipe.model.config.seq_len, 16)
+    heads = jax.jit(partial(recipe.model.apply, method="predict"))
+    expected, _ = heads({"params": state.params}, jnp.asarray(latents))
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_the_entropy_of_chains_is_that_of_their_rule():
+    rule = {"name": "wta", "wta": {"inner": "trm"}, "trm": {"cell_loss": "stablemax"}}
+    for loss in ("stablemax", "softmax"):
+        rule["trm"]["cell_loss"] = loss
+        recipe = judge.recipe_of(judge.tiny("wta", rule=rule))
+        assert dynamics.cell_loss(recipe.rule) == loss
 
 
 def test_batches_and_their_padding_change_no_measure(run):

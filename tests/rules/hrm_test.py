@@ -3,6 +3,8 @@
 
 import dataclasses
 import math
+from fractions import Fraction
+from functools import partial
 
 import chex
 import jax
@@ -20,7 +22,7 @@ from trm_jax.rules.hrm import HRM, HRMOutputs
 from trm_jax.rules.trm import TRM
 from trm_jax.training.build import build
 from trm_jax.training.cost import step_flops
-from trm_jax.training.supervision import bind
+from trm_jax.training.supervision import begin, bind
 
 FILE = np.load(GOLDEN / "hrm_attn.npz")
 
@@ -83,30 +85,90 @@ def test_one_network_the_last_cycle_and_no_continue_head_are_trm():
     chex.assert_trees_all_close(results(ours), results(theirs), rtol=1e-6, atol=1e-6)
 
 
-def test_gradients_flow_through_the_last_calls_and_no_others():
-    """By finite differences: the calls without gradients run with frozen weights."""
-    calls = HRM(h_cycles=2, l_cycles=2).num_calls
-    assert calls == 6
-    world = judge.begun("hrm")
-    rule = dataclasses.replace(world.recipe.rule, continue_head=False)
+def in_float64(world):
+    """The same weights, states and batch for a model of this type."""
+    recipe = judge.recipe_of(judge.tiny("hrm", model={"dtype": "float64"}))
 
-    def gradient(grad_calls):
-        chosen = dataclasses.replace(rule, grad_calls=grad_calls)
-        changed = world._replace(recipe=world.recipe._replace(rule=chosen))
-        args = world.state.params, judge.vectors_of(world), world.carry.state
-        loss = jax.grad(lambda *a: judge.total_loss(changed, *a))
-        return jax.jit(loss)(*args)
+    def wide(tree):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
 
-    by_calls = [gradient(n) for n in (*range(1, calls + 1), 0)]
-    chex.assert_trees_all_equal(by_calls[-1], by_calls[-2])  # 0 = all
-    size = [np.abs(g["low"]["0_swiglu"]["down"]["kernel"]).sum() for g in by_calls]
-    assert size[0] == 0  # one call: only `high`
-    np.testing.assert_array_equal(by_calls[0]["embed_tokens"], 0)
-    for fewer, more in zip(by_calls[:-2], by_calls[1:-1], strict=True):
-        assert any(
-            np.abs(a - b).max() > 1e-7
-            for a, b in zip(*map(jax.tree.leaves, (fewer, more)), strict=True)
-        )
+    weights = (world.state.params, world.state.constants, world.state.puzzle_table)
+    names = ("params", "constants", "puzzle_table")
+    state = world.state._replace(**dict(zip(names, wide(weights), strict=True)))
+    carry = world.carry._replace(state=wide(world.carry.state))
+    return world._replace(recipe=recipe, state=state, carry=carry)
+
+
+def test_gradients_are_central_differences_through_the_last_calls_and_no_others():
+    """In float64, along one direction of all weights, against calls written out here.
+
+    The weights move in the last calls and in the heads alone.
+    """
+    calls = "zzyzzy"
+    begun = judge.begun("hrm")
+    with jax.enable_x64(True):
+        world = in_float64(begun)
+        rule = dataclasses.replace(world.recipe.rule, continue_head=False)
+        carry = world.carry
+        start = begin(
+            rule, judge.model_of(world), carry, world.keys, training=True
+        ).state
+        weights = world.state.params, judge.vectors_of(world)
+        leaves, tree = jax.tree.flatten(weights)
+        rng = np.random.default_rng(0)
+        along = tree.unflatten([rng.normal(size=leaf.shape) for leaf in leaves])
+
+        @jax.jit
+        def moved_loss(size, grad_calls):
+            moved = jax.tree.map(lambda w, a: w + size * a, weights, along)
+            y, z = start
+            for i, latent in enumerate(calls):
+                moves = i >= len(calls) - grad_calls
+                used = jax.tree.map(partial(jnp.where, moves), moved, weights)
+                model = judge.model_of(world, *used)
+                if latent == "z":
+                    z = model.low(z + (y + model.embed(carry.batch.inputs)))
+                else:
+                    y = model.high(y + z)
+            logits, q = judge.model_of(world, *moved).predict(y)
+            outputs = HRMOutputs(logits, q, None, None)
+            return rule.loss(outputs, carry.batch).total.sum()
+
+        def derivative(grad_calls):
+            chosen = dataclasses.replace(rule, grad_calls=grad_calls)
+            changed = world._replace(recipe=world.recipe._replace(rule=chosen))
+            args = *weights, carry.state
+            loss = jax.grad(lambda *a: judge.total_loss(changed, *a), (0, 1))
+            products = jax.tree.map(jnp.vdot, jax.jit(loss)(*args), along)
+            return sum(jax.tree.leaves(products))
+
+        some = (0, 1, 2, 3, 5)  # 0 = all
+        found = [float(derivative(n)) for n in some]
+        size = 1e-6
+        expected = [
+            float(moved_loss(size, n) - moved_loss(-size, n)) / (2 * size)
+            for n in (len(calls), *some[1:])
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        # Each further call counts.
+        assert np.diff(sorted(expected)).min() > 1e-3 * abs(expected[0])
+
+
+def test_demo_text_has_the_published_schedule_of_hrm_text():
+    """2 + int(min(1, update / (0.2 updates)) * 3) calls with gradients."""
+    config = api.get_config("hrm:demo_text").to_dict()
+    steps, rule = config["train"]["steps"], HRM(**config["rule"]["hrm"])
+
+    def calls(update):
+        clock = Clock(None, 16, jnp.int32(update))
+        return rule.growth.run(lambda number: jnp.int32(number), clock)
+
+    for update in (0, 1, steps // 15, 1 + steps // 15, 533, 534, 799, 800, steps):
+        share = min(1, Fraction(5 * update, steps))
+        assert calls(update) == 2 + int(share * 3), update
+    changed = {"grow_calls_to": 5, "grow_updates": 800}
+    demo = api.get_config("hrm:demo").to_dict()
+    assert config["rule"]["hrm"] == demo["rule"]["hrm"] | changed
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from trm_jax.inspect.loop_measures import (
 )
 from trm_jax.inspect.opened import command, opened
 from trm_jax.inspect.trace import on_host
+from trm_jax.rules.base import answer_latent
 from trm_jax.training.step import Recipe
 from trm_jax.types import Batch
 
@@ -59,9 +60,14 @@ def loop_states(
         states, logits = [], []
         for i, of_batch in enumerate(numbers):
             carries[i], answer, _ = step(weights, of_batch, carries[i])
-            states.append(on_host(carries[i].state[0]))
+            states.append(on_host(answer_latent(carries[i].state)))
             logits.append(np.asarray(answer.logits))
         yield np.concatenate(states), np.concatenate(logits)
+
+
+def cell_loss(rule: Any) -> str:
+    """The kind of probabilities that a rule trains; chains have those of their rule."""
+    return getattr(getattr(rule, "inner", rule), "cell_loss", "softmax")
 
 
 def measure(
@@ -78,7 +84,7 @@ def measure(
     if kept.sum() < 2:
         raise ConfigError("the test set has fewer than 2 puzzles with solutions")
     labels, mask = labels[kept], mask[kept]
-    loss = getattr(recipe.rule, "cell_loss", "softmax")
+    loss = cell_loss(recipe.rule)
     found: list[dict[str, Any]] = []
     before = None
     for z, logits in loop_states(recipe, weights, rows, loops=loops, seed=seed):

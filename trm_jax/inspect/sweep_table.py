@@ -61,7 +61,7 @@ class Table(NamedTuple):
         row = {"arm": arm, "runs": len(done), "planned": len(self.seeds)}
         if not done:
             return row | dict.fromkeys(NUMBERS) | {"paper": paper}
-        for field in ("parameters", "flops_per_step", "steps", "puzzles"):
+        for field in ("parameters", "steps", "puzzles"):
             if len(values := {getattr(result, field) for result in done}) > 1:
                 raise ConfigError(
                     f"arm {arm!r}: its results differ in {field}: {sorted(values)}; "
@@ -73,14 +73,16 @@ class Table(NamedTuple):
         cells = statistics.fmean(result.cell_accuracy for result in done)
         valid = [r.valid_accuracy for r in done if r.valid_accuracy is not None]
         of_valid = {"valid": 100 * statistics.fmean(valid)} if valid else {}
+        of_step = [result.flops_per_step / 1e9 for result in done]
+        of_training = [result.training_flops / 1e12 for result in done]
         return (
             row
             | of_valid
             | {
                 "parameters": first.parameters,
-                "gflops_per_step": first.flops_per_step / 1e9,
+                "gflops_per_step": statistics.fmean(of_step),
                 "steps": first.steps,
-                "training_tflops": first.training_flops / 1e12,
+                "training_tflops": statistics.fmean(of_training),
                 "temporaries_mib": max(r.temporaries_bytes for r in done) / 2**20,
                 "minutes": statistics.fmean(result.minutes for result in done),
                 "exact": 100 * mean,
@@ -91,6 +93,8 @@ class Table(NamedTuple):
                 "cells": 100 * cells,
                 "paper": paper,
             }
+            | _ends("gflops_per_step", of_step)
+            | _ends("training_tflops", of_training)
         )
 
     def columns(self) -> dict[str, str]:
@@ -113,12 +117,15 @@ class Table(NamedTuple):
 
     def as_markdown(self) -> str:
         """The rows, rounded, and below them what was run when, where and how."""
-        columns = self.columns()
+        columns, rows = self.columns(), self.rows()
         lines = [_line(columns), "|" + "---|" * len(columns)]
-        for row in self.rows():
+        for row in rows:
             values = {key: value for key, value in row.items() if value is not None}
+            for name in [key for key in values if f"{key}_least" in values]:
+                values[name] = Span(values[f"{name}_least"], values[f"{name}_most"])
             lines.append(_line(_cell(form, values) for form in columns.values()))
-        words = _NOTES + _VALID * self.has_valid()
+        is_mixed = any("gflops_per_step_least" in row for row in rows)
+        words = _NOTES + _VALID * self.has_valid() + _COUNTED * is_mixed
         notes = "\n\n".join([words, self._provenance(), self._command()])
         return f"# {self.title}\n\n" + "\n".join(lines) + f"\n\n{notes}\n"
 
@@ -154,6 +161,27 @@ _NOTES = (
     "reserves beside the state. A paper's number is for the task in brackets."
 )
 _VALID = " Valid: share of answers that the rules of the task accept."
+_COUNTED = (
+    " FLOPs from a least to a most: the count of a step changed between the seeds, and "
+    "the figure uses its mean."
+)
+
+
+class Span(NamedTuple):
+    """The least and the most of different numbers; written once if they look equal."""
+
+    least: float
+    most: float
+
+    def __format__(self, form: str) -> str:
+        return " to ".join(dict.fromkeys(format(number, form) for number in self))
+
+
+def _ends(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The least and the most of the values, if they differ."""
+    if len(set(values)) == 1:
+        return {}
+    return {f"{name}_least": min(values), f"{name}_most": max(values)}
 
 
 def _cell(form: str, values: Mapping[str, Any]) -> str:
@@ -206,7 +234,8 @@ def _draw_arms(table: Table, curves: Any, ends: Any, *, with_lines: bool) -> Non
         common = sorted(set.intersection(*map(set, by_step)))
         if common:
             values = [[100 * each[step] for each in by_step] for step in common]
-            x = [step * done[0].flops_per_step / 1e12 for step in common]
+            flops = statistics.fmean(result.flops_per_step for result in done)
+            x = [step * flops / 1e12 for step in common]
             means = list(map(statistics.fmean, values))
             curves.plot(x, means, marker="o", markersize=3, label=arm, **look)
             low, high = list(map(min, values)), list(map(max, values))

@@ -19,6 +19,12 @@ from trm_jax.types import Batch, Params, State, StepOutput
 Keep = Callable[[Any], Any]
 
 
+def answer_latent(state: State) -> Array:
+    """What the heads read, `b l d`: the state's `y`, or its first field without one."""
+    latent: Array = state.y if hasattr(state, "y") else state[0]
+    return latent
+
+
 class Clock(NamedTuple):
     """The progress of each row in supervision steps, and of training in updates."""
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from trm_jax.errors import ConfigError
 from trm_jax.model.config import ModelConfig
 from trm_jax.model.model import BoundModel
-from trm_jax.rules.base import Clock, Keep, Rule
+from trm_jax.rules.base import Clock, Keep, Rule, answer_latent
 from trm_jax.rules.chains import aligned, up_projection, without_alike
 from trm_jax.rules.draws import folded
 from trm_jax.rules.losses import RowLosses
@@ -38,7 +38,7 @@ class Chains(NamedTuple):
     @property
     def y(self) -> Float[Array, "b l d"]:
         """The answer of the first chain."""
-        return self.of_chain.y[:, 0]
+        return answer_latent(self.of_chain)[:, 0]
 
 
 class ChainOutputs(NamedTuple):
