@@ -156,7 +156,7 @@ def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any
         "mesh": dict(built.mesh.shape),
         "rows_per_device": rows // built.mesh.size,
         "micro_batches": config.train.micro_batches,
-        "remat": config.rule.trm.remat,
+        "remat": getattr(innermost(built.recipe.rule), "remat", None),
         "memory_bytes_per_device": taken,
         "model_flops_all_devices": step_flops(built.recipe, rows),
         "xla_flops_per_device_loops_once": xla.get("flops"),
@@ -165,6 +165,13 @@ def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any
         "largest": [one._asdict() for one in largest],
         "compile_s": seconds,
     }
+
+
+def innermost(rule: Any) -> Any:
+    """The rule that runs the network: of a rule around another one, the inner rule."""
+    while hasattr(rule, "inner"):
+        rule = rule.inner
+    return rule
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:

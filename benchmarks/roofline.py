@@ -8,17 +8,21 @@ python benchmarks/roofline.py --config configs/sudoku_extreme.py[:variant] [...]
 Compiles each config ahead of time, which needs the extra `aot` and no GPU, and adds up
 the least time of all kernels (benchmarks/kernels.py), with loops multiplied out. Prints
 one line for each config and each pair of rule.trm.remat and rule.trm.unroll:
-milliseconds of a step, hours of the whole training at that pace, milliseconds by group
-of kernels (matrix products; attention by cuDNN; Pallas kernels; copies and stacks of a
-loop's residuals; other), bytes moved, and bytes of temporary values. --top adds the N
-kernels that take longest. Nothing is run.
+milliseconds of a step, hours of the whole training at that pace, milliseconds and GB
+moved by group of kernels (matrix products; attention by cuDNN; Pallas kernels; copies
+and stacks of a loop's residuals; other), GB moved in all, and GB of temporary values.
+--top adds the N kernels that take longest. Nothing is run.
+
+The rates are those of an H200 in bfloat16, so other chips and dtypes are refused.
 """
 
 import argparse
+import itertools
 import pathlib
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -27,25 +31,34 @@ from benchmarks.kernels import GROUPS, Kernel, kernels
 
 HEADER = (
     f"{'config':<26} {'remat':<8} {'ms':>6} {'hours':>6} "
-    + " ".join(f"{name:>8}" for name in GROUPS)
-    + "  moved GB  temps GB"
+    + " ".join(f"{name:>9} {'GB':>6}" for name in GROUPS)
+    + "    all GB  temps GB"
 )
 
 
-def measure(path: str, topology: str, changes: list[str], top: int = 0) -> str:
+def measure(path: str, topology: str, config: Any, top: int = 0) -> str:
     """The line of one config, and its `top` kernels that take longest."""
-    config = config_of(path, changes)
     _, compiled = compile_step(path, config, topology)
     text = compiled.as_text()
     each = list(kernels(text))
-    times = {g: sum(1e3 * k.seconds for k in each if k.group == g) for g in GROUPS}
-    step = sum(times.values())
     return (
-        f"{step:>6.1f} {config.train.steps * step / 3.6e6:>6.1f} "
-        + " ".join(f"{ms:>8.1f}" for ms in times.values())
-        + f" {sum(k.count * k.nbytes for k in each) / 1e9:>9.1f}"
+        as_line(each, config.train.steps)
         + f" {compiled.memory_analysis().temp_size_in_bytes / 1e9:>9.1f}"
         + "".join(f"\n  {longest}" for longest in slowest(each, text, top))
+    )
+
+
+def as_line(each: list[Kernel], steps: int) -> str:
+    """Milliseconds of a step, hours of all steps, ms and GB by group, and all GB."""
+    ms, moved = dict.fromkeys(GROUPS, 0.0), dict.fromkeys(GROUPS, 0.0)
+    for k in each:
+        ms[k.group] += 1e3 * k.seconds
+        moved[k.group] += k.count * k.nbytes / 1e9
+    step = sum(ms.values())
+    return (
+        f"{step:>6.1f} {steps * step / 3.6e6:>6.1f} "
+        + " ".join(f"{ms[g]:>9.1f} {moved[g]:>6.1f}" for g in GROUPS)
+        + f" {sum(moved.values()):>9.1f}"
     )
 
 
@@ -72,15 +85,21 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
+    if args.topology.partition(":")[0] != "h200":
+        parser.error(f"--topology={args.topology}: the rates are those of an h200")
+    cases = []
+    for path, pair in itertools.product(args.config, args.remat or [""]):
+        remat, _, unroll = pair.partition(":")
+        changes = [f"rule.trm.remat={remat}", f"rule.trm.unroll={unroll}"]
+        config = config_of(path, [*args.set, *(changes if pair else [])])
+        if (dtype := config.model.dtype) != "bfloat16":
+            parser.error(f"{path} has model.dtype = {dtype!r}; expected bfloat16")
+        cases.append((path, pair, config))
     print(HEADER)
-    for path in args.config:
+    for path, pair, config in cases:
         name = path.removeprefix("configs/").replace(".py", "")
-        for pair in args.remat or [""]:
-            remat, _, unroll = pair.partition(":")
-            changes = [f"rule.trm.remat={remat}", f"rule.trm.unroll={unroll}"]
-            changes = [*args.set, *(changes if pair else [])]
-            line = measure(path, args.topology, changes, args.top)
-            print(f"{name:<26} {pair or '-':<8} {line}", flush=True)
+        line = measure(path, args.topology, config, args.top)
+        print(f"{name:<26} {pair or '-':<8} {line}", flush=True)
 
 
 if __name__ == "__main__":

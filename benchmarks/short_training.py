@@ -6,13 +6,17 @@ of 34 to 38 clues, and the recipe is that of configs/sudoku_9x9.py:small, whose 
 262,000 parameters solves 99 % of such puzzles after 1,000 updates of 128.
 """
 
+import contextlib
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trm_jax
+from trm_jax import api
+from trm_jax.errors import Stopped
 
 BATCH = 768
 KEPT = ("step", "train/exact_accuracy", "train/cell_loss", "eval/exact_accuracy")
@@ -37,13 +41,22 @@ def short_config(steps: int, batch: int) -> Any:
     return config
 
 
-def measure(steps: int, batch: int = BATCH, **data: Any) -> dict[str, Any]:
-    """Train, and return the seconds and what was logged. `data` changes config.data."""
+def measure(
+    steps: int,
+    batch: int = BATCH,
+    stop_requested: Callable[[], bool] = lambda: False,
+    **data: Any,
+) -> dict[str, Any]:
+    """Train, and return the seconds and what was logged. `data` changes config.data.
+
+    `stop_requested()` is asked after every step; the curve then ends early.
+    """
     config = short_config(steps, batch)
     config.data.update(data)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as workdir:
-        trm_jax.train(config, workdir)
+        with contextlib.suppress(Stopped):
+            api.run(config.to_dict(), workdir, stop_requested=stop_requested)
         lines = Path(workdir, "metrics.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]
     curve = [{key: row[key] for key in KEPT if key in row} for row in logged]

@@ -28,9 +28,13 @@ class Sizes(NamedTuple):
 
 def kernels() -> list[str]:
     """The forms of the operator that are kernels and run here in bfloat16."""
-    hopper = getattr(jax.devices()[0], "compute_capability", None) == "9.0"
     refused = mosaic_refuses(CHANNELS, STATE, 64, jnp.dtype("bfloat16"))
-    return ["pallas", "mosaic"] if hopper and not refused else ["pallas"]
+    return ["pallas", "mosaic"] if is_hopper() and not refused else ["pallas"]
+
+
+def is_hopper() -> bool:
+    """Whether the device is an H100 or H200."""
+    return getattr(jax.devices()[0], "compute_capability", None) == "9.0"
 
 
 def random_inputs(sizes: Sizes, dtype: str, initial_state: bool = False) -> Any:
@@ -110,9 +114,8 @@ def errors(
     return {"y": relative_error(y, exact_y), **found}
 
 
-def judged(implementation: str, dtype: str, *sizes: Any) -> dict[str, float]:
-    """Return `errors`, or raise ArithmeticError if one exceeds TOLERANCE or is NaN."""
-    found = errors(implementation, dtype, *sizes)
+def within(found: dict[str, float], dtype: str = "bfloat16") -> dict[str, float]:
+    """`found`. Raises ArithmeticError for NaN, or an error beyond TOLERANCE[dtype]."""
     if any(not error <= TOLERANCE[dtype] for error in found.values()):
         raise ArithmeticError(f"an error beyond {TOLERANCE[dtype]}: {found}")
     return found

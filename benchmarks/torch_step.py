@@ -2,14 +2,16 @@
 """The paper's Sudoku training step in plain PyTorch, to compare its time with ours.
 
 python benchmarks/torch_step.py [--mixer mlp_t attention] [--dtype bfloat16]
-                                [--batch=8] [--steps=5] [--compile]
+                                [--batch=8] [--steps=5] [--compile] [--json]
 
 Sizes, cycles and gradients are those of configs/sudoku_extreme.py: width 512, 97
 tokens, 3 x 6 cycles of which the last has gradients, float32 weights. The optimiser is
 PyTorch's AdamW. PyTorch is no requirement of this project: install it where this runs.
+With --json, a line of numbers follows each line of the table.
 """
 
 import argparse
+import json
 import statistics
 import time
 from typing import Any
@@ -170,18 +172,21 @@ def measure(
 
 
 def main() -> None:
-    """Print one line per mixer."""
+    """Print one line per mixer, or two with --json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mixer", nargs="+", choices=MIXERS, default=MIXERS)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     how = {"dtype": args.dtype, "batch": args.batch, "steps": args.steps}
     for mixer in args.mixer:
         row = measure(mixer=mixer, compiled=args.compile, **how)
         print(f"{mixer:<10} {row['ms_per_step']:.1f} ms/step, torch {row['torch']}")
+        if args.json:
+            print(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@
 This is the part "runs" of benchmarks/gpu_suite.py.
 """
 
-import argparse
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from functools import partial
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.common import attempt, first_line
+Left = Callable[[], float]  # seconds in which a process must end
 
 ROOT = pathlib.Path(__file__).parent.parent
 NETWORKS = ("mlp_t", "attention", "mamba2_attn")
@@ -32,27 +31,22 @@ print(state_digest(Checkpoints(sys.argv[1]).restore_step(built.state_like, None)
 """
 
 
-def cases(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield a row per network that says whether its runs ended with the same bits."""
-    for network in NETWORKS:
-        row = attempt({"network": network}, partial(compare, network))
-        said = first_line(row) if "failed" in row else json.dumps(row["equal"])
-        yield row, f"{network:<12} {said}"
+def compare(network: str, left: Left) -> dict[str, Any]:
+    """Compare the digests of the last states.
 
-
-def compare(network: str) -> dict[str, Any]:
-    """Compare the digests of the last states. Raises RuntimeError if they differ."""
+    Raises RuntimeError if they differ, and TimeoutExpired if no time is left.
+    """
     with tempfile.TemporaryDirectory() as base:
         folders = [f"{base}/{name}" for name in ("first", "second", "killed")]
         for folder in folders[:2]:
-            train(network, folder)
-        train(network, folders[2], kill=True)
-        train(network, folders[2])
+            train(network, folder, left)
+        train(network, folders[2], left, kill=True)
+        train(network, folders[2], left)
         starts = [run["from_step"] for run in runs_of(folders[2])]
         if starts != [0, SAVED]:
             raise RuntimeError(f"killed and resumed, it started from steps {starts}")
-        found = [digest(folder) for folder in folders]
-        on_cpu = digest(folders[0], JAX_PLATFORMS="cpu")
+        found = [digest(folder, left) for folder in folders]
+        on_cpu = digest(folders[0], left, JAX_PLATFORMS="cpu")
     equal = {
         "a second run": found[0] == found[1],
         "killed and resumed": found[0] == found[2],
@@ -63,7 +57,7 @@ def compare(network: str) -> dict[str, Any]:
     return {"equal": equal, "digest": found[0]}
 
 
-def train(network: str, folder: str, *, kill: bool = False) -> None:
+def train(network: str, folder: str, left: Left, *, kill: bool = False) -> None:
     """Run the smoke config; `kill` ends it with -9 after step KILLED and save SAVED."""
     flags = {"train.steps": STEPS, "train.checkpoint_every": SAVED}
     flags |= {"train.log_every": KILLED // 2, "train.eval_every": 0, "mesh.data": 1}
@@ -80,12 +74,18 @@ def train(network: str, folder: str, *, kill: bool = False) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
+        timer = threading.Timer(left(), process.kill)
+        timer.daemon = True
+        timer.start()
         lines = []
         for line in process.stdout or ():
             lines.append(line)
             logged = any(line.startswith(f"step {KILLED}/") for line in lines)
             if kill and logged and f"saved step {SAVED}\n" in lines:
                 process.kill()
+        timer.cancel()
+    if left() <= 0:
+        raise subprocess.TimeoutExpired(command, 0.0)
     if process.returncode != (-9 if kill else 0):
         raise RuntimeError(f"train.py ended with {process.returncode}: {lines[-5:]}")
 
@@ -96,7 +96,7 @@ def runs_of(folder: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def digest(folder: str, **changes: str) -> str:
+def digest(folder: str, left: Left, **changes: str) -> str:
     """Digest of the newest state, restored by a process with a changed environment."""
     result = subprocess.run(
         [sys.executable, "-c", DIGEST, folder],
@@ -105,6 +105,7 @@ def digest(folder: str, **changes: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=left(),
     )
     if result.returncode:
         raise RuntimeError(result.stderr[-500:])
