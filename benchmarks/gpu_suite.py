@@ -118,7 +118,9 @@ def main() -> None:
     def save() -> None:
         path.write_text(json.dumps(result, indent=2) + "\n")
 
+    save()
     result |= {"peaks": attempt({}, peaks), "left_out": []}
+    save()
     result["matmul_error"] = attempt({}, matmul_error)
     save()
     print(json.dumps(result, indent=2))

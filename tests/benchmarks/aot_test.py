@@ -17,7 +17,8 @@ from benchmarks import aot, predict
 from benchmarks.hlo import Collective, collectives
 from benchmarks.work import Work, work_of
 from tests.helpers.runs import ROOT, call
-from trm_jax.training.build import build
+from trm_jax.training.build import build, make_recipe
+from trm_jax.training.config import read_run
 from trm_jax.training.sharding import make_mesh
 
 SMOKE = str(ROOT / "configs" / "smoke.py")
@@ -284,27 +285,48 @@ def test_a_step_is_compiled_for_a_pod(module, topology, tmp_path):
     assert 4 * 10_000 < moved < 4 * 100_000  # gradients move, activations do not
 
 
+def test_the_rematerialisation_of_the_innermost_rule_is_reported():
+    config = aot.config_of(SMOKE, [*RULE, "rule.name=wta", "rule.wta.inner=urm"])
+    config.rule.urm.remat = "full"
+    assert config.rule.trm.remat != "full"
+    sizes = aot.sizes_of("smoke", config)
+    rule = make_recipe(config.to_dict(), sizes, read_run(config.to_dict())).rule
+    assert aot.innermost(rule).remat == "full"
+
+
+# Of the smoke config, what belongs to another rule, or to networks with MLP-t.
+RULE = ("rule.trm.h_cycles=3", "rule.trm.l_cycles=6")
+LAYERS = ("model.token_mlp.width=0", "model.layers=('OPERATOR','swiglu')")
+OTHERS = {
+    "hrm": ("hrm.py:smoke",),
+    "loop, mamba1_both": ("loops.py:encoded-mamba1_both-4x4",),
+    "loop, mamba2": ("loops.py:feedback-mamba2-4x4",),
+    "wta": ("smoke.py", "rule.name=wta"),
+    **{
+        name: ("smoke.py", *RULE, f"rule.name={name}")
+        for name in ("one_latent", "eqr", "urm", "flow")
+    },
+    **{
+        name: ("smoke.py", LAYERS[0], LAYERS[1].replace("OPERATOR", name))
+        for name in ("mamba1", "mamba1_backward")
+    },
+}
+
+
 @pytest.mark.aot
-@pytest.mark.parametrize(
-    "config",
-    [
-        "hrm.py:smoke",
-        "loops.py:encoded-mamba1_both-4x4",
-        "loops.py:feedback-mamba2-4x4",
-    ],
-)
+@pytest.mark.parametrize("case", OTHERS)
 @pytest.mark.parametrize(("module", "topology"), PODS)
 def test_other_rules_and_operators_are_compiled_for_a_pod(
-    module, topology, config, tmp_path
+    module, topology, case, tmp_path
 ):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"needs {module}")
     out = tmp_path / "rows.json"
+    config, *changes = OTHERS[case]
     path = str(ROOT / "configs" / config)
     args = ("--topology", topology, "--config", path, "--json", str(out))
-    result = call(
-        "benchmarks/aot.py", *args, "--set", "train.batch_size=64", timeout=600
-    )
+    changes = ["train.batch_size=64", *changes]
+    result = call("benchmarks/aot.py", *args, "--set", *changes, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     (row,) = json.loads(out.read_text())
     assert row["rows_per_device"] == 8

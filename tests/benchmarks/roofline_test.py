@@ -5,8 +5,9 @@ import importlib.util
 
 import pytest
 
-from benchmarks.kernels import BANDWIDTH, FLOPS, Kernel, kernels
-from tests.helpers.runs import call
+from benchmarks import roofline
+from benchmarks.kernels import BANDWIDTH, FLOPS, GROUPS, Kernel, kernels
+from tests.helpers.runs import ROOT, call
 
 PROGRAM = """\
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -134,12 +135,45 @@ def test_a_kernel_in_a_loop_of_unknown_length_is_an_error():
         list(kernels(unknown))
 
 
+def test_milliseconds_and_gigabytes_stand_side_by_side_by_group():
+    each = [
+        Kernel("a", "products", 2, 79e9, 1e6),  # 0.1 ms each
+        Kernel("b", "stacked", 3, 0, 4.3e9),  # 1 ms each
+        Kernel("c", "stacked", 1, 0, 8.6e9),
+    ]
+    ms, hours, *by_group, in_all = roofline.as_line(each, 3_600_000).split()
+    assert (ms, hours, in_all) == ("5.2", "5.2", "21.5")
+    groups = {g: by_group[2 * i : 2 * i + 2] for i, g in enumerate(GROUPS)}
+    assert groups["products"] == ["0.2", "0.0"]
+    assert groups["stacked"] == ["5.0", "21.5"]
+    assert groups["other"] == ["0.0", "0.0"]
+    head = roofline.HEADER.split()
+    assert head[4:14] == [word for g in GROUPS for word in (g, "GB")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology=v5e:2x4"], "--topology=v5e:2x4: the rates are those of an h200"),
+        ([], "smoke.py has model.dtype = 'float32'; expected bfloat16"),
+    ],
+)
+def test_other_chips_and_dtypes_are_refused(flags, message, capsys, monkeypatch):
+    path = str(ROOT / "configs" / "smoke.py")
+    monkeypatch.setattr("sys.argv", ["roofline.py", "--config", path, *flags])
+    with pytest.raises(SystemExit) as exit_:
+        roofline.main()
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.aot
 def test_the_unrolled_cycle_moves_less_than_the_scanned_one():
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         pytest.skip("needs jax_cuda13_plugin")
     args = ("--config", "configs/smoke.py", "--remat", "none:1", "none:6")
-    args += ("--set", "train.batch_size=4096")  # times have one decimal
+    # Times have one decimal.
+    args += ("--set", "train.batch_size=4096", "model.dtype=bfloat16")
     result = call("benchmarks/roofline.py", *args, timeout=600)
     assert result.returncode == 0, result.stderr
     _, scanned, unrolled = (line.split() for line in result.stdout.splitlines())

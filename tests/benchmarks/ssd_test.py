@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from benchmarks import gpu_suite, ssd, ssd_error
+from benchmarks import gpu_suite, ssd, ssd_error, suite_parts
 from benchmarks.common import attempt
 from benchmarks.ssd_claims import claims
 from benchmarks.ssd_error import Sizes
@@ -145,23 +145,32 @@ def test_bad_options_are_named(flags, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_suite_goes_on_after_a_failure(tmp_path, capsys, monkeypatch):
     def measure(mixer, dtype, batch, steps, remat, fused):
-        if mixer in gpu_suite.MIXERS[::2]:
+        if mixer in suite_parts.MIXERS[::2]:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return {"ms_per_step": 1.0, "model_gflop_per_s": 1.0}
 
-    monkeypatch.setattr(gpu_suite.step, "measure", measure)
-    monkeypatch.setattr(gpu_suite.step, "as_line", lambda row: row["mixer"])
+    def peaks():
+        (path,) = tmp_path.iterdir()  # the file exists before anything is measured
+        assert json.loads(path.read_text())["versions"]
+        raise RuntimeError("no peak")
+
+    monkeypatch.setattr(gpu_suite, "peaks", peaks)
+    monkeypatch.setattr(gpu_suite, "matmul_error", dict)
+    monkeypatch.setattr(suite_parts.step, "measure", measure)
+    monkeypatch.setattr(suite_parts.step, "as_line", lambda row: row["mixer"])
     flags = ["--parts", "steps", "--batch=1", f"--out={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["gpu_suite.py", *flags])
     with pytest.raises(SystemExit) as exit_:
         gpu_suite.main()
     assert exit_.value.code == 1
     (path,) = tmp_path.glob("gpu_suite_*_steps.json")
-    rows = json.loads(path.read_text())["steps"]
-    assert [row["mixer"] for row in rows] == list(gpu_suite.MIXERS)
+    report = json.loads(path.read_text())
+    assert report["peaks"] == {"failed": "RuntimeError: no peak"}
+    rows = report["steps"]
+    assert [row["mixer"] for row in rows] == list(suite_parts.MIXERS)
     assert all("RESOURCE_EXHAUSTED" in row["failed"] for row in rows[::2])
     assert all(row["ms_per_step"] == 1.0 for row in rows[1::2])
-    assert "2 failed" in capsys.readouterr().out
+    assert "share_of_peak" not in rows[1]
+    assert "3 failed" in capsys.readouterr().out
