@@ -64,20 +64,28 @@ def part(clock, *seconds):
 
 def test_a_case_starts_only_if_the_longest_one_so_far_would_end(monkeypatch):
     clock = Clock()
-    parts = {"steps": part(clock, 100, 150, 10, 200, 1), "ssd": part(clock, 30, 5)}
+    parts = {
+        "steps": part(clock, 100, 150, 10, 200, 1),
+        "attention": part(clock, 1, 1),
+        "ssd": part(clock, 1),
+    }
     result, saved = run(monkeypatch, parts, clock)
     # After 260 s another 150 s fit, and after 460 s not another 200 s.
     assert [row["left"] for row in result["steps"]] == [480, 380, 230, 220]
-    assert [row["left"] for row in result["ssd"]] == [20]  # a first case: 20 s
-    left_out = [{"part": "steps", "i": 4}, {"part": "ssd", "i": 1}]
-    assert result["left_out"] == left_out
-    assert len(saved) == 7  # after every row, and every case that is left out
+    # A first case counts as 20 s.
+    assert [row["left"] for row in result["attention"]] == [20, 19]
+    assert result["ssd"] == []
+    assert result["left_out"] == [{"part": "steps", "i": 4}, {"part": "ssd", "i": 0}]
+    assert len(saved) == 8  # after every row, and every case that is left out
 
 
 def test_what_ends_within_the_budget_is_not_left_out(monkeypatch):
     clock = Clock()
     parts = {"refill": part(clock, 300), "runs": part(clock, 170)}
     assert run(monkeypatch, parts, clock)[0]["left_out"] == []
+    training = {"training": part(clock, 50)}
+    for budget_s, left_out in ((60, []), (59, [{"part": "training", "i": 0}])):
+        assert run(monkeypatch, training, clock, budget_s)[0]["left_out"] == left_out
 
 
 def test_the_parts_before_the_training_leave_it_some_time(monkeypatch):
