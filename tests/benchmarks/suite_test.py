@@ -15,9 +15,9 @@ TINY = ("--batch=1", "--steps=1")
 
 
 def suite(part, out):
-    flags = ("--parts", part, *TINY, "--budget_s=900", f"--out={out}")
+    flags = ("--parts", part, *TINY, "--budget_s=1800", f"--out={out}")
     env = without_packages(out)
-    result = call("benchmarks/gpu_suite.py", *flags, timeout=900, env=env)
+    result = call("benchmarks/gpu_suite.py", *flags, timeout=1800, env=env)
     assert result.returncode == 0, result.stdout + result.stderr
     (path,) = out.glob(f"gpu_suite_*_{part}.json")
     report = json.loads(path.read_text())
