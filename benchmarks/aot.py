@@ -52,6 +52,7 @@ from benchmarks.hlo import Collective, collectives
 from benchmarks.kernels import kernels
 from benchmarks.step import sizes_of
 from trm_jax import api
+from trm_jax.rules.base import innermost
 from trm_jax.training.build import Built, build
 from trm_jax.training.cost import step_flops
 
@@ -165,13 +166,6 @@ def measure(path: str, topology: str, args: argparse.Namespace) -> dict[str, Any
         "largest": [one._asdict() for one in largest],
         "compile_s": seconds,
     }
-
-
-def innermost(rule: Any) -> Any:
-    """The rule that runs the network: of a rule around another one, the inner rule."""
-    while hasattr(rule, "inner"):
-        rule = rule.inner
-    return rule
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:

@@ -135,6 +135,17 @@ def test_wrong_requests_are_refused():
 
 
 @pytest.mark.slow
+def test_chains_are_traced_as_their_rule():
+    plain, chains = model_of(rule="trm", h_cycles=2, l_cycles=2), model_of(rule="wta")
+    for every in EVERY:
+        trace = chains.trace(PUZZLE, steps=2, every=every)
+        assert trace.states.keys() == plain.trace(PUZZLE, steps=1).states.keys()
+        assert trace.y.shape == (len(trace), *trace.start["y"].shape)
+        answer = chains.solve(PUZZLE, steps=2).tokens
+        np.testing.assert_array_equal(trace.tokens[-1], answer)
+
+
+@pytest.mark.slow
 def test_a_random_rule_is_traced_by_cycles_as_it_solves():
     model = model_of(rule="eqr", h_cycles=2, l_cycles=2)
     with pytest.raises(ConfigError, match="every = 'call': a call of the rule"):

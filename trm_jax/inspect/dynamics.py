@@ -30,7 +30,7 @@ from trm_jax.inspect.loop_measures import (
 )
 from trm_jax.inspect.opened import command, opened
 from trm_jax.inspect.trace import on_host
-from trm_jax.rules.base import answer_latent
+from trm_jax.rules.base import answer_latent, innermost
 from trm_jax.training.step import Recipe
 from trm_jax.types import Batch
 
@@ -67,7 +67,7 @@ def loop_states(
 
 def cell_loss(rule: Any) -> str:
     """The kind of probabilities that a rule trains; chains have those of their rule."""
-    return getattr(getattr(rule, "inner", rule), "cell_loss", "softmax")
+    return getattr(innermost(rule), "cell_loss", "softmax")
 
 
 def measure(

@@ -14,6 +14,7 @@ from trm_jax.beside import pipeline
 from trm_jax.errors import CheckpointError, ConfigError, SaveError
 from trm_jax.evaluation.evaluate import Numbered, Weights
 from trm_jax.files import write_whole
+from trm_jax.rules.base import innermost
 from trm_jax.runtime.weights import on_one_device, read_weights
 from trm_jax.runtime.workdir import read_run, read_test_set
 from trm_jax.training.build import Built, build
@@ -60,7 +61,7 @@ def opened(
         test = read_test_set(f"{workdir}/dataset.json", config, identity)
         batches = first_puzzles(config, test, rows)
         most: int = built.run.halting.max_supervision_steps
-        training_loops = most * int(getattr(built.recipe.rule, "loops", 1))
+        training_loops = most * int(getattr(innermost(built.recipe.rule), "loops", 1))
         facts = {
             "workdir": Path(workdir).resolve().name,
             "step": step,

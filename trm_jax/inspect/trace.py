@@ -23,6 +23,7 @@ from trm_jax.errors import ConfigError
 from trm_jax.evaluation.evaluate import Weights, make_single_step
 from trm_jax.inspect.loop_measures import entropy, probabilities
 from trm_jax.model.network import Network
+from trm_jax.rules.base import answer_latent, innermost
 from trm_jax.training.step import Recipe
 from trm_jax.training.supervision import bind
 from trm_jax.types import Batch, Carry, State
@@ -107,7 +108,7 @@ def record(
     if every == "call" and not hasattr(recipe.rule, "calls"):
         kind = type(recipe.rule).__name__
         raise ConfigError(f"every = 'call': the rule {kind} has no method `calls`")
-    inner = getattr(recipe.rule, "inner", recipe.rule)
+    inner = innermost(recipe.rule)
     if every == "call" and not getattr(inner, "call_is_update", True):
         kind = type(recipe.rule).__name__
         raise ConfigError(
@@ -117,17 +118,18 @@ def record(
     numbers = jnp.arange(len(batch.weight))
     first, step, predict, within = _programs(recipe, num_steps, seed, every)
     carry = first(weights, batch, numbers)
-    start = on_host(carry.state)
+    start = on_host(first_chain(carry.state))
     found: list[tuple[int, Any, np.ndarray, np.ndarray]] = []  # step, state, logits, q
     for i in range(1, num_steps + 1):
         before = carry
         carry, answer, _ = step(weights, numbers, carry)
         for state in within(weights, numbers, before):
             found.append((i, *map(on_host, (state, *predict(weights, batch, state)))))
-        found.append((i, *map(on_host, (carry.state, answer.logits, answer.q_halt))))
-    names, config = carry.state._fields, recipe.model.config
+        state = first_chain(carry.state)
+        found.append((i, *map(on_host, (state, answer.logits, answer.q_halt))))
+    names, config = start._fields, recipe.model.config
     questions = np.asarray(batch.inputs)
-    loss = getattr(recipe.rule, "cell_loss", "softmax")
+    loss = getattr(inner, "cell_loss", "softmax")
     traces = [
         Trace(
             every=every,
@@ -171,8 +173,15 @@ def _predict(
     params, constants, _ = weights
     no_vectors = jnp.zeros((len(batch.weight), recipe.model.config.puzzle_width))
     model = bind(recipe.rule, recipe.model, params, constants, no_vectors)
-    logits, q = model.predict(state[0])
+    logits, q = model.predict(answer_latent(state))
     return logits, q[:, 0]
+
+
+def first_chain(state: State) -> State:
+    """The inner rule's state in the first chain of each row, if a rule has chains."""
+    while hasattr(state, "of_chain"):
+        state = jax.tree.map(lambda leaf: leaf[:, 0], state.of_chain)
+    return state
 
 
 Within = Callable[[Weights, Array, Carry], Iterator[State]]
@@ -191,7 +200,7 @@ def _cycles(recipe: Recipe, num_steps: int, seed: int) -> Within:
     def within(weights: Weights, numbers: Array, carry: Carry) -> Iterator[State]:
         *_, kept = step(weights, numbers, carry)
         for i in range(len(jax.tree.leaves(kept)[0]) - 1):
-            yield jax.tree.map(lambda leaf, i=i: leaf[i], kept)
+            yield first_chain(jax.tree.map(lambda leaf, i=i: leaf[i], kept))
 
     return within
 
@@ -216,7 +225,7 @@ def _calls(recipe: Recipe, num_steps: int, seed: int) -> Within:
         with nn.intercept_methods(noted):  # only while the step is being traced
             jax.block_until_ready(step(weights, numbers, carry))
         jax.effects_barrier()
-        state = carry.state
+        state = first_chain(carry.state)
         for name, out in zip(rule.calls()[:-1], outputs[:-1], strict=True):
             state = state._replace(**{name: out})
             yield state

@@ -25,6 +25,13 @@ def answer_latent(state: State) -> Array:
     return latent
 
 
+def innermost(rule: Any) -> Any:
+    """The rule that runs the network: of a rule around another one, the inner rule."""
+    while hasattr(rule, "inner"):
+        rule = rule.inner
+    return rule
+
+
 class Clock(NamedTuple):
     """The progress of each row in supervision steps, and of training in updates."""
 
