@@ -89,11 +89,12 @@ def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> 
         decay_shape=s.decay_shape,
     )
     schedule = shaped(s.lr, first=s.table_only_steps)
+    factor = shaped(1.0, first=s.table_only_steps)
     kind = choose(OPTIMIZERS, s.name, "optim.name")
     if s.decay_all:
         groups = groups._replace(decayed=partial(jax.tree.map, lambda _: True))
     chosen: Optimizer = read(kind, section[s.name], f"optim.{s.name}")
-    optimizer = chosen.build(schedule, s.weight_decay, groups)
+    optimizer = chosen.build(s.lr, factor, s.weight_decay, groups)
     if s.clip_norm:
         optimizer = clipped(optimizer, s.clip_norm)
     return Optim(optimizer, schedule, shaped(s.table_lr), s)
