@@ -67,6 +67,24 @@ def test_every_published_recipe_is_read(name, rule):
     assert config.rule.name == rule
 
 
+@pytest.mark.parametrize(
+    ("lever", "batch_size", "steps"), [("wta", 192, 36_000), ("muon", 384, 7_000)]
+)
+def test_the_recipes_of_speed_is_confidence_have_its_settings(lever, batch_size, steps):
+    config = api.get_config(f"sudoku_extreme:{lever}")
+    train, model, optim = config.train, config.model, config.optim
+    assert (train.batch_size, train.steps) == (batch_size, steps)
+    assert (model.prefix_len, model.registers) == (0, 1)
+    assert config.rule.wta.align_starts == (10 if lever == "wta" else 0)
+    assert (optim.lr, optim.weight_decay, optim.clip_norm) == (1e-4, 1.0, 1.0)
+    assert (optim.muon.lr, optim.muon.lr * optim.muon.weight_decay) == (0.02, 1e-4)
+    shape = optim.warmup_steps, optim.min_ratio, optim.decay_shape, optim.ema_decay
+    assert shape == (0, 0.0, "cosine", 0.9)
+    rule = config.rule.trm
+    assert (rule.h_cycles, rule.l_cycles, rule.halt_weight) == (6, 9, 0.05)
+    assert (rule.cell_loss, rule.label_smoothing) == ("softmax", 0.2)
+
+
 def test_levers_join_with_each_other_and_with_a_network():
     config = api.get_config("sudoku_extreme:mamba2_attn+eqr+lipschitz")
     assert config.model.layers == default.LAYERS["mamba2_attn"]
