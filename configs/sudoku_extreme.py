@@ -80,6 +80,5 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     config.data.num_augmentations = 1_000
     _levers.pull(config, pulled, PUBLISHED)
     if config.optim.name == "muon":
-        norm: dict[str, int] = {"inner_norm": True}
-        default.set_sizes(config, swiglu=norm, token_mlp=norm)
+        _levers.norm_units(config)
     return config

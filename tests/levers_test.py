@@ -85,6 +85,25 @@ def test_the_recipes_of_speed_is_confidence_have_its_settings(lever, batch_size,
     assert (rule.cell_loss, rule.label_smoothing) == ("softmax", 0.2)
 
 
+@pytest.mark.parametrize("lever", ["rope2d", "lipschitz"])
+def test_the_recipes_for_mazes_have_the_settings_of_their_authors(lever):
+    config = api.get_config(f"maze_hard:{lever}")
+    train, model, optim = config.train, config.model, config.optim
+    assert (train.batch_size, train.steps, train.eval_every) == (128, 16_000, 500)
+    assert (model.dtype, model.attention.positions) == ("float32", "rope_2d")
+    tokens = model.prefix_len, model.registers, model.registers_trained
+    assert tokens == (1, 15, False)
+    assert model.attention.inner_norm
+    assert model.swiglu.inner_norm
+    assert (optim.muon.lr, optim.muon.lr * optim.muon.weight_decay) == (0.005, 1e-4)
+    assert (optim.warmup_steps, optim.min_ratio, optim.ema_decay) == (0, 1.0, 0.0)
+    rule = config.rule.trm
+    assert (rule.h_cycles, rule.l_cycles) == (3, 4)
+    assert rule.lipschitz_weight == (1e-7 if lever == "lipschitz" else 0.0)
+    plain = api.get_config("maze_hard")
+    assert not plain.model.attention.inner_norm
+
+
 def test_levers_join_with_each_other_and_with_a_network():
     config = api.get_config("sudoku_extreme:mamba2_attn+eqr+lipschitz")
     assert config.model.layers == default.LAYERS["mamba2_attn"]

@@ -20,6 +20,7 @@ class Groups(NamedTuple):
 
     decayed: Mask
     columns: Callable[[Params], Any]  # of each parameter: see Sublayer.columns
+    kept: tuple[str, ...] = ()  # names of parameters that stay as they were drawn
 
 
 @runtime_checkable
