@@ -3,14 +3,17 @@
 
 import importlib
 import math
+import re
 
 import jax
 import pytest
 
 from configs import _levers as levers
 from configs import default
+from tests.helpers.runs import ROOT
 from trm_jax import api
 from trm_jax.errors import ConfigError
+from trm_jax.settings import flatten
 from trm_jax.training.build import build
 from trm_jax.training.choices import implied
 from trm_jax.training.config import read_run
@@ -46,6 +49,28 @@ def test_a_lever_alone_makes_a_config_that_differs_and_is_read(lever):
     changed = {name for name in before if found[name] != before[name]}
     assert changed & {"rule", "optim", "model"}
     assert config.model.layers == plain.model.layers
+
+
+WITH_LEVERS = ["demo", "sudoku_extreme", "sudoku_4x4", "maze_hard", "maze_small"]
+WITH_LEVERS += ["maze_cpu", "nonogram", "arc_agi_1", "arc_agi_2", "arc_small"]
+
+
+@pytest.mark.parametrize("name", WITH_LEVERS)
+def test_every_lever_joins_every_config_that_takes_levers(name):
+    for lever, values in levers.LEVERS.items():
+        network = "attention+" if lever == "rope2d" else ""
+        config = api.get_config(f"{name}:{network}{lever}")
+        read_run(config.to_dict())
+        rule = config.rule.name if lever != "wta" else config.rule.wta.inner
+        for key, value in values.items():
+            expected = rule if value == "RULE" else value
+            assert flatten(config.to_dict())[key.replace("RULE", rule)] == expected
+
+
+def test_the_docs_name_every_config_that_takes_levers():
+    text = (ROOT / "docs" / "levers.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"A variant of (.*?) is a\s+network", text, re.DOTALL)
+    assert re.findall(r"`(\w+)\.py`", sentence) == WITH_LEVERS
 
 
 @pytest.mark.parametrize(
