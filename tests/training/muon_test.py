@@ -14,12 +14,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.helpers.golden_trm import GOLDEN
-from tests.helpers.tiny import tiny_built, tiny_config
+from tests.helpers.tiny import tiny_built
 from trm_jax.errors import ConfigError
 from trm_jax.settings import defaults, read
 from trm_jax.training.build import columns
-from trm_jax.training.config import completed, read_run
-from trm_jax.training.optim import make_optim
 from trm_jax.training.optim.base import Groups, make_schedule
 from trm_jax.training.optim.muon import Muon
 from trm_jax.training.sharding import in_mesh, make_mesh
@@ -165,28 +163,6 @@ def test_every_matrix_is_orthogonalised_by_itself():
             np.testing.assert_allclose(part, scale * (left * x) @ right, atol=1e-6)
 
 
-def test_matrices_keep_their_rate_and_their_decay_whatever_optim_lr_is():
-    def decays(lr):
-        """The share that a matrix and an embedding lose in updates 1, 2 and 4."""
-        optim = {"optim.lr": lr, "optim.warmup_steps": 2, "optim.min_ratio": 0.0}
-        changes = SETTINGS | optim | {"optim.muon.weight_decay": 0.005}
-        optim = tiny_built(changes | {"train.steps": 6}).recipe.optim.optimizer
-        kernel = {"net": {"0_swiglu": {"down": {"kernel": jnp.ones((3, 3))}}}}
-        params = kernel | {"embed_tokens": jnp.ones((2, 3))}
-        still, state, found = jax.tree.map(jnp.zeros_like, params), None, []
-        for _ in range(4):
-            state = optim.init(params) if state is None else state
-            updates, state = optim.update(still, state, params)
-            found.append([-float(u[0, 0]) for u in jax.tree.leaves(updates)])
-        return np.array(found)[[0, 1, 3]].T
-
-    shape = np.array([0.5, 1.0, 0.5])  # warm-up, peak, half of the cosine
-    for lr in (1e-4, 3e-3, 0.0):
-        embedding, matrix = decays(lr)
-        np.testing.assert_allclose(matrix, 1e-4 * shape, rtol=1e-5)  # as published
-        np.testing.assert_allclose(embedding, lr * 0.5 * shape, rtol=1e-5)
-
-
 def test_all_else_is_adams_and_only_embeddings_and_heads_of_it_decay():
     _, params, grads, updates = first_update()
     others = params.keys() - {f"net/{name}" for name in MATRICES_OF}
@@ -232,15 +208,6 @@ def test_coefficients_may_differ_between_iterations():
 def test_a_wrong_number_of_coefficients_is_refused(numbers):
     with pytest.raises(ConfigError, match=r"muon\.coefficients = .*ns_steps = 3"):
         read(Muon, DEFAULTS | {"coefficients": numbers}, "optim.muon")
-
-
-def test_the_ratio_of_older_configs_is_dropped_or_refused():
-    old = tiny_config()
-    old["optim"]["muon"]["lr_ratio"] = 200.0
-    assert read_run(completed(old)) == read_run(completed(tiny_config()))
-    old["optim"]["name"] = "muon"
-    with pytest.raises(ConfigError, match=r"muon\.lr_ratio: unknown .* eps, lr,"):
-        make_optim(completed(old)["optim"], 10, groups())
 
 
 def test_a_gradient_of_zero_moves_nothing_but_decay():
