@@ -75,6 +75,16 @@ def test_the_ratio_of_older_configs_is_dropped_or_refused():
         make_optim(completed(old)["optim"], 10, Groups(lambda p: p, lambda p: p))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": 3}, {"optim": None}, {"rule": {"name": ["x"]}}, {"rule": {"trm": 4}}]
+    + [{"model": {"layers": layers}} for layers in (5, ["nope"], [["x"]])],
+)
+def test_an_older_config_of_another_kind_is_one_error(wrong):
+    with pytest.raises(ConfigError):
+        completed(wrong)
+
+
 @pytest.mark.parametrize("name", ["adam_atan2", "muon"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_registers_stay_as_drawn_if_they_are_not_trained(name, trained):

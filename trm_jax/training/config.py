@@ -219,7 +219,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of an older run or export: missing settings take their defaults.
 
     A setting that is added keeps by default what was computed before it existed. The
-    sections that the run does not read are those of today.
+    sections that the run does not read are those of today. Raises ConfigError where a
+    section is no mapping, or a choice is unknown.
     """
 
     def merged(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,6 +233,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     known = default_config()
     whole = merged(config, {**known, "data": pipeline("settings").defaults()})
+    for section, like in known.items():
+        _check_is_there(section, whole[section], like)
+    check_choices(whole)
     for section, names in sections_in_use(whole).items():
         unread = {
             name: like
