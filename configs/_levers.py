@@ -74,6 +74,12 @@ def pull(
         default.change(config, named)
 
 
+def norm_units(config: ConfigDict) -> None:
+    """Norms inside of gated units and attention, which jvdillon/sic has with Muon."""
+    norm: dict[str, int] = {"inner_norm": True}
+    default.set_sizes(config, swiglu=norm, token_mlp=norm, attention=norm)
+
+
 def innermost(config: ConfigDict) -> str:
     """The rule that no other wraps."""
     name: str = config.rule.name

@@ -8,7 +8,8 @@ Command:  python train.py --config=configs/arc_agi_1.py --workdir=runs/arc1
 Hardware: one 80 GB GPU or more (not run); the paper used four H100 for three days.
 Result:   pass@2 is 44.6 % in TRM's paper. arXiv 2602.12078 reports 43.88 % (attention)
           and 45.88 % (mamba2_attn). urm has a pass@1 of 53.8 % (arXiv 2512.14693),
-          flow has 58.8 % (arXiv 2609.11801). Not run here.
+          flow has 58.8 % (arXiv 2609.11801). Not run here. muon has the values of
+          jvdillon/sic for Sudoku, with urm too (docs/optimisers.md).
 Data:     JSON bundles of training, evaluation and ConceptARC. The model trains on all
           pairs of training and ConceptARC and on the demonstrations of evaluation. A
           task has up to 1,000 augmentations, each with its own puzzle id.

@@ -4,7 +4,7 @@
 Command:  python train.py --config=configs/arc_small.py --workdir=runs/arc_small
           --config.data.train=FOLDER, then python eval.py --workdir=runs/arc_small
           (the hybrid: --config=configs/arc_small.py:mamba2_attn
-          --config.train.steps=1200)
+          --config.train.steps=1200; levers as in _levers.py)
 Hardware: one CPU core.
 Time:     under an hour with other work on the machine.
 Result:   pass@2 21.7 % (attention) and 12.5 % (mamba2_attn; 1,200 updates) on 20
@@ -15,12 +15,19 @@ Data:     tasks with grids up to 10x10 on a canvas of 12x12, 32 augmentations ea
 
 from ml_collections import ConfigDict
 
-from . import arc_agi_1, default
+from . import _levers, arc_agi_1, default
+
+# Of the published recipes: what belongs to the rule, and not to the size.
+RULES = {
+    lever: {k: v for k, v in values.items() if k.startswith(("rule.", "eval."))}
+    for lever, values in arc_agi_1.PUBLISHED.items()
+}
 
 
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe on small grids, with a narrower network and fewer cycles."""
-    config = arc_agi_1.get_config(variant)
+    network, pulled = _levers.split(variant, "attention")
+    config = arc_agi_1.get_config(network)
     config.data.update(test_puzzles=20, num_augmentations=32)
     config.data.arc.update(
         train_subsets=("training",), test_subset="training", side=12, max_grid=10
@@ -50,4 +57,5 @@ def get_config(variant: str = "attention") -> ConfigDict:
         checkpoint_every=100,
     )
     config.eval.update(batch_size=132, votes=0)
+    _levers.pull(config, pulled, RULES)
     return config

@@ -13,12 +13,13 @@ Result:   after 600 updates of 8 mazes no maze is solved, and 87.6 % of the cell
 
 from ml_collections import ConfigDict
 
-from . import default, maze_hard
+from . import _levers, default, maze_hard
 
 
 def get_config(variant: str = "attention") -> ConfigDict:
     """The paper's recipe, narrower, with fewer cycles and a higher learning rate."""
-    config = maze_hard.get_config(variant)
+    network, pulled = _levers.split(variant, "attention")
+    config = maze_hard.get_config(network)
     config.data.source = "csv"
     config.model.update(d_model=64, prefix_len=0, dtype="float32")
     default.set_sizes(
@@ -46,4 +47,5 @@ def get_config(variant: str = "attention") -> ConfigDict:
         checkpoint_every=50,
     )
     config.eval.update(batch_size=20, max_puzzles=100)
+    _levers.pull(config, pulled)
     return config

@@ -29,7 +29,8 @@ from . import _levers, default
 
 # "Speed is Confidence" (arXiv 2601.19085), with one chain or four.
 CONFIDENCE = {
-    "model.prefix_len": 1,
+    "model.prefix_len": 0,  # no puzzle vector, so that nothing reads the table
+    "model.registers": 1,
     "rule.RULE.h_cycles": 6,
     "rule.RULE.l_cycles": 9,
     "rule.RULE.halt_weight": 0.05,
@@ -58,7 +59,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "muon": CONFIDENCE | {"train.steps": 7_000, "train.batch_size": 384},
     "wta": CONFIDENCE
     | _levers.LEVERS["muon"]
-    | {"train.steps": 36_000, "train.batch_size": 192},
+    | {
+        "rule.wta.align_starts": 10,
+        "train.steps": 36_000,
+        "train.batch_size": 192,
+    },
 }
 
 
@@ -75,6 +80,5 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     config.data.num_augmentations = 1_000
     _levers.pull(config, pulled, PUBLISHED)
     if config.optim.name == "muon":
-        norm: dict[str, int] = {"inner_norm": True}
-        default.set_sizes(config, swiglu=norm, token_mlp=norm)
+        _levers.norm_units(config)
     return config

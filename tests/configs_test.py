@@ -121,6 +121,7 @@ PLAIN = {"model.layers": ("swiglu",)}
 NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
     "model.token_mlp.expansion": {"model.token_mlp.width": 0},
+    "model.registers_trained": {"model.registers": 2},
     "optim.decay_start": {"optim.min_ratio": 0.5},
     "optim.decay_shape": {"optim.min_ratio": 0.5},
     "optim.decay_all": {"model.layers": ("mamba1",)},

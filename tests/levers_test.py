@@ -3,14 +3,17 @@
 
 import importlib
 import math
+import re
 
 import jax
 import pytest
 
 from configs import _levers as levers
 from configs import default
+from tests.helpers.runs import ROOT
 from trm_jax import api
 from trm_jax.errors import ConfigError
+from trm_jax.settings import flatten
 from trm_jax.training.build import build
 from trm_jax.training.choices import implied
 from trm_jax.training.config import read_run
@@ -48,6 +51,28 @@ def test_a_lever_alone_makes_a_config_that_differs_and_is_read(lever):
     assert config.model.layers == plain.model.layers
 
 
+WITH_LEVERS = ["demo", "sudoku_extreme", "sudoku_4x4", "maze_hard", "maze_small"]
+WITH_LEVERS += ["maze_cpu", "nonogram", "arc_agi_1", "arc_agi_2", "arc_small"]
+
+
+@pytest.mark.parametrize("name", WITH_LEVERS)
+def test_every_lever_joins_every_config_that_takes_levers(name):
+    for lever, values in levers.LEVERS.items():
+        network = "attention+" if lever == "rope2d" else ""
+        config = api.get_config(f"{name}:{network}{lever}")
+        read_run(config.to_dict())
+        rule = config.rule.name if lever != "wta" else config.rule.wta.inner
+        for key, value in values.items():
+            expected = rule if value == "RULE" else value
+            assert flatten(config.to_dict())[key.replace("RULE", rule)] == expected
+
+
+def test_the_docs_name_every_config_that_takes_levers():
+    text = (ROOT / "docs" / "levers.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"A variant of (.*?) is a\s+network", text, re.DOTALL)
+    assert re.findall(r"`(\w+)\.py`", sentence) == WITH_LEVERS
+
+
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
@@ -65,6 +90,43 @@ def test_every_published_recipe_is_read(name, rule):
     config = api.get_config(name)
     read_run(config.to_dict())
     assert config.rule.name == rule
+
+
+@pytest.mark.parametrize(
+    ("lever", "batch_size", "steps"), [("wta", 192, 36_000), ("muon", 384, 7_000)]
+)
+def test_the_recipes_of_speed_is_confidence_have_its_settings(lever, batch_size, steps):
+    config = api.get_config(f"sudoku_extreme:{lever}")
+    train, model, optim = config.train, config.model, config.optim
+    assert (train.batch_size, train.steps) == (batch_size, steps)
+    assert (model.prefix_len, model.registers) == (0, 1)
+    assert config.rule.wta.align_starts == (10 if lever == "wta" else 0)
+    assert (optim.lr, optim.weight_decay, optim.clip_norm) == (1e-4, 1.0, 1.0)
+    assert (optim.muon.lr, optim.muon.lr * optim.muon.weight_decay) == (0.02, 1e-4)
+    shape = optim.warmup_steps, optim.min_ratio, optim.decay_shape, optim.ema_decay
+    assert shape == (0, 0.0, "cosine", 0.9)
+    rule = config.rule.trm
+    assert (rule.h_cycles, rule.l_cycles, rule.halt_weight) == (6, 9, 0.05)
+    assert (rule.cell_loss, rule.label_smoothing) == ("softmax", 0.2)
+
+
+@pytest.mark.parametrize("lever", ["rope2d", "lipschitz"])
+def test_the_recipes_for_mazes_have_the_settings_of_their_authors(lever):
+    config = api.get_config(f"maze_hard:{lever}")
+    train, model, optim = config.train, config.model, config.optim
+    assert (train.batch_size, train.steps, train.eval_every) == (128, 16_000, 500)
+    assert (model.dtype, model.attention.positions) == ("float32", "rope_2d")
+    tokens = model.prefix_len, model.registers, model.registers_trained
+    assert tokens == (1, 15, False)
+    assert model.attention.inner_norm
+    assert model.swiglu.inner_norm
+    assert (optim.muon.lr, optim.muon.lr * optim.muon.weight_decay) == (0.005, 1e-4)
+    assert (optim.warmup_steps, optim.min_ratio, optim.ema_decay) == (0, 1.0, 0.0)
+    rule = config.rule.trm
+    assert (rule.h_cycles, rule.l_cycles) == (3, 4)
+    assert rule.lipschitz_weight == (1e-7 if lever == "lipschitz" else 0.0)
+    plain = api.get_config("maze_hard")
+    assert not plain.model.attention.inner_norm
 
 
 def test_levers_join_with_each_other_and_with_a_network():

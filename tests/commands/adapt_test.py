@@ -4,6 +4,7 @@
 import json
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from tests.helpers.runs import ROOT, as_flags, call_here, digest, metric_lines
 from trm_jax.commands import adapt, train
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, EXIT_WRONG_INPUT
 from trm_jax.loading import open_weights
+from trm_jax.training.optim import ema_update
 
 pytestmark = pytest.mark.usefixtures("commands_here")
 
@@ -71,6 +73,17 @@ def test_the_table_begins_at_its_mean_and_trains_alone_at_first(weights, straigh
     after, _ = of(straight, 3)
     changed = {p for p, leaf in trained.items() if (after[p] != leaf).any()}
     assert changed == {p for p in trained if p.startswith("params")}
+
+
+def test_the_average_that_answers_is_what_the_default_run_trained():
+    changes = adapt.changes("folder", "evaluation")
+    decay, ramp = 0.999, changes["optim.ema_ramp"]
+    first, last = changes["optim.table_only_steps"] + 1, changes["train.steps"]
+    old = jnp.ones(())  # the share of the weights before the network's first update
+    for step in range(first, last + 1):
+        step = jnp.array(step)
+        old = ema_update(old, jnp.zeros(()), step, decay=decay, ramp=ramp)
+    assert old < 0.003
 
 
 @pytest.mark.slow

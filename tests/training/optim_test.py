@@ -31,9 +31,8 @@ def test_adam_atan2_matches_the_published_updates():
     with jax.enable_x64(True):
         rates = jnp.asarray(g["lr"])
         adam = AdamAtan2(b1=float(g["b1"]), b2=float(g["b2"]))
-        optimizer = adam.build(
-            lambda step: rates[step - 1], float(g["weight_decay"]), EVERYTHING
-        )
+        wd = float(g["weight_decay"])
+        optimizer = adam.build(1.0, lambda step: rates[step - 1], wd, EVERYTHING)
         params = jnp.asarray(g["params"][0])
         state = optimizer.init(params)
         for grads, expected in zip(g["grads"], g["params"][1:], strict=True):
@@ -45,7 +44,7 @@ def test_adam_atan2_matches_the_published_updates():
 def test_adamw_follows_its_definition():
     chosen = AdamW(b1=0.8, b2=0.9, eps=1e-3)
     only_a = groups(lambda params: {"a": True, "b": False})
-    optimizer = chosen.build(lambda k: 0.1 * k, 0.5, only_a)
+    optimizer = chosen.build(0.1, lambda k: k, 0.5, only_a)
     params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
     state, m, v = optimizer.init(params), 0.0, 0.0
     p = np.array([1.0, -2.0, 3.0])
@@ -141,9 +140,8 @@ def test_schedule_matches_the_published_one(min_ratio):
 
 
 def test_first_update_uses_step_1_of_the_schedule():
-    optimizer = AdamAtan2(b1=0.9, b2=0.9).build(
-        lambda step: 0.1 * step, 1.0, EVERYTHING
-    )
+    adam = AdamAtan2(b1=0.9, b2=0.9)
+    optimizer = adam.build(0.1, lambda step: step, 1.0, EVERYTHING)
     params = jnp.ones(2)
     updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
     np.testing.assert_allclose(updates, -0.1, rtol=1e-6)

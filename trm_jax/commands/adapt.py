@@ -13,10 +13,11 @@ submission, and the scores if the answers are known. --minutes=0 answers without
 training, as a baseline.
 
 The config of the run is that of WEIGHTS, but for the data, train.steps (500),
-optim.table_only_steps (250) and optim.warmup_steps (50, after these). Flags override
-it: --config.train.steps=200 --config.optim.table_only_steps=100 is a shorter run with
-the same halves, and --config.data.num_augmentations=64 takes fewer forms. The same
-command continues a run that was stopped. Exit codes: as for train.py.
+optim.table_only_steps (250), optim.warmup_steps (50, after these) and optim.ema_ramp
+(so that the averaged weights, which answer, follow a short run). Flags override it:
+--config.train.steps=200 --config.optim.table_only_steps=100 is a shorter run with the
+same halves, and --config.data.num_augmentations=64 takes fewer forms. The same command
+continues a run that was stopped. Exit codes: as for train.py.
 """
 
 import logging
@@ -80,6 +81,7 @@ def changes(folder: str, subset: str) -> dict[str, Any]:
         "data.arc.test_subset": subset,
         "optim.table_only_steps": STEPS // 2,
         "optim.warmup_steps": STEPS // 10,
+        "optim.ema_ramp": True,  # else 78 % of the average would be the old weights
         "train.steps": STEPS,
         "train.eval_every": STEPS,
     }

@@ -39,7 +39,10 @@ class ModelSettings:
         16, "Tokens before the grid that hold the puzzle vector.", low=0, high=2**12
     )
     registers: int = knob(
-        0, "Learned tokens between the prefix and the grid.", low=0, high=2**12
+        0, "Tokens between the prefix and the grid.", low=0, high=2**12
+    )
+    registers_trained: bool = knob(
+        True, "Whether training changes the registers; else they stay as drawn."
     )
     puzzle_dim: int = knob(
         0, "Width of a puzzle vector; 0 = d_model.", low=0, high=2**16
@@ -104,6 +107,11 @@ class ModelConfig:
             raise ConfigError(
                 f"model.puzzle_dim = {s.puzzle_dim}, but nothing reads it where "
                 "model.prefix_len = 0"
+            )
+        if not (s.registers or s.registers_trained):
+            raise ConfigError(
+                "model.registers_trained = False, but nothing reads it where "
+                "model.registers = 0"
             )
         if s.positions == "rows_columns_boxes" and not self.box_shape:
             raise ConfigError(

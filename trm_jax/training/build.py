@@ -126,7 +126,8 @@ def make_recipe(
             "puzzle table: these updates would change nothing; expected 0"
         )
     model = ReasoningModel(model_config.for_device(device_kind), rule.networks)
-    groups = Groups(decayed(rule.no_decay), columns(model_config))
+    kept = () if model_config.settings.registers_trained else ("registers",)
+    groups = Groups(decayed(rule.no_decay), columns(model_config), kept)
     optim = make_optim(config["optim"], run.train.steps, groups)
     return Recipe(model, rule, run.halting, optim, run.train.steps)
 

@@ -218,7 +218,9 @@ def _plain(value: Any) -> Any:
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of an older run or export: missing settings take their defaults.
 
-    A setting that is added keeps by default what was computed before it existed.
+    A setting that is added keeps by default what was computed before it existed. The
+    sections that the run does not read are those of today. Raises ConfigError where a
+    section is no mapping, or a choice is unknown.
     """
 
     def merged(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,5 +231,16 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         }
         return {**default, **given, **both}
 
-    data = pipeline("settings").defaults()
-    return merged(config, {**default_config(), "data": data})
+    known = default_config()
+    whole = merged(config, {**known, "data": pipeline("settings").defaults()})
+    for section, like in known.items():
+        _check_is_there(section, whole[section], like)
+    check_choices(whole)
+    for section, names in sections_in_use(whole).items():
+        unread = {
+            name: like
+            for name, like in known[section].items()
+            if isinstance(like, Mapping) and name not in names
+        }
+        whole[section] = {**whole[section], **unread}
+    return whole

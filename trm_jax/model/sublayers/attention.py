@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trm_jax.errors import ConfigError
-from trm_jax.model.layers import Linear, rotary_tables, rotary_tables_2d, rotate
+from trm_jax.model.layers import (
+    Linear,
+    rms_norm,
+    rotary_tables,
+    rotary_tables_2d,
+    rotate,
+)
 from trm_jax.model.sublayers.base import Sublayer
 from trm_jax.ops.attention import IMPLEMENTATIONS, attend, cudnn_takes
 from trm_jax.settings import knob
@@ -28,6 +34,9 @@ class AttentionSettings:
         choices=("rope", "rope_2d", "rope_2d_halves", "none"),
     )
     rope_theta: float = knob(10_000.0, "Base of the rotary frequencies.", low=1.0)
+    inner_norm: bool = knob(
+        False, "RMS norm over the joined heads, before the output projection."
+    )
     implementation: str = knob(
         "auto",
         "Form of the products; auto: cuDNN's kernels on an NVIDIA GPU where they take "
@@ -99,8 +108,10 @@ class Attention(Sublayer):
             q, k = (rotate(v, *tables, halves=halves) for v in (q, k))
         self.sow("intermediates", "queries_keys", (q, k))
         form = c.implementation if c.implementation != "auto" else "xla"
-        out = attend(q, k, v, implementation=form)
-        return Linear(d, name="out")(out.reshape(b, l, d))
+        out = attend(q, k, v, implementation=form).reshape(b, l, d)
+        if c.inner_norm:  # jvdillon/sic
+            out = rms_norm(out)
+        return Linear(d, name="out")(out)
 
     def _tables(self, length: int, head_dim: int, halves: bool) -> tuple[Array, Array]:
         theta = self.settings.rope_theta

@@ -89,13 +89,16 @@ def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> 
         decay_shape=s.decay_shape,
     )
     schedule = shaped(s.lr, first=s.table_only_steps)
+    factor = shaped(1.0, first=s.table_only_steps)
     kind = choose(OPTIMIZERS, s.name, "optim.name")
     if s.decay_all:
         groups = groups._replace(decayed=partial(jax.tree.map, lambda _: True))
     chosen: Optimizer = read(kind, section[s.name], f"optim.{s.name}")
-    optimizer = chosen.build(schedule, s.weight_decay, groups)
+    optimizer = chosen.build(s.lr, factor, s.weight_decay, groups)
     if s.clip_norm:
         optimizer = clipped(optimizer, s.clip_norm)
+    if groups.kept:
+        optimizer = keeping(optimizer, groups.kept)
     return Optim(optimizer, schedule, shaped(s.table_lr), s)
 
 
@@ -112,6 +115,22 @@ def clipped(
     def update(grads: Params, state: Any, params: Params = None) -> tuple[Params, Any]:
         scaled, _ = clip.update(grads, clip.init(params))
         return optimizer.update(scaled, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def keeping(
+    optimizer: optax.GradientTransformation, names: tuple[str, ...]
+) -> optax.GradientTransformation:
+    """The optimiser, without gradients, updates and decay of the named parameters."""
+
+    def without(tree: Params) -> Params:
+        zeros = {name: jnp.zeros_like(tree[name]) for name in names}
+        return {**tree, **zeros}
+
+    def update(grads: Params, state: Any, params: Params = None) -> tuple[Params, Any]:
+        updates, state = optimizer.update(without(grads), state, params)
+        return without(updates), state
 
     return optax.GradientTransformation(optimizer.init, update)
 

@@ -23,13 +23,13 @@ class AdamAtan2:
     b2: float = knob(0.95, "Decay of the second moment.", low=0.0, below=1.0)
 
     def build(
-        self, schedule: optax.Schedule, weight_decay: float, groups: Groups
+        self, lr: float, factor: optax.Schedule, weight_decay: float, groups: Groups
     ) -> optax.GradientTransformation:
         """Adam-atan2 with decoupled decay: p (1 - lr wd) - lr u."""
         return optax.chain(
             scale_by_adam_atan2(self.b1, self.b2),
             optax.add_decayed_weights(weight_decay, groups.decayed),
-            optax.scale_by_learning_rate(by_update(schedule)),
+            optax.scale_by_learning_rate(by_update(lr, factor)),
         )
 
 

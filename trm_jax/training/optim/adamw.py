@@ -18,11 +18,11 @@ class AdamW:
     eps: float = knob(1e-8, "Added to the root of the second moment.", low=0.0)
 
     def build(
-        self, schedule: optax.Schedule, weight_decay: float, groups: Groups
+        self, lr: float, factor: optax.Schedule, weight_decay: float, groups: Groups
     ) -> optax.GradientTransformation:
         """Adam with decoupled decay: p (1 - lr wd) - lr u."""
         return optax.chain(
             optax.scale_by_adam(self.b1, self.b2, self.eps),
             optax.add_decayed_weights(weight_decay, groups.decayed),
-            optax.scale_by_learning_rate(by_update(schedule)),
+            optax.scale_by_learning_rate(by_update(lr, factor)),
         )

@@ -20,6 +20,7 @@ class Groups(NamedTuple):
 
     decayed: Mask
     columns: Callable[[Params], Any]  # of each parameter: see Sublayer.columns
+    kept: tuple[str, ...] = ()  # names of parameters that stay as they were drawn
 
 
 @runtime_checkable
@@ -27,17 +28,17 @@ class Optimizer(Protocol):
     """A frozen dataclass of knobs: config.optim.<name>."""
 
     def build(
-        self, schedule: optax.Schedule, weight_decay: float, groups: Groups
+        self, lr: float, factor: optax.Schedule, weight_decay: float, groups: Groups
     ) -> optax.GradientTransformation:
         """The gradient transformation; `groups.decayed` selects what decays.
 
-        `schedule(k)` is the learning rate of update k = 1, 2, ...
+        `lr * factor(k)` is the learning rate of update k = 1, 2, ...
         """
 
 
-def by_update(schedule: optax.Schedule) -> optax.Schedule:
-    """The schedule for optax, which counts updates from 0; the papers count from 1."""
-    return lambda count: schedule(count.astype(int) + 1)  # optax counts in int32
+def by_update(lr: float, factor: optax.Schedule) -> optax.Schedule:
+    """The rates for optax, which counts updates from 0; the papers count from 1."""
+    return lambda count: lr * factor(count.astype(int) + 1)  # optax counts in int32
 
 
 def make_schedule(

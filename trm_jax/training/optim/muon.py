@@ -29,11 +29,17 @@ class Muon(AdamW):
     The matrices of the operators are orthogonalised, each by itself: heads, gates and
     projections that one parameter holds are apart (`Sublayer.columns`). AdamW updates
     embeddings, heads of the model, vectors, and the rule's own parameters, with the
-    learning rate optim.lr. The filters of convolutions do not decay.
+    learning rate optim.lr and the decay optim.weight_decay. The rates of both follow
+    one schedule. The filters of convolutions do not decay.
     """
 
-    lr_ratio: float = knob(
-        200.0, "Learning rate of the matrices / optim.lr; the decay is not.", low=0.0
+    lr: float = knob(0.02, "Learning rate of the matrices after the warm-up.", low=0.0)
+    weight_decay: float = knob(0.005, "Decoupled decay of the matrices.", low=0.0)
+    scope: str = knob(
+        "matrices",
+        "What is orthogonalised: the matrices of the operators, each by itself, or all "
+        "parameters of two axes, whole, with embeddings and heads (as in URM).",
+        choices=("matrices", "all"),
     )
     momentum: float = knob(
         0.6, "Decay of the averaged gradient (Nesterov).", low=0.0, below=1.0
@@ -61,9 +67,10 @@ class Muon(AdamW):
             )
 
     def build(
-        self, schedule: optax.Schedule, weight_decay: float, groups: Groups
+        self, lr: float, factor: optax.Schedule, weight_decay: float, groups: Groups
     ) -> optax.GradientTransformation:
-        """Muon and AdamW with one decoupled decay: p (1 - lr wd) - lr u."""
+        """Muon and AdamW, each with its own lr and wd: p (1 - lr wd) - lr u."""
+        groups = self.scoped(groups)
 
         def labels(params: Params) -> Any:
             def label(_: Any, columns: tuple[int, ...]) -> str:
@@ -71,19 +78,31 @@ class Muon(AdamW):
 
             return jax.tree.map(label, params, groups.columns(params))
 
+        matrices = optax.chain(
+            self.orthogonal(groups),
+            optax.add_decayed_weights(self.weight_decay, groups.decayed),
+            optax.scale_by_learning_rate(by_update(self.lr, factor)),
+        )
+        others = super().build(lr, factor, weight_decay, groups)
+        return optax.partition({"muon": matrices, "adam": others}, labels)
+
+    def scoped(self, groups: Groups) -> Groups:
+        """The groups, whose matrices are those of `scope`; filters do not decay."""
+
         def decayed(params: Params) -> Any:
             def of(path: tuple[Any, ...], decays: bool) -> bool:
                 return decays and not path_string(path).endswith(FILTERS)
 
             return jax.tree_util.tree_map_with_path(of, groups.decayed(params))
 
-        matrices = optax.chain(self.orthogonal(groups), optax.scale(self.lr_ratio))
-        others = optax.scale_by_adam(self.b1, self.b2, self.eps)
-        return optax.chain(
-            optax.partition({"muon": matrices, "adam": others}, labels),
-            optax.add_decayed_weights(weight_decay, decayed),
-            optax.scale_by_learning_rate(by_update(schedule)),
-        )
+        def columns(params: Params) -> Any:
+            def of(param: Any, decays: bool) -> tuple[int, ...]:
+                return param.shape[1:] if param.ndim == 2 and decays else ()
+
+            return jax.tree.map(of, params, decayed(params))
+
+        every = columns if self.scope == "all" else groups.columns
+        return groups._replace(decayed=decayed, columns=every)
 
     def orthogonal(self, groups: Groups) -> optax.GradientTransformation:
         """Average, orthogonalise and scale the gradients of parameters of matrices.
