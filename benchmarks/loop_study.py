@@ -86,6 +86,13 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     limits = ", ".join(f"{name} {value:g}" for name, value in THRESHOLDS.items())
     runs = [run for each in arms.values() for run in each]
+    gates = [run["gates"] for run in runs if "gates" in run]
+    of_gates = (
+        " Gates of the lifelines after training (0.5 at the start): "
+        f"{min(g['least'] for g in gates):.2f} to {max(g['most'] for g in gates):.2f}."
+        if gates
+        else ""
+    )
     commits = sorted({commit[:7] for run in runs for commit in run["commits"]})
     dates = sorted({run["date"] for run in runs})
     processors = sorted({run["processor"] for run in runs})
@@ -94,7 +101,7 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> str:
         + f"\n\nMeans over the seeds, on {max(r['rows'] for r in runs)} test puzzles. "
         + f"Thresholds of the verdicts: {limits}. Trained: "
         + f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, on "
-        + f"{', '.join(processors)}; commits: {', '.join(commits)}.\n\n"
+        + f"{', '.join(processors)}; commits: {', '.join(commits)}.{of_gates}\n\n"
         + "`python benchmarks/loop_study.py --out=FOLDER` wrote this table and "
         + "dynamics.png from the files in FOLDER/dynamics.\n"
     )

@@ -169,6 +169,12 @@ def test_the_entropy_of_chains_is_that_of_their_rule():
         assert dynamics.cell_loss(recipe.rule) == loss
 
 
+def test_the_gates_of_a_lifeline_are_reported():
+    assert dynamics.gates({"net": {}}) == {}
+    found = dynamics.gates({"rule": {"lifeline": np.array([0.0, np.log(3.0)])}})
+    assert found == {"gates": {"least": 0.5, "most": pytest.approx(0.75)}}
+
+
 def test_batches_and_their_padding_change_no_measure(run):
     whole = dynamics.report(run, loops=2)
     config, identity = workdir.read_run(run)

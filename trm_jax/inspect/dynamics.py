@@ -32,7 +32,7 @@ from trm_jax.inspect.opened import command, opened
 from trm_jax.inspect.trace import on_host
 from trm_jax.rules.base import answer_latent, innermost
 from trm_jax.training.step import Recipe
-from trm_jax.types import Batch
+from trm_jax.types import Batch, Params
 
 PANELS = (
     ("share correct", ("exact", "cell_accuracy")),
@@ -117,10 +117,20 @@ def report(
             loops=loops or run.loops,
             seed=run.built.run.eval.seed,
         )
+        facts = run.facts | gates(run.weights[0])
     # The first loop has no motion: the verdict reads the last one alone.
     names = {name: [one.get(name, 0.0) for one in measured] for name in VERDICT_READS}
     found = {**verdict(names), "thresholds": THRESHOLDS, "loops": measured}
-    return run.facts | found
+    return facts | found
+
+
+def gates(params: Params) -> dict[str, dict[str, float]]:
+    """The least and the largest gate of a lifeline (rules/loop.py), if there is one."""
+    own = params.get("rule", {})
+    if "lifeline" not in own:
+        return {}
+    gate = 1 / (1 + np.exp(-np.asarray(own["lifeline"], np.float64)))
+    return {"gates": {"least": float(gate.min()), "most": float(gate.max())}}
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
