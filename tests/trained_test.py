@@ -268,6 +268,7 @@ def test_float64_models_need_no_global_setting(tmp_path):
     assert trm_jax.load(tmp_path).step == 2
 
 
+@pytest.mark.slow
 def test_a_cycle_can_be_differentiated_in_both_modes(run):
     _, model, texts = run
     x = model.embed(texts[0])

@@ -42,7 +42,7 @@ def test_a_rule_that_draws_its_starts_is_noticed(changes, draws):
     assert draws_start(tiny_recipe({"model.layers": ("swiglu",)} | changes)) == draws
 
 
-@pytest.mark.parametrize("rule", ["flow", "eqr"])
+@pytest.mark.parametrize("rule", [pytest.param("flow", marks=pytest.mark.slow), "eqr"])
 def test_chains_of_a_row_differ_in_what_the_rule_draws_and_in_nothing_else(rule):
     recipe = tiny_recipe({"model.layers": ("swiglu",), "rule.name": rule})
     state = init_train_state(recipe, jax.random.key(0), ROWS)

@@ -144,7 +144,13 @@ def test_a_run_is_measured_as_its_evaluation_scored_it(run):
     assert all(0.01 < one["motion"] < 3 for one in found["loops"][1:])
 
 
-@pytest.mark.parametrize("name", [*RULES, "turns"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("loop", "wta") else pytest.mark.slow)
+        for name in (*RULES, "turns")
+    ],
+)
 def test_the_latents_of_every_rule_are_those_that_its_heads_read(name, monkeypatch):
     monkeypatch.setitem(RULES, "turns", Turns)
     recipe, rows = (

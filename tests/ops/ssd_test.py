@@ -268,6 +268,19 @@ def test_automatic_is_chunked_on_a_cpu_to_the_bit(shape):
 class TestPallas(FastCase):
     implementation = "pallas"  # interpreted if there is no GPU
 
+    # The interpreter takes long for these, which the chunked form tests everywhere.
+    @pytest.mark.slow
+    def test_the_chunk_size_changes_nothing_but_rounding(self):
+        super().test_the_chunk_size_changes_nothing_but_rounding()
+
+    @pytest.mark.slow
+    def test_no_first_state_is_one_of_zeros(self):
+        super().test_no_first_state_is_one_of_zeros()
+
+    @pytest.mark.slow
+    def test_two_halves_with_the_state_between_are_the_whole(self):
+        super().test_two_halves_with_the_state_between_are_the_whole()
+
     def test_float64_is_float64_throughout(self):
         with jax.enable_x64(True):  # kernels refuse float64
             inputs = draw(0, l=5, dtype="float64")

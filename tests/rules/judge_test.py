@@ -27,9 +27,8 @@ from trm_jax.training.supervision import bind
 OWN = {"turns": Turns, "pair": Pair} | VARIANTS
 
 
-# The loop is an example of CONTRIBUTING.md: tests/docs_test.py trains and resumes it.
 # These share most with trm, and have tests of their own.
-SLOW = ("one_latent", "eqr", "urm", "flow", "wta", "pair", "turns", *VARIANTS)
+SLOW = ("one_latent", "loop", "eqr", "urm", "flow", "wta", "pair", "turns", *VARIANTS)
 PARAMS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in (*RULES, *OWN)
