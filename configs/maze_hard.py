@@ -67,7 +67,7 @@ def get_config(variant: str = "attention") -> ConfigDict:
     default.set_network(config, network)
     config.data.update(task="maze", source="hub", num_augmentations=7)
     config.rule.trm.l_cycles = 4
-    config.train.micro_batches = 12  # 39 GB at 64 rows (docs/performance.md)
+    config.train.micro_batches = 12  # 12 to 19 GB at 64 rows (docs/performance.md)
     _levers.pull(config, pulled, PUBLISHED)
     if config.optim.name == "muon":
         _levers.norm_units(config)

@@ -22,7 +22,7 @@ HYBRIDS = {"mamba2": 0.93, "mamba2_both": 1.08, "mamba2_four": 1.375}
 
 
 def get_sweep() -> Sweep:
-    """Every lever that is not about Sudoku, and two hybrids."""
+    """Every lever that is not about Sudoku, and three hybrids."""
     levers = {name: LEVERS[name] for name in LEVERS if name != "boxes"}
     levers["rope2d"] = ("+rope2d", {}, 1.0)
     for name, cost in HYBRIDS.items():

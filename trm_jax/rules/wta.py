@@ -5,9 +5,9 @@ Each row holds K chains of any other rule, which differ in their starts. A train
 runs all of them; the winner is the chain with the smallest cell loss, and only its loss
 counts. Then all chains continue from the winner's y, each with its own z; with one
 latent, each continues from its own. Of two chains whose z have become alike, the worse
-is expunged. An evaluation runs the first chain
-alone, at the cost of the inner rule. (jvdillon/sic, code/experiment.py; there chains of
-solved puzzles serve other rows; here a row owns its chains.)
+is expunged. An evaluation runs the first chain alone, at the cost of the inner rule.
+(jvdillon/sic, code/experiment.py; there chains of solved puzzles serve other rows; here
+a row owns its chains.)
 """
 
 import dataclasses
