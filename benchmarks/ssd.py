@@ -11,7 +11,7 @@ backward pass. Bytes count each input and output once. Errors are relative to th
 largest value of the float32 recurrent form at batch 2. "product" is the rate of
 `rows x 512 @ 512 x 2320`, the mixer's in_proj, in the same run. Peak bytes are the peak
 of the process so far. "mosaic" is left out unless it is named: it takes bfloat16 and a
-Hopper GPU only.
+Hopper GPU only. So is "jla", the scan of jax-linear-attention, where it is installed.
 """
 
 import argparse
@@ -186,7 +186,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     default = [name for name in IMPLEMENTATIONS if name != "mosaic"]
     parser.add_argument(
-        "--implementation", nargs="+", choices=IMPLEMENTATIONS, default=default
+        "--implementation",
+        nargs="+",
+        choices=[*IMPLEMENTATIONS, *ssd_error.others()],
+        default=default,
     )
     dtypes = list(DTYPES) if gpu else ["float32"]
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=dtypes)

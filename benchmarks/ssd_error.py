@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random inputs of the SSD operator, and its error against the recurrent form."""
 
+import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -37,6 +38,11 @@ def is_hopper() -> bool:
     return getattr(jax.devices()[0], "compute_capability", None) == "9.0"
 
 
+def others() -> list[str]:
+    """The forms of other libraries that are installed: jax-linear-attention's "jla"."""
+    return [] if importlib.util.find_spec("jla") is None else ["jla"]
+
+
 def random_inputs(sizes: Sizes, dtype: str, initial_state: bool = False) -> Any:
     """Random arguments of `ssd` in the ranges of a new network, and a cotangent of y.
 
@@ -69,13 +75,12 @@ def forward(implementation: str, chunk_size: int) -> Callable[..., jax.Array]:
     """`(*args, cotangent) -> y`; the cotangent is not used."""
 
     def fn(*inputs: jax.Array) -> jax.Array:
-        args, state = inputs[:5], inputs[5:-1]
-        return ssd(
-            *args,
-            initial_state=state[0] if state else None,
-            chunk_size=chunk_size,
-            implementation=implementation,
-        )[0]
+        args, states = inputs[:5], inputs[5:-1]
+        state = states[0] if states else None
+        how: dict[str, Any] = {"initial_state": state, "chunk_size": chunk_size}
+        if implementation == "jla":
+            return _by_jla(*args, **how)
+        return ssd(*args, **how, implementation=implementation)[0]
 
     return fn
 
@@ -119,6 +124,16 @@ def within(found: dict[str, float], dtype: str = "bfloat16") -> dict[str, float]
     if any(not error <= TOLERANCE[dtype] for error in found.values()):
         raise ArithmeticError(f"an error beyond {TOLERANCE[dtype]}: {found}")
     return found
+
+
+def _by_jla(*args: jax.Array, initial_state: Any, **how: Any) -> jax.Array:
+    """The scan of jax-linear-attention, whose states are transposed."""
+    from jla.layers.ssm import mamba2_ssd
+
+    state = None if initial_state is None else initial_state.swapaxes(-1, -2)
+    y: jax.Array
+    y, _ = mamba2_ssd(*args, initial_state=state, grouped_key_grads=True, **how)
+    return y
 
 
 @lru_cache(maxsize=1)

@@ -143,7 +143,7 @@ def ssd_times(suite: Suite) -> Iterator[Case]:
     """The rows of benchmarks/ssd.py in bfloat16 at both lengths of the hybrids."""
     print(ssd.HEADER)
     how = ssd.Options(repeats=suite.args.steps)
-    names = ["chunked", *ssd_error.kernels()]
+    names = ["chunked", *ssd_error.kernels(), *ssd_error.others()]
     for sizes, name in itertools.product(both(suite), names):
 
         def work(sizes: Sizes = sizes, name: str = name) -> Lines:

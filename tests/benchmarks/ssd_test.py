@@ -126,6 +126,15 @@ def test_errors_notice_a_wrong_form(monkeypatch):
     assert found["grad_C"] == pytest.approx(0.01, rel=0.05)
 
 
+def test_the_scan_of_another_library_is_compared_where_it_is_installed():
+    pytest.importorskip("jla", reason="jax-linear-attention is not installed")
+    assert ssd_error.others() == ["jla"]
+    with jax.numpy_rank_promotion("allow"):
+        sizes = Sizes(2, 97, 2)
+        found = ssd_error.errors("jla", "float32", sizes, 64, initial_state=True)
+    assert max(found.values()) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
