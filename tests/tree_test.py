@@ -20,7 +20,6 @@ MAY_BE_SHORT = {
     "data_pipeline/prepared/maze_hard/names.py": "read without tensorflow_datasets",
     "data_pipeline/prepared/sudoku_extreme/names.py": "likewise",
     "configs/sweeps/levers_4x4.py": "the other size of the study in levers_6x6.py",
-    "configs/sweeps/loops_6x6.py": "the other size of the study in loops_4x4.py",
 }
 
 
