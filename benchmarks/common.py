@@ -3,6 +3,7 @@
 
 import gc
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -107,6 +108,19 @@ def attempt(case: dict[str, Any], fn: Callable[[], dict[str, Any]]) -> dict[str,
         return {**case, "failed": f"{type(error).__name__}: {error}"[:2000]}
     finally:
         gc.collect()
+
+
+def printed(command: list[Any], timeout: float, **how: Any) -> str:
+    """What a command prints; `how` goes to subprocess.run.
+
+    Raises RuntimeError if it fails, and TimeoutExpired if it takes too long.
+    """
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=timeout, **how
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-500:])
+    return done.stdout.strip()
 
 
 def first_line(row: dict[str, Any]) -> str:

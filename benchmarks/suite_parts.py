@@ -22,7 +22,7 @@ from benchmarks import (
     step,
     whole_runs,
 )
-from benchmarks.common import attempt
+from benchmarks.common import attempt, printed
 from benchmarks.ssd_error import Sizes
 
 MIXERS = ("mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn")
@@ -118,17 +118,9 @@ def torch_step(flags: list[str], left: Callable[[], float]) -> Row:
 
     Raises RuntimeError if it fails, and TimeoutExpired if it takes too long.
     """
-    done = subprocess.run(
-        [sys.executable, TORCH_STEP, *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=left(),
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-500:])
-    *printed, numbers = done.stdout.splitlines()
-    return {"printed": "\n".join(printed), **json.loads(numbers)}
+    output = printed([sys.executable, TORCH_STEP, *flags], left())
+    *lines, numbers = output.splitlines()
+    return {"printed": "\n".join(lines), **json.loads(numbers)}
 
 
 def attention_times(suite: Suite) -> Iterator[Case]:

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.common import printed
+
 Left = Callable[[], float]  # seconds in which a process must end
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -98,18 +100,8 @@ def runs_of(folder: str) -> list[dict[str, Any]]:
 
 def digest(folder: str, left: Left, **changes: str) -> str:
     """Digest of the newest state, restored by a process with a changed environment."""
-    result = subprocess.run(
-        [sys.executable, "-c", DIGEST, folder],
-        cwd=ROOT,
-        env=environment() | changes,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=left(),
-    )
-    if result.returncode:
-        raise RuntimeError(result.stderr[-500:])
-    return result.stdout.strip()
+    command = [sys.executable, "-c", DIGEST, folder]
+    return printed(command, left(), cwd=ROOT, env=environment() | changes)
 
 
 def environment() -> dict[str, str]:
