@@ -21,11 +21,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 test: install lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
-# These run with the compiler's optimisations, which other tests turn off (tests/conftest.py).
+# These run with the compiler's optimisations, which other tests turn off (tests/conftest.py),
+# and check the array shapes of the whole package.
 slow: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0
 slow: export XLA_FLAGS = --xla_force_host_platform_device_count=2
 slow: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow or optimized"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow or optimized" \
+		--jaxtyping-packages=trm_jax,beartype.beartype
 
 aot:
 	$(MAKE) install VENV=.venv-aot EXTRAS=dev,aot
