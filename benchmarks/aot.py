@@ -119,7 +119,7 @@ def split(rows: int, most: int) -> int:
 
 def compile_step(path: str, config: Any, topology: str) -> tuple[Built, Any]:
     """The training step of the config read from `path`, compiled for the topology."""
-    sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+    sizes = sizes_of(config)
     built = build(config.to_dict(), sizes, devices=devices_of(topology))
     like = built.state_like
     lowered = built.train_step.lower(like, like.carry.batch)

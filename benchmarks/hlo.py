@@ -13,10 +13,8 @@ COLLECTIVE = re.compile(
     r"collective-permute|collective-broadcast)(?P<start>-start)?\("
 )
 ARRAY = re.compile(r"\b([a-z]+\d+\w*|pred)\[([\d,]*)\]")
-CALLED = re.compile(
-    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)="
-    r"%?([\w.\-]+)"
-)
+CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+TRUE_FALSE = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
@@ -36,7 +34,7 @@ class Collective(NamedTuple):
     kind: str  # all-gather, all-reduce, reduce-scatter, all-to-all, ...
     arrays: tuple[tuple[str, tuple[int, ...]], ...]  # (dtype, shape) of the results
     group: int  # devices that take part; 0 = all
-    count: int  # per call; every iteration of a loop counts
+    count: float  # per call; every iteration of a loop counts
     op_name: str
 
     @property
@@ -92,7 +90,7 @@ def _result(match: re.Match[str], lines: list[str]) -> str:
 
 
 def _collective(
-    computation: str, line: str, kind: str, shape: str, times: int, devices: int
+    computation: str, line: str, kind: str, shape: str, times: float, devices: int
 ) -> Collective:
     arrays = tuple(
         (dtype, tuple(int(n) for n in dims.split(",") if n))
@@ -121,16 +119,23 @@ def computations(text: str) -> Iterator[tuple[str, list[str]]]:
             lines.append(line)
 
 
-def executions(bodies: dict[str, list[str]]) -> dict[str, int | None]:
-    """How often each computation runs in a call; None if a loop has no known count."""
-    times: dict[str, int | None] = {"": 1}
+def executions(
+    bodies: dict[str, list[str]], *, mean: bool = False
+) -> dict[str, float | None]:
+    """How often each computation runs in a call; None if a loop has no known count.
 
-    def visit(name: str, count: int | None) -> None:
+    All branches of a conditional count; with `mean`, each as often as the others.
+    """
+    times: dict[str, float | None] = {"": 1}
+
+    def visit(name: str, count: float | None) -> None:
         for line in bodies[name]:
-            trips: int | None = 1
+            trips: float | None = 1
             if loop := WHILE.search(line):
                 trips = _trips(line, bodies[loop[1]])
-            for called in _called(line):
+            if mean and (branches := _branches(line)):
+                trips = 1 / len(branches)
+            for called in CALLED.findall(line) + _branches(line):
                 if called in bodies:
                     inner = None if count is None or trips is None else count * trips
                     old = times.get(called, 0)
@@ -141,11 +146,11 @@ def executions(bodies: dict[str, list[str]]) -> dict[str, int | None]:
     return times
 
 
-def _called(line: str) -> list[str]:
-    names = CALLED.findall(line)
-    for branches in BRANCHES.findall(line):
-        names += [name.strip(" %") for name in branches.split(",")]
-    return names
+def _branches(line: str) -> list[str]:
+    found = BRANCHES.search(line)
+    if not found:
+        return TRUE_FALSE.findall(line)
+    return [name.strip(" %") for name in found[1].split(",")]
 
 
 def _trips(line: str, condition: Iterable[str]) -> int | None:

@@ -4,7 +4,8 @@
 It is max(FLOPs / 790 TFLOP/s, bytes / 4.3 TB/s), rates that programs reach. Bytes are
 those of operands and results; of what a kernel slices, the slices only. Attention by
 cuDNN counts its products in whole tiles, and a product fused with its gated unit its
-own. Any other Pallas kernel counts by its bytes only.
+own. Any other Pallas kernel counts by its bytes only. The branches of a conditional, as
+of a curriculum over cycles, count as if each were taken equally often.
 """
 
 import math
@@ -41,7 +42,7 @@ class Kernel(NamedTuple):
 
     name: str
     group: str
-    count: int
+    count: float
     flops: float
     nbytes: float
 
@@ -88,7 +89,7 @@ def kernels(text: str) -> Iterator[Kernel]:
         if not moves_nothing(one)
         for name in CALLS.findall(one.line)
     }
-    for name, count in executions(lines).items():
+    for name, count in executions(lines, mean=True).items():
         if name not in parts:
             for at, one in bodies[name].items():
                 if not moves_nothing(one):

@@ -126,7 +126,7 @@ def table(args: argparse.Namespace) -> None:
         print(f"\nPREDICTED for {name}: {chip}\n{HEADER}")
         for path in args.config:
             config = config_of(path, args.set)
-            sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+            sizes = sizes_of(config)
             first = None
             for devices in args.devices:
                 work = work_of(config, sizes, devices, chip.ssd)
@@ -169,7 +169,7 @@ def compare(files: list[str]) -> None:
             config = config_of(f"configs/{row['config']}.py:{row['mixer']}", [])
             config.model.dtype, config.rule.trm.remat = row["dtype"], row["remat"]
             config.train.batch_size = row["batch"]
-            work = work_of(config, sizes_of(row["config"], config), 1, "chunked")
+            work = work_of(config, sizes_of(config), 1, "chunked")
             predicted = work.flops / row["matmul_gflop_per_s"] / 1e6
             print(
                 f"{row['config']:<15} {row['mixer']:<12} {row['remat']:<5} "

@@ -42,7 +42,7 @@ def compile_seconds(path: str, times: int) -> float:
     config = config_of(path, [])
     config.mesh.data, config.train.micro_batches = 1, 1
     config.rule.trm.h_cycles *= times
-    sizes = sizes_of(pathlib.Path(path.partition(":")[0]).stem, config)
+    sizes = sizes_of(config)
     built = build(config.to_dict(), sizes)
     like = built.state_like
     start = time.perf_counter()

@@ -35,14 +35,14 @@ from trm_jax.training.cost import step_flops
 
 MAX_ROWS = 65_536  # most rows of the product that rates are compared with
 # ARC's number of puzzle ids depends on its files; these are for the published ones.
-ARC_IDS = {"arc_agi_1": 876_407, "arc_agi_2": 1_191_732}
-CONFIGS = ("sudoku_extreme", "maze_hard", *ARC_IDS, "demo")
+ARC_IDS = {"evaluation": 876_407, "evaluation2": 1_191_732}  # by the subset of the test
+CONFIGS = ("sudoku_extreme", "maze_hard", "arc_agi_1", "arc_agi_2", "demo")
 
 
-def sizes_of(name: str, config: Any) -> dict[str, Any]:
+def sizes_of(config: Any) -> dict[str, Any]:
     """The sizes of the data, without reading data."""
-    if name in ARC_IDS:
-        ids = ARC_IDS[name]
+    if config.data.task == "arc" and not config.data.train:
+        ids = ARC_IDS[config.data.arc.test_subset]
         shape = [config.data.arc.side] * 2
         return {"vocab_size": 12, "grid_shape": shape, "num_puzzles": ids, "blank": -1}
     return tasks.spec_of(config.data).sizes
@@ -69,7 +69,7 @@ def measure(
     config.train.update(batch_size=batch, micro_batches=micro_batches)
     config.eval.batch_size = batch
     config.mesh.data = 1  # one device, as for the product
-    sizes = sizes_of(name, config)
+    sizes = sizes_of(config)
     built = build(config.to_dict(), sizes)
     state = built.init()
     keys = jax.random.split(jax.random.key(1))

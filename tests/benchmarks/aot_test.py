@@ -185,7 +185,7 @@ def test_collectives_of_a_compiled_program():
 @pytest.mark.optimized
 def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
     config = aot.config_of(SMOKE, ["mesh.data=2"])
-    sizes = aot.sizes_of("smoke", config)
+    sizes = aot.sizes_of(config)
     built = build(config.to_dict(), sizes)
     like = built.state_like
     program = built.train_step.lower(like, like.carry.batch).compile().as_text()
@@ -197,7 +197,7 @@ def test_what_is_predicted_to_be_exchanged_is_what_the_compiler_exchanges():
 @pytest.mark.slow
 def test_predictions_follow_the_number_of_devices():
     config = aot.config_of(SMOKE, ["train.batch_size=768"])
-    sizes = aot.sizes_of("smoke", config)
+    sizes = aot.sizes_of(config)
     one, eight, many = (work_of(config, sizes, n, "chunked") for n in (1, 8, 256))
     assert one.summed == one.gathered == 0
     assert one.flops == pytest.approx(8 * eight.flops)
@@ -289,7 +289,7 @@ def test_the_rematerialisation_of_the_innermost_rule_is_reported():
     config = aot.config_of(SMOKE, [*RULE, "rule.name=wta", "rule.wta.inner=urm"])
     config.rule.urm.remat = "full"
     assert config.rule.trm.remat != "full"
-    sizes = aot.sizes_of("smoke", config)
+    sizes = aot.sizes_of(config)
     rule = make_recipe(config.to_dict(), sizes, read_run(config.to_dict())).rule
     assert aot.innermost(rule).remat == "full"
 

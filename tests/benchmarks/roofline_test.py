@@ -124,6 +124,37 @@ def test_kernels_are_found_with_their_loops_groups_flops_and_bytes():
     assert found == {one.name: one for one in expected}
 
 
+BRANCHES = """\
+%one (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %first = f32[8]{0} copy(%a)
+}
+
+%two (b: f32[8]) -> f32[8] {
+  %b = f32[8]{0} parameter(0)
+  ROOT %second = f32[8]{0} copy(%b)
+}
+
+ENTRY %main (i: s32[], x: f32[8]) -> f32[8] {
+  %i = s32[] parameter(0)
+  %x = f32[8]{0} parameter(1)
+  ROOT %y = f32[8]{0} conditional(%i, %x, %x), CALLED
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        "branch_computations={%one, %two}",
+        "true_computation=%one, false_computation=%two",
+    ],
+)
+def test_each_branch_of_a_conditional_counts_as_often_as_the_others(called):
+    found = {k.name: k.count for k in kernels(BRANCHES.replace("CALLED", called))}
+    assert found == {"first": 0.5, "second": 0.5}
+
+
 def test_a_kernel_takes_the_longer_of_products_and_bytes():
     assert Kernel("a", "other", 3, FLOPS, BANDWIDTH / 2).seconds == 3
     assert Kernel("b", "other", 2, FLOPS, 2 * BANDWIDTH).seconds == 4
