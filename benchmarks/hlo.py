@@ -15,6 +15,7 @@ COLLECTIVE = re.compile(
 ARRAY = re.compile(r"\b([a-z]+\d+\w*|pred)\[([\d,]*)\]")
 CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 TRUE_FALSE = re.compile(r"\b(?:true_computation|false_computation)=%?([\w.\-]+)")
+FUSED = re.compile(r"\bcalls=%?([\w.\-]+)")
 BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
@@ -59,11 +60,13 @@ def collectives(text: str, devices: int = 0) -> list[Collective]:
     """The collectives of an optimised HLO module (`compiled.as_text()`).
 
     An asynchronous pair counts once, at its start. A collective that a TPU spreads over
-    several fusions also counts once: its parts share a channel. All branches of a
+    several fusions also counts once: its parts share a channel. (On a GPU, different
+    collectives may share one, but these are in no fusion.) All branches of a
     conditional count. `devices` is the size of groups that the HLO does not list.
     Raises ValueError for a collective in a loop whose trip count is unknown.
     """
     bodies = dict(computations(text))
+    fusions = set(FUSED.findall(text))
     found: dict[tuple[str, str], Collective] = {}
     for name, times in executions(bodies).items():
         for line in bodies[name]:
@@ -74,7 +77,8 @@ def collectives(text: str, devices: int = 0) -> list[Collective]:
             shape = _result(match, bodies[name])
             one = _collective(name, line, match["kind"], shape, times, devices)
             channel = CHANNEL.search(line)
-            key = (one.kind, channel[1] if channel else name + line)
+            is_part = channel and name in fusions
+            key = (one.kind, channel[1] if is_part else name + line)
             if key not in found or found[key].count < times:
                 found[key] = one
     return list(found.values())

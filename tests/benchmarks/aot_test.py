@@ -85,7 +85,7 @@ channel_id=9, replica_groups={}, dimensions={0}
 replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
   %rs.done = f32[2,2]{1,0} reduce-scatter-done(%rs)
   %ar.0 = ((f32[5]{0}), f32[5]{0}) all-reduce-start(%o), channel_id=12, to_apply=%add
-  %ar.1 = f32[9]{0} all-reduce-start(%p), channel_id=13, to_apply=%add
+  %ar.1 = f32[9]{0} all-reduce-start(%p), channel_id=12, to_apply=%add
   %ar.0.done = f32[5]{0} all-reduce-done(%ar.0)
   %ar.1.done = f32[9]{0} all-reduce-done(%ar.1)
   %both = (s32[7]{0}, /*index=1*/f32[]) all-reduce(%m, %n), channel_id=11, to_apply=%add
