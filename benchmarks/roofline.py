@@ -7,10 +7,11 @@ python benchmarks/roofline.py --config configs/sudoku_extreme.py[:variant] [...]
 
 Compiles each config ahead of time, which needs the extra `aot` and no GPU, and adds up
 the least time of all kernels (benchmarks/kernels.py), with loops multiplied out. Prints
-one line for each config and each pair of rule.trm.remat and rule.trm.unroll:
-milliseconds of a step, hours of the whole training at that pace, milliseconds and GB
-moved by group of kernels (matrix products; attention by cuDNN; Pallas kernels; copies
-and stacks of a loop's residuals; other), GB moved in all, and GB of temporary values.
+one line for each config and each pair of remat and unroll, settings of its rule (of the
+inner one, if it wraps another): milliseconds of a step, hours of the whole training at
+that pace, milliseconds and GB moved by group of kernels (matrix products; attention by
+cuDNN; Pallas kernels; copies and stacks of a loop's residuals; other), GB moved in all,
+and GB of temporary values.
 --top adds the N kernels that take longest. Nothing is run.
 
 The rates are those of an H200 in bfloat16, so other chips and dtypes are refused.
@@ -28,6 +29,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from benchmarks.aot import compile_step, config_of
 from benchmarks.kernels import GROUPS, Kernel, kernels
+from configs._levers import innermost
 
 HEADER = (
     f"{'config':<26} {'remat':<8} {'ms':>6} {'hours':>6} "
@@ -69,7 +71,7 @@ def slowest(each: list[Kernel], text: str, top: int) -> Iterator[str]:
     for k in sorted(each, key=lambda k: -k.seconds):
         if k.name in names:
             yield (
-                f"{1e3 * k.seconds:>8.2f} ms {k.count:>4} x {k.nbytes / 1e6:>7.1f} MB "
+                f"{1e3 * k.seconds:>8.2f} ms {k.count:>4g} x {k.nbytes / 1e6:>7.1f} MB "
                 f"{k.group:<9} {of.get(k.name, k.name)[-90:]}"
             )
 
@@ -89,9 +91,11 @@ def main() -> None:
         parser.error(f"--topology={args.topology}: the rates are those of an h200")
     cases = []
     for path, pair in itertools.product(args.config, args.remat or [""]):
-        remat, _, unroll = pair.partition(":")
-        changes = [f"rule.trm.remat={remat}", f"rule.trm.unroll={unroll}"]
-        config = config_of(path, [*args.set, *(changes if pair else [])])
+        config = config_of(path, args.set)
+        if pair:
+            rule = config.rule[innermost(config)]
+            remat, _, unroll = pair.partition(":")
+            rule.update(remat=remat, unroll=int(unroll))
         if (dtype := config.model.dtype) != "bfloat16":
             parser.error(f"{path} has model.dtype = {dtype!r}; expected bfloat16")
         cases.append((path, pair, config))

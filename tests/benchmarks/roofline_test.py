@@ -7,7 +7,11 @@ import pytest
 
 from benchmarks import roofline
 from benchmarks.kernels import BANDWIDTH, FLOPS, GROUPS, Kernel, kernels
+from benchmarks.step import sizes_of
 from tests.helpers.runs import ROOT, call
+from trm_jax.rules.base import innermost
+from trm_jax.training.build import make_recipe
+from trm_jax.training.config import read_run
 
 PROGRAM = """\
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -196,6 +200,23 @@ def test_other_chips_and_dtypes_are_refused(flags, message, capsys, monkeypatch)
         roofline.main()
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variant", ["mlp_t", "eqr", "urm", "flow", "wta"])
+def test_the_rule_of_the_config_recomputes_as_asked(variant, monkeypatch):
+    path = f"configs/sudoku_extreme.py:{variant}"
+    flags = ["--config", path, "--remat", "dots:1", "none:6"]
+    monkeypatch.setattr("sys.argv", ["roofline.py", *flags])
+    rules = []
+
+    def measure(path, topology, config, top):
+        values = config.to_dict()
+        rules.append(make_recipe(values, sizes_of(config), read_run(values)).rule)
+
+    monkeypatch.setattr(roofline, "measure", measure)
+    roofline.main()
+    asked = [(innermost(r).remat, innermost(r).unroll) for r in rules]
+    assert asked == [("dots", 1), ("none", 6)]
 
 
 @pytest.mark.aot
