@@ -160,6 +160,7 @@ VALUES = {
     "model.mamba2.num_groups": 1,
     "model.mamba2.implementation": "recurrent",
     "rule.wta.inner": "hrm",
+    "rule.wta.copied": "z",  # "auto" stands for y here
     "optim.muon.coefficients": (3.0, -4.0, 2.0),
 }
 VALUES |= {f"rule.{n}.{knob}": v for n in IN_PHASES for knob, v in OTHERS.items()}
