@@ -22,7 +22,7 @@ test: install lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 # These run with the compiler's optimisations, which other tests turn off (tests/conftest.py),
-# and check the shapes of arrays.
+# and check the array shapes of the whole package.
 slow: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0
 slow: export XLA_FLAGS = --xla_force_host_platform_device_count=2
 slow: install
