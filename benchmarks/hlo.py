@@ -137,9 +137,10 @@ def executions(
             trips: float | None = 1
             if loop := WHILE.search(line):
                 trips = _trips(line, bodies[loop[1]])
-            if mean and (branches := _branches(line)):
+            branches = _branches(line)
+            if mean and branches:
                 trips = 1 / len(branches)
-            for called in CALLED.findall(line) + _branches(line):
+            for called in CALLED.findall(line) + branches:
                 if called in bodies:
                     inner = None if count is None or trips is None else count * trips
                     old = times.get(called, 0)
