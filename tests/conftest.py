@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test-wide settings, and batches of random rows."""
 
+import gc
 import itertools
 import os
 import pathlib
@@ -34,6 +35,9 @@ import pytest
 from trm_jax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes many small objects that live on; looking through them for garbage at
+# Python's usual pace takes an eighth of the time of the tests.
+gc.set_threshold(50_000, 20, 100)
 
 
 # Linux lets a process have 65,530 memory mappings, and a compiled program takes some
