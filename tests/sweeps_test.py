@@ -72,6 +72,8 @@ def test_every_sweep_reads_and_states_its_claim(name):
 def test_arms_have_equal_flops(name, arms):
     flops = {arm: training_flops(run) for arm, run in first_runs(name).items()}
     assert len(flops) == arms
+    # These are the plain network with fewer and more updates.
+    flops = {arm: n for arm, n in flops.items() if not arm.endswith("_thirds")}
     assert max(flops.values()) < 1.02 * min(flops.values()), flops
 
 

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which levers help MLP-t to learn 6x6 Sudokus from 1,000 minimal ones, at equal FLOPs?
+"""Which levers help MLP-t to learn from 1,000 minimal 6x6 Sudokus, at equal FLOPs?
 
 Command:  python sweep.py configs/sweeps/levers_6x6.py --out=docs/sweeps/levers_6x6
           --workdirs=runs/levers_6x6
 Hardware: 2 CPU cores.
 Result:   not run in this form.
-Claim:    none yet: see docs/levers.md. All arms see the same 1,000 puzzles, without their
-          symmetries, and take the same training FLOPs. The plain network overfits there,
-          so an arm with fewer updates has an advantage that is not its lever's: the arms
-          two_thirds and four_thirds are the plain network with fewer and more. An
-          evaluation has 16 steps in each. The chains of wta share the rows of the batch,
-          so that its updates are as many as the others'. Those of `growing` count as if
-          all its updates had the most gradients.
+Claim:    none yet: see docs/levers.md. All arms see the same 1,000 puzzles, without
+          their symmetries, and take the same training FLOPs. The plain network overfits
+          there, so an arm with fewer updates has an advantage that is not its lever's:
+          two_thirds and four_thirds are the plain network with fewer and more updates.
+          An evaluation has 16 steps in each. The chains of wta share the rows of the
+          batch, so that its updates are as many as the others'. Those of `growing` count
+          as if all its updates had the most gradients.
 """
 
 from typing import Any
