@@ -10,8 +10,8 @@ Claim:    none yet: see docs/levers.md. All arms see the same 1,000 puzzles, wit
           there, so an arm with fewer updates has an advantage that is not its lever's:
           two_thirds and four_thirds are the plain network with fewer and more updates.
           An evaluation has 16 steps in each. The chains of wta share the rows of the
-          batch, so that its updates are as many as the others'. Those of `growing` count
-          as if all its updates had the most gradients.
+          batch, so that its updates are as many as the others'. Those of `growing`
+          count as if all its updates had the most gradients.
 """
 
 from typing import Any
