@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which levers help the hybrid TR-mamba2attn to learn 4x4 Sudokus, at equal FLOPs?
+"""Which levers help TR-mamba2attn to learn from 450 4x4 Sudokus, at equal FLOPs?
 
 Command:  python sweep.py configs/sweeps/levers_4x4.py --out=docs/sweeps/levers_4x4
           --workdirs=runs/levers_4x4
 Hardware: 2 CPU cores.
 Result:   not run.
 Claim:    none yet: see docs/levers.md. At 6x6 size the hybrid solves nothing within the
-          FLOPs of these sweeps (docs/ablations.md), so it learns smaller puzzles here,
-          for so few updates that the plain network does not yet solve them all.
-          Otherwise as levers_6x6.py.
+          FLOPs of these sweeps (docs/ablations.md), so it learns smaller puzzles here.
+          All arms see the same 450 puzzles, without their symmetries; otherwise as
+          levers_6x6.py.
 """
 
 from configs.sweeps.levers_6x6 import arms
@@ -17,7 +17,8 @@ from trm_jax.commands.sweep_runs import Sweep
 
 def get_sweep() -> Sweep:
     """Every lever alone."""
+    data = {"data.train_puzzles": 450, "data.num_augmentations": 0}
     return Sweep(
-        title="Levers at equal FLOPs, 4x4 Sudoku",
-        arms=arms("mamba2_attn", "sudoku_4x4", 650, {}),
+        title="Levers at equal FLOPs, 450 4x4 Sudokus",
+        arms=arms("mamba2_attn", "sudoku_4x4", 1_000, data),
     )
