@@ -54,7 +54,7 @@ def test_every_sweep_reads_and_states_its_claim(name):
         elif name == "levers_maze":
             assert config["data"]["maze"]["side"] == 7
         else:
-            cols = 2 if "4x4" in name else 3
+            cols = 2 if "4x4" in name or name == "levers_networks" else 3
             assert config["data"]["sudoku"]["box_cols"] == cols
         assert config["train"]["eval_every"] == -(-config["train"]["steps"] // 4)
 
@@ -157,6 +157,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
     }
     others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
     others |= {"levers_4x4", "levers_6x6", "levers_maze"}
+    others |= {"levers_networks", "levers_together"}
     assert compared.keys() | others == set(NAMES)
     for name, keys in compared.items():
         first, *others = (run.read_config() for run in first_runs(name).values())

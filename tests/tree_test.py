@@ -19,7 +19,6 @@ MAY_BE_SHORT = {
     "data_pipeline/errors.py": "the error that all of the pipeline may raise",
     "data_pipeline/prepared/maze_hard/names.py": "read without tensorflow_datasets",
     "data_pipeline/prepared/sudoku_extreme/names.py": "likewise",
-    "configs/sweeps/levers_4x4.py": "the other size of the study in levers_6x6.py",
 }
 
 

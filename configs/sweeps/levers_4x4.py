@@ -11,14 +11,18 @@ Claim:    none yet: see docs/levers.md. At 6x6 size the hybrid solves nothing wi
           levers_6x6.py.
 """
 
+from typing import Any
+
 from configs.sweeps.levers_6x6 import arms
 from trm_jax.commands.sweep_runs import Sweep
+
+STEPS = 1_000
+DATA: dict[str, Any] = {"data.train_puzzles": 450, "data.num_augmentations": 0}
 
 
 def get_sweep() -> Sweep:
     """Every lever alone."""
-    data = {"data.train_puzzles": 450, "data.num_augmentations": 0}
     return Sweep(
         title="Levers at equal FLOPs, 450 4x4 Sudokus",
-        arms=arms("mamba2_attn", "sudoku_4x4", 1_000, data),
+        arms=arms("mamba2_attn", "sudoku_4x4", STEPS, DATA),
     )

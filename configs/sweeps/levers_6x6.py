@@ -18,6 +18,12 @@ from typing import Any
 
 from trm_jax.commands.sweep_runs import Arm, Sweep
 
+STEPS = 1_400
+DATA: dict[str, Any] = {
+    "data.sudoku.clues": (0, 0),
+    "data.train_puzzles": 1_000,
+    "data.num_augmentations": 0,
+}
 # Lever of a variant, further settings, and training FLOPs per update against none.
 LEVERS: dict[str, tuple[str, dict[str, Any], float]] = {
     "plain": ("", {}, 1.0),
@@ -66,12 +72,7 @@ def arms(
 
 def get_sweep() -> Sweep:
     """Every lever alone."""
-    data = {
-        "data.sudoku.clues": (0, 0),
-        "data.train_puzzles": 1_000,
-        "data.num_augmentations": 0,
-    }
     return Sweep(
         title="Levers at equal FLOPs, 1,000 minimal 6x6 Sudokus",
-        arms=arms("mlp_t", "demo", 1_400, data),
+        arms=arms("mlp_t", "demo", STEPS, DATA),
     )
