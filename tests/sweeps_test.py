@@ -7,6 +7,7 @@ import re
 import jax
 import pytest
 
+from configs.sweeps import levers_6x6
 from data_pipeline import tasks
 from tests.helpers.runs import ROOT
 from trm_jax.beside import get_config
@@ -102,6 +103,34 @@ def test_the_papers_table_at_small_size_has_the_numbers_of_the_sweeps():
         assert found["paper"] == f"{paper} (Sudoku-Extreme)", arm
         exact = found["exact"]
         assert here == (f"{float(exact):.2f}" if exact else "not run"), arm
+
+
+def test_the_table_of_levers_has_the_numbers_of_the_sweeps():
+    """A cell holds mean and deviation, and the number of seeds unless all ran."""
+    text = (ROOT / "docs" / "levers.md").read_text()
+    head = re.search(r"\| lever \| arm \|.*levers_6x6.*\n", text)[0]
+    sweeps = re.findall(r"\(sweeps/(\w+)/table.md\)", head)
+    rows = re.findall(r"\n\| [^|]* \| `(\w+)` \|(.*) \|", text.split(head)[1])
+    assert len(rows) >= len(levers_6x6.LEVERS)
+    for place, sweep in enumerate(sweeps):
+        arms = levers_in(sweep)
+        for arm, cells in rows:
+            assert cells.split(" | ")[place].strip() == arms.pop(arm, ""), (sweep, arm)
+        assert not arms, sweep
+
+
+def levers_in(sweep):
+    """What the table says of each arm that was run."""
+    with (ROOT / "docs" / "sweeps" / sweep / "table.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["exact"]]
+    return {line["arm"].rpartition(".")[2]: of_seeds(line) for line in lines}
+
+
+def of_seeds(line):
+    count = len(line["by_seed"].split(", "))
+    spread = f" ± {float(line['exact_sd']):.1f}" if line["exact_sd"] else ""
+    seeds = "" if count == int(line["planned"]) else f" ({count})"
+    return f"{float(line['exact']):.1f}{spread}{seeds}"
 
 
 def test_one_latent_costs_as_much_as_two():

@@ -4,8 +4,11 @@
 Command:  python sweep.py configs/sweeps/levers_6x6.py --out=docs/sweeps/levers_6x6
           --workdirs=runs/levers_6x6
 Hardware: 2 CPU cores.
-Result:   not run in this form.
-Claim:    none yet: see docs/levers.md. All arms see the same 1,000 puzzles, without
+Result:   mean of three seeds: plain 84.5 %, EqR 95.9, random starts 94.0, flow 94.0,
+          anchored starts 93.9, gated norm 93.7, URM 92.9, smoothing 88.4; the whole
+          table is in docs/levers.md.
+Claim:    levers that change a network's input at every visit of a puzzle keep it from
+          learning puzzles by heart. All arms see the same 1,000 puzzles, without
           their symmetries, and take the same training FLOPs. The plain network overfits
           there, so an arm with fewer updates has an advantage that is not its lever's:
           two_thirds and four_thirds are the plain network with fewer and more updates.
