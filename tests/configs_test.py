@@ -210,6 +210,8 @@ def is_slow(path):
     here |= {"rule.hrm": "grad_calls", "rule.eqr": "damping", "rule.urm": "l_cycles"}
     here |= {"rule.one_latent": "l_cycles", "rule.flow": "order"}
     here |= {"rule.wta": "chains", "optim.adamw": "b1", "optim.muon": "momentum"}
+    here |= {"rule.loop": "supervise", "model.conv_swiglu": "sides"}
+    here |= {"model.attention": "positions", "model.token_mlp": "width"}
     other = section in here and name != here[section]
     branches = name.startswith("grow_") or name in PHASES  # two traces of several
     return other or (branches and path != "rule.trm.phase_ends")

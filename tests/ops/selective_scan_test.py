@@ -55,7 +55,9 @@ def results(inputs, cotangents, **how):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("implementation", [None, *IMPLEMENTATIONS])
+@pytest.mark.parametrize(
+    "implementation", [pytest.param(None, marks=pytest.mark.slow), *IMPLEMENTATIONS]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_published_values_and_gradients_come_out(name, implementation, dtype):
     tolerance = {"float32": 1e-6, "float64": 1e-12}[dtype]

@@ -27,10 +27,9 @@ from trm_jax.training.supervision import bind
 OWN = {"turns": Turns, "pair": Pair} | VARIANTS
 
 
-# These share most with trm, and have tests of their own.
-SLOW = ("one_latent", "loop", "eqr", "urm", "flow", "wta", "pair", "turns", *VARIANTS)
+# `make slow` judges the other rules, which have tests of their own here.
 PARAMS = [
-    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    name if name == "trm" else pytest.param(name, marks=pytest.mark.slow)
     for name in (*RULES, *OWN)
 ]
 

@@ -122,7 +122,9 @@ def golden_step(step):
     return rule, found, grads, live, counts
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in STEPS[1:-1]), 3]
+)
 def test_a_step_from_each_stored_state_agrees_with_the_golden_numbers(step):
     rule, (state, outputs, losses), grads, live, counts = golden_step(step)
     used = np.asarray(live)
@@ -236,7 +238,10 @@ def test_an_evaluation_is_that_of_the_inner_rule_with_the_first_start():
     )
 
 
-@pytest.mark.parametrize("copied", ["y", "z", "both", "none"])
+@pytest.mark.parametrize(
+    "copied",
+    ["y", "none", *(pytest.param(c, marks=pytest.mark.slow) for c in ("z", "both"))],
+)
 def test_chains_take_over_what_is_copied_and_keep_the_rest(copied):
     rule, model, args = world_of("trm", copied=copied, chains=3)
     state, outputs = rule.step(model, *args)
@@ -302,7 +307,11 @@ def test_what_does_not_fit_is_refused(wta, begins):
         world_of(**wta)
 
 
-INNER = [name for name in RULES if name != "wta"]
+INNER = [
+    name if name in ("trm", "urm") else pytest.param(name, marks=pytest.mark.slow)
+    for name in RULES
+    if name != "wta"
+]
 
 
 @pytest.mark.parametrize("inner", INNER)

@@ -66,6 +66,9 @@ def program(devices, micro_batches, skips):
     return recipe.model.config, mesh, jax.device_get(state), shardings, jitted
 
 
+SLOW = [(1, 1, "weight"), (2, 1, "id"), (2, 1, "weight"), (2, 2, "id")]
+
+
 def spoilt(batch, how):
     if how == "id":
         batch.puzzle_id[3] = NOWHERE
@@ -74,10 +77,13 @@ def spoilt(batch, how):
     return batch
 
 
-@pytest.mark.parametrize("how", ["id", "weight"])
 @pytest.mark.parametrize(
-    ("devices", "micro_batches"),
-    [(1, 1), pytest.param(2, 1, marks=pytest.mark.slow), (2, 2)],
+    ("devices", "micro_batches", "how"),
+    [
+        (1, 1, "id"),
+        (2, 2, "weight"),
+        *(pytest.param(*v, marks=pytest.mark.slow) for v in SLOW),
+    ],
 )
 def test_a_skipped_step_changes_no_weight(make_batch, devices, micro_batches, how):
     step = Step(devices=devices, micro_batches=micro_batches)
