@@ -36,7 +36,7 @@ from trm_jax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tracing makes many small objects that live on; looking through them for garbage at
-# Python's usual pace takes an eighth of the time of the tests.
+# Python's usual pace takes up to an eighth of the time of a test file.
 gc.set_threshold(50_000, 20, 100)
 
 

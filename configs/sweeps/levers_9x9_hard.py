@@ -15,16 +15,15 @@ Claim:    none yet: see docs/levers.md. MLP-t takes 2e14 FLOPs of easy puzzles i
 
 from typing import Any
 
+from configs.sweeps.levers_9x9 import FOLDER, SMALL
 from trm_jax.commands.sweep_runs import Arm, Sweep
 
-FOLDER = "runs/levers"
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "random_starts": {"rule.trm.starts": "random"},
     "eqr": {"rule.name": "eqr"},
     "gated_norm": {"model.swiglu.inner_norm": True},
 }
-SMALL = {"model.d_model": 128, "model.swiglu.width": 256, "optim.ema_decay": 0.995}
 
 
 def get_sweep() -> Sweep:
@@ -35,7 +34,6 @@ def get_sweep() -> Sweep:
         "data.test_puzzles": 1_000,
         "train.steps": 2_042,
         "train.eval_every": 511,
-        "eval.max_puzzles": 100,
     }
     return Sweep(
         title="The best levers on hard 9x9 Sudoku, 2e14 FLOPs",

@@ -14,20 +14,16 @@ Claim:    none yet: see docs/levers.md. Puzzles, network and FLOPs are those of
 
 from typing import Any
 
-from configs.sweeps.levers_6x6 import DATA, STEPS, arms
+from configs.sweeps.levers_6x6 import DATA, LEVERS, STEPS, arms
 from trm_jax.commands.sweep_runs import Sweep
 
-NORM = {"model.swiglu.inner_norm": True}
-# As in levers_6x6.py.
-LEVERS: dict[str, tuple[str, dict[str, Any], float]] = {
+NORM = LEVERS["gated_norm"][1]
+# Each entry is made as those of levers_6x6.py.
+JOINED: dict[str, tuple[str, dict[str, Any], float]] = {
     "eqr_norm": ("+eqr", NORM, 1.0),
     "eqr_norm_smoothing": ("+eqr", NORM | {"rule.eqr.label_smoothing": 0.1}, 1.0),
-    "urm_norm_starts": ("+urm+random_starts", NORM | {"rule.urm.l_cycles": 3}, 1.0),
-    "flow_norm": (
-        "+flow",
-        NORM | {"rule.flow.pseudo_steps": 700, "rule.flow.gamma": 5.0},
-        1.0,
-    ),
+    "urm_norm_starts": ("+urm+random_starts", NORM | LEVERS["urm"][1], 1.0),
+    "flow_norm": ("+flow", NORM | LEVERS["flow"][1], 1.0),
     "wta_extra": ("+wta", {}, 1.0),
     "wta_eqr_extra": ("+eqr+wta", {}, 1.0),
 }
@@ -37,5 +33,5 @@ def get_sweep() -> Sweep:
     """Levers that helped alone, joined."""
     return Sweep(
         title="The best levers together, 1,000 minimal 6x6 Sudokus",
-        arms=arms("mlp_t", "demo", STEPS, DATA, LEVERS),
+        arms=arms("mlp_t", "demo", STEPS, DATA, JOINED),
     )
