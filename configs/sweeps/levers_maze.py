@@ -5,25 +5,36 @@ Command:  python sweep.py configs/sweeps/levers_maze.py --out=docs/sweeps/levers
           --workdirs=runs/levers_maze
 Hardware: 2 CPU cores.
 Result:   not run.
-Claim:    none yet: see docs/levers.md. Attention takes each lever alone. The last three
+Claim:    none yet: see docs/levers.md. Attention takes each lever that others have
+          tried on mazes, and the three that help small Sudokus most. The last three
           arms are hybrids: one Mamba-2 layer, attention and SwiGLU, where the layer
           scans the rows from the start, in both directions, or rows and columns in all
-          four. All arms see the same 4,000 mazes in all their turns and take the same
-          training FLOPs.
+          four. All arms see the same 4,000 mazes in all their turns and take the
+          training FLOPs of maze_small.py, which is the plain arm.
 """
 
 from configs.sweeps.levers_6x6 import LEVERS, arms
 from trm_jax.commands.sweep_runs import Sweep
 
-STEPS = 1_500
+STEPS = 4_000
+CHOSEN = (
+    "plain",
+    "random_starts",
+    "eqr",
+    "gated_norm",
+    "all_cycles",
+    "lipschitz",
+    "wta",
+)
 # The scan of a Mamba-2 layer before attention and SwiGLU, and training FLOPs per update
 # against attention and SwiGLU twice.
 HYBRIDS = {"mamba2": 0.93, "mamba2_both": 1.08, "mamba2_four": 1.375}
 
 
 def get_sweep() -> Sweep:
-    """Every lever that is not about Sudoku, and three hybrids."""
-    levers = {name: LEVERS[name] for name in LEVERS if name != "boxes"}
+    """The levers that concern mazes, and three hybrids."""
+    levers = {name: LEVERS[name] for name in CHOSEN}
+    levers["flow"] = ("+flow", {"rule.flow.gamma": 1.0}, 1.0)
     levers["rope2d"] = ("+rope2d", {}, 1.0)
     for name, cost in HYBRIDS.items():
         layers = {"model.layers": (name, "attention", "swiglu")}

@@ -3,6 +3,7 @@
 
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,8 @@ def test_a_rule_that_draws_its_starts_is_noticed(changes, draws):
 @pytest.mark.parametrize("rule", [pytest.param("flow", marks=pytest.mark.slow), "eqr"])
 def test_chains_of_a_row_differ_in_what_the_rule_draws_and_in_nothing_else(rule):
     recipe = tiny_recipe({"model.layers": ("swiglu",), "rule.name": rule})
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
+    init = jax.jit(partial(init_train_state, recipe, batch_size=ROWS))
+    state = init(jax.random.key(0))
     weights = state.params, state.constants, state.puzzle_table
     chains = jnp.stack([jnp.zeros(ROWS, int), jnp.arange(ROWS)], axis=1)
     batch = empty_batch(recipe.model.config, ROWS)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the rule "flow": golden numbers, draws, and its two kinds of step."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,7 @@ from trm_jax import api
 from trm_jax.rules import denoising, flow
 from trm_jax.rules.base import Clock
 from trm_jax.rules.losses import log_stablemax
-from trm_jax.training.step import init_train_state
-from trm_jax.training.supervision import bind, row_keys
+from trm_jax.training.supervision import row_keys
 
 FILE = np.load(GOLDEN / "flow.npz")
 
@@ -22,11 +23,7 @@ FILE = np.load(GOLDEN / "flow.npz")
 def world_of(**settings):
     """Rule and bound model; cells with the token 1 are unknown."""
     recipe = judge.recipe_of(tiny("flow", rule={"flow": settings}))
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
-    vectors = jnp.ones((ROWS, 16))
-    return recipe.rule, bind(
-        recipe.rule, recipe.model, state.params, state.constants, vectors
-    )
+    return recipe.rule, judge.first_model(recipe)
 
 
 def clock(step, most=3, update=0):
@@ -100,17 +97,20 @@ def test_the_sampler_agrees_with_the_golden_numbers(gamma):
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """The noisy answers and times that the network is given, step by step."""
+def watched(monkeypatch):
+    """Compiles a function; it also returns the noisy answers and times of its steps."""
     seen, add = [], flow.NoisyAnswer.add
 
     def record(self, x, noisy, t):
-        if len(t) == ROWS:  # not the one row of `init`
-            seen.append((np.asarray(noisy), np.asarray(t)))
+        seen.append((noisy, t))
         return add(self, x, noisy, t)
 
+    def with_seen(function, *args):
+        seen.clear()
+        return function(*args), seen.copy()
+
     monkeypatch.setattr(flow.NoisyAnswer, "add", record)
-    return seen
+    return lambda function: jax.jit(partial(with_seen, function))
 
 
 def keys_of(seed):
@@ -118,12 +118,18 @@ def keys_of(seed):
 
 
 @pytest.mark.parametrize("order", denoising.TIMES)
-def test_a_rollout_has_one_noise_and_ascending_times(order, seen):
+def test_a_rollout_has_one_noise_and_ascending_times(order, watched):
     rule, model = world_of(order=order)
     rows = on_device(make_rows(0))
-    state = rule.start(model, rows, keys_of(3), training=True)
-    for step in range(3):
-        state, _ = rule.step(model, rows, state, keys_of(step), clock(step))
+
+    @watched
+    def rollout():
+        state = rule.start(model, rows, keys_of(3), training=True)
+        for step in range(3):
+            state, _ = rule.step(model, rows, state, keys_of(step), clock(step))
+        return state
+
+    state, seen = rollout()
     noisy, times = (np.stack(each) for each in zip(*seen, strict=True))
     assert (np.diff(times, axis=0) > 0).all()
     assert len(np.unique(times)) == 3 * ROWS
@@ -134,16 +140,19 @@ def test_a_rollout_has_one_noise_and_ascending_times(order, seen):
     assert np.std(state.x) == pytest.approx(6**-0.5, rel=0.1)
 
 
-def test_the_guess_takes_the_place_of_the_label_with_a_rising_probability(seen):
+def test_the_guess_takes_the_place_of_the_label_with_a_rising_probability(watched):
     rule, model = world_of(pseudo_steps=10)
     rows = on_device(make_rows(0))
     state = rule.start(model, rows, keys_of(3), training=True)
     state = state._replace(guess=state.guess + 7)
     unknown = np.asarray(rows.inputs == 1)
 
-    def pseudo(step, update):
+    @watched
+    def take_step(step, update):
         rule.step(model, rows, state, keys_of(3), clock(step, update=update))
-        noisy, t = seen[-1]
+
+    def pseudo(step, update):
+        _, ((noisy, t),) = take_step(step, update)
         t = t[:, None, None]
         is_seven = np.isclose((noisy - (1 - t) * state.x) / t, 7, atol=1e-2).all(-1)
         return (is_seven | ~unknown).all(-1)
@@ -155,15 +164,21 @@ def test_the_guess_takes_the_place_of_the_label_with_a_rising_probability(seen):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
-def test_an_evaluation_ends_at_its_last_guess_and_keeps_clues_clean(gamma, seen):
+def test_an_evaluation_ends_at_its_last_guess_and_keeps_clues_clean(gamma, watched):
     rule, model = world_of(gamma=gamma)
     rows = on_device(make_rows(0))
-    state = rule.start(model, rows, keys_of(3), training=False)
-    assert not np.array_equal(state.x[0], state.x[1])
-    samples = [state.x]
-    for step in range(3):
-        state, _ = rule.infer(model, rows, state, keys_of(step), clock(step))
-        samples.append(state.x)
+
+    @watched
+    def evaluate():
+        state = rule.start(model, rows, keys_of(3), training=False)
+        samples = [state.x]
+        for step in range(3):
+            state, _ = rule.infer(model, rows, state, keys_of(step), clock(step))
+            samples.append(state.x)
+        return state, samples
+
+    (state, samples), seen = jax.device_get(evaluate())
+    assert not np.array_equal(samples[0][0], samples[0][1])
     np.testing.assert_allclose(state.x, state.guess, atol=1e-5)
     unknown = np.asarray(rows.inputs == 1)
     for x, (noisy, t) in zip(samples, seen, strict=False):
@@ -204,13 +219,17 @@ def test_the_question_is_projected_with_its_prefix():
     np.testing.assert_array_equal(found, 2 * x)
 
 
-def test_rows_and_steps_toss_their_own_coins(seen):
+def test_rows_and_steps_toss_their_own_coins(watched):
     rule, model = world_of(pseudo_steps=10)
     rows = on_device(make_rows(0))
     state = rule.start(model, rows, keys_of(3), training=True)
     state = state._replace(guess=state.guess + 1e3)
-    for step in range(1, 5):
-        rule.step(model, rows, state, keys_of(step), clock(step, 6, update=5))
+
+    @watched
+    def take_step(step, keys):
+        rule.step(model, rows, state, keys, clock(step, 6, update=5))
+
+    seen = [take_step(step, keys_of(step))[1][0] for step in range(1, 5)]
     tossed = np.stack([noisy.max((1, 2)) > 10 for noisy, _ in seen])
     assert len(np.unique(tossed, axis=0)) > 1
     assert len(np.unique(tossed, axis=1).T) > 1

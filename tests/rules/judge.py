@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of any rule need: a tiny model, its steps, and its random draws."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,7 @@ from trm_jax.training.sharding import (
     put_rows,
     puzzle_vectors,
 )
+from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import (
     bind,
     init_carry,
@@ -174,6 +175,14 @@ def silent_outputs(grads):
         used = np.asarray(grad != 0).reshape(-1, grad.shape[-1]).any(0)
         silent |= {f"{name}[{i}]" for i in np.flatnonzero(~used)}
     return silent
+
+
+def first_model(recipe):
+    """The model of a recipe with its first weights and vectors of ones."""
+    init = jax.jit(partial(init_train_state, recipe, batch_size=ROWS))
+    state = init(jax.random.key(0))
+    vectors = jnp.ones((ROWS, recipe.model.config.puzzle_width))
+    return bind(recipe.rule, recipe.model, state.params, state.constants, vectors)
 
 
 @cache

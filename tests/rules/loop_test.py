@@ -21,7 +21,6 @@ from trm_jax.rules.loop import Loop, LoopOutputs, rotated
 from trm_jax.rules.losses import cross_entropy
 from trm_jax.training.build import decayed
 from trm_jax.training.digest import state_digest
-from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import bind, row_keys
 
 ALL_ON = {"lifeline": True, "loop_encoding": True, "supervise": "every"}
@@ -37,12 +36,11 @@ def world_of(settings, norm="post"):
     """Rule and bound model, with a head and a gate that are not at their starts."""
     config = tiny("loop", model={"norm": norm}, rule={"loop": settings})
     recipe = judge.recipe_of(config)
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
-    if "rule" in state.params:
+    model = judge.first_model(recipe)
+    if "rule" in model.params:
         gate = jax.random.normal(jax.random.key(5), (16,))
-        state.params["rule"]["lifeline"] = gate
-    vectors = jnp.ones((ROWS, 16))
-    return recipe.rule, bind(recipe.rule, recipe.model, state.params, {}, vectors)
+        model.params["rule"]["lifeline"] = gate
+    return recipe.rule, model
 
 
 def clock(step=0):
@@ -51,7 +49,7 @@ def clock(step=0):
 
 def by_hand(model, settings, rows, num):
     """The latents of each row after 0 .. num loops, one row after the other."""
-    x = model.embed(rows.inputs)
+    net, x = jax.jit(model.net), model.embed(rows.inputs)
     each = [x]
     for k in range(num):
         z = each[-1]
@@ -63,7 +61,7 @@ def by_hand(model, settings, rows, num):
             turn = np.exp(1j * k * 1e4 ** -(np.arange(8) / 8))
             pairs = pairs * turn
             z = jnp.asarray(np.stack([pairs.real, pairs.imag], -1).reshape(z.shape))
-        each.append(model.net(z.astype(jnp.float32)))
+        each.append(net(z.astype(jnp.float32)))
     return jnp.stack(each)
 
 
@@ -171,9 +169,7 @@ def test_every_parameter_of_the_fullest_arm_has_a_gradient_and_the_gate_no_decay
 
 def test_the_gate_starts_at_one_half():
     config = tiny("loop", rule={"loop": {"lifeline": True}})
-    recipe = judge.recipe_of(config)
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
-    model = bind(recipe.rule, recipe.model, state.params, {}, jnp.ones((ROWS, 16)))
+    model = judge.first_model(judge.recipe_of(config))
     np.testing.assert_array_equal(model.own(), np.full(16, 0.5, np.float32))
 
 

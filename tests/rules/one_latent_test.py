@@ -6,22 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.rules.judge import ROWS, make_rows, on_device, recipe_of, tiny
+from tests.rules.judge import ROWS, first_model, make_rows, on_device, recipe_of, tiny
 from trm_jax.rules.base import Clock
 from trm_jax.rules.one_latent import OneLatent
 from trm_jax.rules.urm import URM
 from trm_jax.training.cost import step_flops
-from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import bind, row_keys
 
 
 def world_of(rule):
     recipe = recipe_of(tiny(rule, rule={rule: {"h_cycles": 2, "l_cycles": 3}}))
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
-    model = bind(
-        recipe.rule, recipe.model, state.params, state.constants, jnp.ones((ROWS, 16))
-    )
-    return recipe, model
+    return recipe, first_model(recipe)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import chex
 import jax
@@ -27,8 +28,7 @@ from trm_jax.rules.halting import halt
 from trm_jax.rules.latents import Latents
 from trm_jax.rules.trm import TRM
 from trm_jax.rules.wta import WTA, Chains
-from trm_jax.training.step import init_train_state
-from trm_jax.training.supervision import bind, row_keys
+from trm_jax.training.supervision import row_keys
 from trm_jax.types import Batch
 
 FILE = np.load(GOLDEN / "sic_wta.npz")
@@ -182,12 +182,12 @@ def test_a_run_aligns_the_starts_of_z_alone(starts):
     def constants(rank):
         rule = {"wta": {"align_starts": rank}, "trm": {"starts": starts}}
         recipe = judge.recipe_of(tiny("wta", rule=rule))
-        state = init_train_state(recipe, jax.random.key(0), ROWS)
-        return state.constants, state.params["net"]
+        model = judge.first_model(recipe)
+        return model.constants, model.params["net"]
 
     free, weights = constants(0)
     found, same = constants(3)
-    chex.assert_trees_all_equal(weights, same)
+    chex.assert_trees_all_close(weights, same, atol=1e-6)
     np.testing.assert_array_equal(found["y"], free["y"])
     (kernel,) = (v["gate_up"]["kernel"] for k, v in weights.items() if "swiglu" in k)
     np.testing.assert_array_equal(found["z"], aligned(free["z"], kernel, 3))
@@ -206,19 +206,17 @@ def test_starts_that_cannot_be_aligned_are_refused(rank, changes, message):
     rule = changes.get("rule", {}) | {"wta": {"align_starts": rank}}
     recipe = judge.recipe_of(tiny("wta", **changes | {"rule": rule}))
     with pytest.raises(ConfigError, match=f"rule.wta.align_starts.* {message}"):
-        init_train_state(recipe, jax.random.key(0), ROWS)
+        judge.first_model(recipe)
 
 
 def world_of(inner, training=True, **settings):
     """Rule, bound model and the states of the rows before their first step."""
     recipe = judge.recipe_of(tiny("wta", rule={"wta": {"inner": inner} | settings}))
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
-    model = bind(
-        recipe.rule, recipe.model, state.params, state.constants, jnp.ones((ROWS, 16))
-    )
+    model = judge.first_model(recipe)
     keys = row_keys(jax.random.key(3), jnp.arange(ROWS))
     rows = on_device(make_rows(0))
-    start = recipe.rule.start(model, rows, keys, training=training)
+    first = partial(recipe.rule.start, model, training=training)
+    start = jax.jit(first)(rows, keys)
     clock = Clock(jnp.zeros(ROWS, jnp.int32), 3, jnp.int32(0))
     return recipe.rule, model, (rows, start, keys, clock)
 
@@ -226,12 +224,13 @@ def world_of(inner, training=True, **settings):
 def test_an_evaluation_is_that_of_the_inner_rule_with_the_first_start():
     rule, model, args = world_of("trm", training=False)
     assert args[1].live.shape == (ROWS, 1)
-    state, outputs = rule.infer(model, *args)
+    state, outputs = jax.jit(partial(rule.infer, model))(*args)
     constants = jax.tree.map(lambda leaf: leaf[0], model.constants)
     inner = dataclasses.replace(model, constants=constants)
     rows, _, keys, clock = args
     start = rule.inner.start(inner, rows, keys, training=False)
-    expected, logits = rule.inner.infer(inner, rows, start, keys, clock)
+    infer = jax.jit(partial(rule.inner.infer, inner))
+    expected, logits = infer(rows, start, keys, clock)
     np.testing.assert_allclose(state.y, expected.y, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
         rule.answer(outputs).logits, logits.logits, rtol=1e-5, atol=1e-5
@@ -244,7 +243,7 @@ def test_an_evaluation_is_that_of_the_inner_rule_with_the_first_start():
 )
 def test_chains_take_over_what_is_copied_and_keep_the_rest(copied):
     rule, model, args = world_of("trm", copied=copied, chains=3)
-    state, outputs = rule.step(model, *args)
+    state, outputs = jax.jit(partial(rule.step, model))(*args)
     for name in ("y", "z"):
         value = np.asarray(getattr(state.of_chain, name))
         best = value[np.arange(ROWS), outputs.winner][:, None]
@@ -270,9 +269,10 @@ def test_every_chain_draws_from_its_own_key_of_the_row(monkeypatch):
 
 def test_a_row_that_has_lost_a_chain_never_picks_it():
     rule, model, (rows, start, keys, clock) = world_of("trm", chains=3)
-    _, outputs = rule.step(model, rows, start, keys, clock)
+    step = jax.jit(partial(rule.step, model))
+    _, outputs = step(rows, start, keys, clock)
     live = start.live.at[jnp.arange(ROWS), outputs.winner].set(False)
-    _, other = rule.step(model, rows, start._replace(live=live), keys, clock)
+    _, other = step(rows, start._replace(live=live), keys, clock)
     assert (other.winner != outputs.winner).all()
     metrics = rule.loss(other, rows).extra
     np.testing.assert_array_equal(metrics["live_chains"], 2)
@@ -285,8 +285,9 @@ def test_equal_chains_are_expunged_down_to_one_unless_the_limit_is_one():
             "trm", chains=3, copied="both", expunge_above=limit
         )
         rows, state, keys, clock = args
+        step = jax.jit(partial(rule.step, model))
         for count in left:
-            state, _ = rule.step(model, rows, state, keys, clock)
+            state, _ = step(rows, state, keys, clock)
             np.testing.assert_array_equal(state.live.sum(1), count)
 
 
@@ -317,7 +318,7 @@ INNER = [
 @pytest.mark.parametrize("inner", INNER)
 def test_chains_of_any_rule_share_y_and_keep_a_latent_of_their_own(inner):
     rule, model, args = world_of(inner, chains=3)
-    state, outputs = jax.jit(lambda: rule.step(model, *args))()
+    state, outputs = jax.jit(partial(rule.step, model))(*args)
     assert np.isfinite(rule.loss(outputs, args[0]).total).all()
     latents = state.of_chain._asdict()
     shared = {

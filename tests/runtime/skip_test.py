@@ -3,7 +3,7 @@
 
 import json
 import re
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -57,7 +57,8 @@ def program(devices, micro_batches, skips):
     """Config, mesh, first state on the host, its shardings, and the step."""
     recipe = small_recipe(num_puzzles=TABLE_UNIT, dtype="float32")
     mesh = make_mesh(devices)
-    state = init_train_state(recipe, jax.random.key(0), ROWS)
+    init = jax.jit(partial(init_train_state, recipe, batch_size=ROWS))
+    state = init(jax.random.key(0))
     step = make_train_step(
         recipe, seed=0, micro_batches=micro_batches, log_every=3, skips=skips
     )
