@@ -63,6 +63,11 @@ def few_mappings():
         jax.clear_caches()
 
 
+def pytest_sessionfinish():
+    """Spare the garbage of the whole session from the search that pytest ends with."""
+    gc.freeze()
+
+
 @pytest.fixture(params=["attention", "token_mlp"])
 def mixer(request):
     return request.param

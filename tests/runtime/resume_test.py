@@ -173,35 +173,29 @@ def test_each_logged_step_stands_once_in_order(unbroken):
     assert evaluated == [8, 16]
 
 
-def kill_until_done(folder, flags, *, kills, lines, rng):
-    """Restart the run until it ends; kill -9 it at random within `lines` log lines."""
-    done = 0
-    while True:
-        process = subprocess.Popen(
-            command("train.py", f"--workdir={folder}", *flags),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        seen = []
-        try:
-            if done < kills:
-                wanted = rng.randint(1, lines)
-                for line in process.stdout:
-                    seen.append(line)
-                    wanted -= line.startswith("step ")
-                    if not wanted:
-                        break
-                assert not wanted, "ended before its kill\n" + "".join(seen)
-                time.sleep(rng.uniform(0, 0.2))
-                process.kill()
-                done += process.wait() == -9
-            output, _ = process.communicate(timeout=300)
-        finally:
-            process.kill()
-        if process.returncode != -9:
-            assert process.returncode == 0, output
-            return done
+def kill_one(folder, flags, *, lines, rng):
+    """Start or continue the run; kill -9 it at random within `lines` log lines."""
+    process = subprocess.Popen(
+        command("train.py", f"--workdir={folder}", *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen = []
+    try:
+        wanted = rng.randint(1, lines)
+        for line in process.stdout:
+            seen.append(line)
+            wanted -= line.startswith("step ")
+            if not wanted:
+                break
+        assert not wanted, "ended before its kill\n" + "".join(seen)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == -9
 
 
 def assert_survives_kills(tmp_path, kills, steps):
@@ -212,13 +206,16 @@ def assert_survives_kills(tmp_path, kills, steps):
         "train.checkpoint_every": 10,
     }
     flags = short_flags(**overrides)
-    unbroken = tmp_path / "unbroken"
-    result = call_here(train.main, f"--workdir={unbroken}", *flags)
-    assert result.returncode == 0, result.stderr
-    folder = tmp_path / "killed"
-    lines = int(0.4 * steps / overrides["train.log_every"] / kills)
-    random_moments = {"kills": kills, "lines": lines, "rng": random.Random(0)}
-    assert kill_until_done(folder, flags, **random_moments) == kills
+    unbroken, folder = tmp_path / "unbroken", tmp_path / "killed"
+    lines, rng = (
+        int(0.4 * steps / overrides["train.log_every"] / kills),
+        random.Random(0),
+    )
+    for _ in range(kills):
+        kill_one(folder, flags, lines=lines, rng=rng)
+    for each in (unbroken, folder):
+        result = call_here(train.main, f"--workdir={each}", *flags)
+        assert result.returncode == 0, result.stderr
     assert digest(folder) == digest(unbroken)
     assert metric_lines(folder) == metric_lines(unbroken)
     runs = [json.loads(r) for r in (folder / "runs.jsonl").read_text().splitlines()]
