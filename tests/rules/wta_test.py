@@ -187,11 +187,12 @@ def test_a_run_aligns_the_starts_of_z_alone(starts):
 
     free, weights = constants(0)
     found, same = constants(3)
-    chex.assert_trees_all_close(weights, same, atol=1e-6)
-    np.testing.assert_array_equal(found["y"], free["y"])
+    close = partial(chex.assert_trees_all_close, atol=1e-5)
+    close(weights, same)
+    close(found["y"], free["y"])
     (kernel,) = (v["gate_up"]["kernel"] for k, v in weights.items() if "swiglu" in k)
-    np.testing.assert_array_equal(found["z"], aligned(free["z"], kernel, 3))
-    assert (found["z"][1:] != free["z"][1:]).any()
+    close(found["z"], aligned(free["z"], kernel, 3))
+    assert not np.allclose(found["z"][1:], free["z"][1:], atol=1e-2)
 
 
 @pytest.mark.parametrize(
