@@ -55,8 +55,8 @@ def test_every_sweep_reads_and_states_its_claim(name):
         elif name == "levers_maze":
             assert config["data"]["maze"]["side"] == 7
         else:
-            cols = 2 if "4x4" in name or name == "levers_networks" else 3
-            assert config["data"]["sudoku"]["box_cols"] == cols
+            four = "4x4" in name or run.arm.config.startswith("sudoku_4x4")
+            assert config["data"]["sudoku"]["box_cols"] == (2 if four else 3)
         assert config["train"]["eval_every"] == -(-config["train"]["steps"] // 4)
 
 

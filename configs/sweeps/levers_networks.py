@@ -6,22 +6,24 @@ Command:  python sweep.py
           --workdirs=runs/levers_networks
 Hardware: 2 CPU cores.
 Result:   not run.
-Claim:    none yet: see docs/levers.md. Each network has the puzzles of levers_4x4.py
-          and takes the same FLOPs with and without a lever. `together` is EqR, which
-          holds random starts, and the gated norm.
+Claim:    none yet: see docs/levers.md. TR-mamba2mlpt, which learns 4x4 puzzles too
+          easily, has the puzzles and updates of levers_6x6.py, the others the puzzles
+          of levers_4x4.py. Each network takes the same FLOPs with and without a lever.
+          `together` is EqR, which holds random starts, and the gated norm.
 """
 
 from typing import Any
 
-from configs.sweeps.levers_4x4 import DATA, STEPS
+from configs.sweeps import levers_4x4, levers_6x6
 from configs.sweeps.levers_6x6 import LEVERS, arms
 from trm_jax.commands.sweep_runs import Arm, Sweep
 
-# The networks, and the gated unit of each, which gets the norm.
+SMALL, MINIMAL = ("sudoku_4x4", levers_4x4.DATA), ("demo", levers_6x6.DATA)
+# The gated unit of each network, which gets the norm; its puzzles; its updates.
 NETWORKS = {
-    "attention": "swiglu",
-    "mamba2_mlp_t": "token_mlp",
-    "mamba2_attn_bidir": "swiglu",
+    "attention": ("swiglu", SMALL, 2_000),
+    "mamba2_mlp_t": ("token_mlp", MINIMAL, levers_6x6.STEPS),
+    "mamba2_attn_bidir": ("swiglu", SMALL, 1_500),
 }
 
 
@@ -38,10 +40,11 @@ def levers(unit: str) -> dict[str, tuple[str, dict[str, Any], float]]:
 def get_sweep() -> Sweep:
     """Each lever for each network; for mamba2_attn only what levers_4x4.py lacks."""
     found: tuple[Arm, ...] = ()
-    for network, unit in NETWORKS.items():
-        found += arms(network, "sudoku_4x4", STEPS, DATA, levers(unit))
+    for network, (unit, (size, data), steps) in NETWORKS.items():
+        found += arms(network, size, steps, data, levers(unit))
     together = {"together": levers("swiglu")["together"]}
+    size, data = SMALL
     return Sweep(
-        title="The best levers for other networks, 450 4x4 Sudokus",
-        arms=found + arms("mamba2_attn", "sudoku_4x4", STEPS, DATA, together),
+        title="The best levers for other networks",
+        arms=found + arms("mamba2_attn", size, levers_4x4.STEPS, data, together),
     )
