@@ -7,7 +7,6 @@ import re
 import jax
 import pytest
 
-from configs.sweeps import levers_6x6
 from data_pipeline import tasks
 from tests.helpers.runs import ROOT
 from trm_jax.beside import get_config
@@ -105,32 +104,40 @@ def test_the_papers_table_at_small_size_has_the_numbers_of_the_sweeps():
         assert here == (f"{float(exact):.2f}" if exact else "not run"), arm
 
 
-def test_the_table_of_levers_has_the_numbers_of_the_sweeps():
+def test_the_tables_of_levers_have_the_numbers_of_the_sweeps():
     """A cell holds mean and deviation, and the number of seeds unless all ran."""
     text = (ROOT / "docs" / "levers.md").read_text()
-    head = re.search(r"\| lever \| arm \|.*levers_6x6.*\n", text)[0]
-    sweeps = re.findall(r"\(sweeps/(\w+)/table.md\)", head)
-    rows = re.findall(r"\n\| [^|]* \| `(\w+)` \|(.*) \|", text.split(head)[1])
-    assert len(rows) >= len(levers_6x6.LEVERS)
-    for place, sweep in enumerate(sweeps):
-        arms = levers_in(sweep)
-        for arm, cells in rows:
-            assert cells.split(" | ")[place].strip() == arms.pop(arm, ""), (sweep, arm)
-        assert not arms, sweep
+    tables = re.findall(r"(\| [^|]* \| arm \|.*\n)\|[-|]*\n((?:\|.*\n)+)", text)
+    assert tables
+    for head, body in tables:
+        rows = re.findall(r"\| [^|]* \| `(\w+)` \|(.*) \|\n", body)
+        columns = re.findall(r"\[([^]]*)\]\(sweeps/(\w+)/table.md\)", head)
+        for place, (title, sweep) in enumerate(columns):
+            arms = levers_in(sweep, title)
+            for arm, cells in rows:
+                found = cells.split(" | ")[place].strip()
+                assert found == arms.pop(arm, ""), (title, sweep, arm)
+            assert not arms, (title, sweep)
 
 
-def levers_in(sweep):
-    """What the table says of each arm that was run."""
+def levers_in(sweep, title):
+    """What the table says of each arm that was run; a title may name a network."""
+    network, is_valid = re.search(r"`(\w+)`", title), title.startswith("valid")
     with (ROOT / "docs" / "sweeps" / sweep / "table.csv").open() as file:
         lines = [line for line in csv.DictReader(file) if line["exact"]]
-    return {line["arm"].rpartition(".")[2]: of_seeds(line) for line in lines}
+    return {
+        line["arm"].rpartition(".")[2]: of_seeds(line, "valid" if is_valid else "exact")
+        for line in lines
+        if not network or line["arm"].rpartition(".")[0] == network[1]
+    }
 
 
-def of_seeds(line):
+def of_seeds(line, column):
     count = len(line["by_seed"].split(", "))
-    spread = f" ± {float(line['exact_sd']):.1f}" if line["exact_sd"] else ""
+    sd = line["exact_sd"] if column == "exact" else ""
+    spread = f" ± {float(sd):.1f}" if sd else ""
     seeds = "" if count == int(line["planned"]) else f" ({count})"
-    return f"{float(line['exact']):.1f}{spread}{seeds}"
+    return f"{float(line[column]):.1f}{spread}{seeds}"
 
 
 def test_one_latent_costs_as_much_as_two():
