@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Levers: what a variant of a config changes beside its network (docs/levers.md).
 
-`sudoku_extreme.py:mamba2_attn+eqr` is the network mamba2_attn with the lever eqr.
+`sudoku_extreme.py:mamba2_attn+eqr` is the network mamba2_attn with the lever eqr. The
+order of levers does not matter: they apply in the order of LEVERS.
 """
 
 from collections.abc import Mapping
@@ -11,13 +12,11 @@ from ml_collections import ConfigDict
 
 from . import default
 
-# RULE is the rule of the config; inside a rule that wraps another, the innermost. A new
-# rule.name takes the place of that one, but for wta, which wraps it.
+# RULE is the rule of the config; inside a rule that wraps another, the innermost.
 LEVERS: dict[str, dict[str, Any]] = {
     "eqr": {"rule.name": "eqr"},
     "urm": {"rule.name": "urm", "rule.urm.h_cycles": 2, "rule.urm.l_cycles": 6},
     "flow": {"rule.name": "flow"},
-    "wta": {"rule.name": "wta", "rule.wta.inner": "RULE"},
     # The perturbation needs more digits than bfloat16 has.
     "lipschitz": {"rule.RULE.lipschitz_weight": 1e-7, "model.dtype": "float32"},
     "all_cycles": {"rule.RULE.grad_cycles": 0, "rule.RULE.remat": "full"},
@@ -25,21 +24,22 @@ LEVERS: dict[str, dict[str, Any]] = {
     "rope2d": {"model.attention.positions": "rope_2d"},
     "random_starts": {"rule.RULE.starts": "random"},
     "muon": {"optim.name": "muon", "optim.clip_norm": 1.0},
-    "cgar": {
+    "cgar": {  # see also `phases`
         "rule.RULE.phase_ends": (0.3, 0.6),
-        "rule.RULE.phase_h_cycles": (1, 2),
-        "rule.RULE.phase_l_cycles": (2, 4),
         "halting.step_decay": 0.7,
         "halting.normalise_steps": True,
     },
+    "wta": {"rule.name": "wta", "rule.wta.inner": "RULE"},
 }
+RULES = ("eqr", "urm", "flow")  # levers that choose a rule; wta wraps any of them
 NETWORKS = {"urm": "attention_conv"}  # of a lever whose variant names no network
 
 
 def split(variant: str, network: str) -> tuple[str, list[str]]:
     """The network and the levers of a variant NETWORK+LEVER+...; all may be absent.
 
-    `network` is the default. Raises ValueError for an unknown name.
+    `network` is the default. Raises ValueError for an unknown name, a lever that is
+    named twice, and two levers that each choose a rule.
     """
     first, *levers = variant.split("+")
     if first in default.LAYERS:
@@ -49,9 +49,15 @@ def split(variant: str, network: str) -> tuple[str, list[str]]:
         network = next((NETWORKS[n] for n in levers if n in NETWORKS), network)
     if unknown := [name for name in levers if name not in LEVERS]:
         raise ValueError(
-            f"unknown variant {unknown[0]!r}; expected a network "
+            f"unknown variant {unknown[0]!r}; expected a network first "
             f"({', '.join(default.LAYERS)}), levers ({', '.join(LEVERS)}), or both, "
             "joined by +"
+        )
+    if twice := [name for name in levers if levers.count(name) > 1]:
+        raise ValueError(f"{variant!r} names the lever {twice[0]!r} twice")
+    if len(rules := [name for name in levers if name in RULES]) > 1:
+        raise ValueError(
+            f"{variant!r} chooses the rules {' and '.join(rules)}; expected one of them"
         )
     return network, levers
 
@@ -62,16 +68,25 @@ def pull(
     also: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Apply levers, and `also` what the published recipe of each changes beside it."""
-    for name in levers:
+    for name in sorted(levers, key=[*LEVERS].index):
         values = LEVERS[name] | dict((also or {}).get(name, {}))
         rule = innermost(config)
         named = {
             key.replace("RULE", rule): rule if value == "RULE" else value
             for key, value in values.items()
         }
-        if rule != config.rule.name and "rule.name" in named:
-            named["rule.wta.inner"] = named.pop("rule.name")
         default.change(config, named)
+        if name == "cgar":
+            config.rule[rule].update(phases(config.rule[rule]))
+
+
+def phases(rule: ConfigDict) -> dict[str, tuple[int, int]]:
+    """One and two thirds of a rule's cycles: 1 x 2 and 2 x 4 of 3 x 6 (CGAR)."""
+    h, l = rule.h_cycles, rule.l_cycles
+    return {
+        "phase_h_cycles": (-(-h // 3), -(-2 * h // 3)),
+        "phase_l_cycles": (max(1, l // 3), max(1, 2 * l // 3)),
+    }
 
 
 def norm_units(config: ConfigDict) -> None:

@@ -79,6 +79,9 @@ def get_config(variant: str = "mlp_t") -> ConfigDict:
     config.data.train_puzzles = 1_000
     config.data.num_augmentations = 1_000
     _levers.pull(config, pulled, PUBLISHED)
+    drawn_per_row = {"eqr", "random_starts"} & set(pulled)
+    if drawn_per_row or "swiglu" not in config.model.layers:
+        config.rule.wta.align_starts = 0  # it aligns starts that are drawn once
     if config.optim.name == "muon":
         _levers.norm_units(config)
     return config

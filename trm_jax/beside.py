@@ -3,6 +3,7 @@
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ def get_config(name: str = "default") -> Any:
     names = sorted(p.stem for p in configs_folder().glob("[!_]*.py"))
     if stem not in names:
         raise ConfigError(f"config {stem!r}; expected one of {', '.join(names)}")
+    make = _beside("configs", stem).get_config
+    if variant and not inspect.signature(make).parameters:
+        raise ConfigError(f"config {stem} has no variants; found {name!r}")
     try:
-        return _beside("configs", stem).get_config(*[variant] if variant else [])
-    except (ValueError, TypeError) as error:  # no such variant, or no variants at all
+        return make(*[variant] if variant else [])
+    except ValueError as error:  # no such variant
         raise ConfigError(f"config {name}: {error}") from error
 
 

@@ -112,7 +112,10 @@ def test_refill_works_with_votes_searches_and_devices(evaluated):
     one, two = (evaluated(*flags, f"--devices={n}")[0] for n in (1, 2))
     assert one["voted_accuracy"] == two["voted_accuracy"]
     assert one["halting"] == two["halting"]
-    report, _ = evaluated(*search("restarts,votes", 2), "--refill=0.9")
+    report, text = evaluated(*search("all", 2), "--refill=0.9")
+    assert "without the search guided: not with --refill" in text
+    found = {p["search"] for p in report["points"]}
+    assert found == {"plain", "steps", "restarts", "noise", "votes"}
     for p in report["points"]:
         assert p["calls"] < p["steps"] * p["chains"] * CALLS
 
@@ -122,15 +125,17 @@ def test_the_report_of_a_run_is_named_after_its_flags(tmp_path):
     flags = short_flags(**{"train.steps": 2})
     result = call_here(train.main, f"--workdir={tmp_path}", *flags)
     assert result.returncode == 0, result.stderr
-    for more in (["--refill=0.5"], ["--search=steps", "--budget=10000"]):
+    steps, noise = ["--search=steps"], ["--search=noise", "--noise=0.5"]
+    for more in (["--refill=0.5"], steps + ["--budget=400"], noise + ["--budget=400"]):
         more = f"--workdir={tmp_path}", "--puzzles=4", *more
         result = call_here(eval_command.main, *more)
         assert result.returncode == 0, result.stderr
     folder = tmp_path / "eval"
     report = json.loads((folder / "step_2-puzzles_4-refill_0.5.json").read_text())
     assert report["puzzles"] == 4
-    report = json.loads((folder / "search_2-puzzles_4.json").read_text())
-    assert report["points"][0]["puzzles"] == 4
+    for name in ("steps-budget_400", "noise-budget_400-noise_0.5"):
+        report = json.loads((folder / f"search_2-puzzles_4-{name}.json").read_text())
+        assert report["points"][0]["puzzles"] == 4
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,7 @@ def test_the_report_of_a_run_is_named_after_its_flags(tmp_path):
         ([SEARCH, BUDGET, "--votes=2"], "--search and --votes exclude"),
         ([SEARCH, BUDGET, "--pool=1,2"], "--pool exclude each other"),
         ([SEARCH, BUDGET, "--report"], "--search and --report exclude"),
-        (["--search=all", BUDGET, "--refill=1"], "--refill and --search=guided"),
+        (["--search=guided", BUDGET, "--refill=1"], "--refill and --search=guided"),
         (["--refill=1.5"], "refill"),
         (["--puzzles=-1"], "puzzles"),
         (["--workdir=x"], "--weights_file and --workdir exclude"),

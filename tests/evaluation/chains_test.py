@@ -41,7 +41,9 @@ def test_residuals_and_ranking_are_those_of_eqr(window):
     expected = golden[f"restarts/scores_window{window}"]
     steps, rows = logits.shape[:2]
     trail = Trail(
-        jnp.zeros(logits.shape[1:]), jnp.full((rows, window or steps - 1), 9.0)
+        jnp.zeros(logits.shape[1:]),
+        jnp.full((rows, window or steps - 1), 9.0),
+        jnp.zeros(rows),
     )
     for i, of_step in enumerate(logits):
         trail, score = residual(trail, jnp.asarray(of_step), jnp.full(rows, i + 1))
@@ -68,7 +70,7 @@ def found_of(score, count):
 def test_the_residual_forgets_the_puzzle_before():
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(4, 2, 3, 5)))
-    trail = Trail(jnp.zeros((2, 3, 5)), jnp.zeros((2, 3)))
+    trail = Trail(jnp.zeros((2, 3, 5)), jnp.zeros((2, 3)), jnp.zeros(2))
     steps = [[1, 1], [2, 2], [3, 1], [4, 2]]  # row 1 has a new puzzle after two steps
     scores = []
     for of_step, done in zip(logits, steps, strict=True):
@@ -174,6 +176,19 @@ def test_a_cloud_moves_only_where_it_is_resampled():
     first = slice(0, 1)  # the first step is the same
     np.testing.assert_allclose(cloud.q_halt[first], alone.q_halt[first], rtol=1e-3)
     assert (np.abs(cloud.q_halt[1] - alone.q_halt[1]) > 1e-3).any()
+
+
+def test_doubt_is_the_mean_of_the_steps_of_a_row_and_of_the_ancestors_of_a_particle():
+    chains = Chains(noise=0.3)
+    alone, cloud = chain_output(chains), chain_output(chains._replace(cloud=3))
+    steps = np.arange(1, STEPS + 1)[:, None]
+    mean = (1 / (1 + np.exp(alone.q_halt))).cumsum(0) / steps
+    np.testing.assert_allclose(alone.doubt, mean, rtol=1e-4)
+    now = 1 / (1 + np.exp(cloud.q_halt))
+    before = (2 * cloud.doubt[1] - now[1]).reshape(-1, 1, 3)  # of the first step
+    gaps = np.abs(before - now[0].reshape(-1, 3, 1))
+    assert gaps.min(1).max() < 1e-4
+    assert (gaps.argmin(1) != np.arange(3)).any(), "no particle was replaced"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ def output():
         all_right=rng.random((STEPS, ROWS)) < 0.5,
         cell_loss=rng.random((STEPS, ROWS)).astype(np.float32),
         residual=rng.random((STEPS, ROWS)).astype(np.float32),
+        doubt=rng.random((STEPS, ROWS)).astype(np.float32),
         has_labels=rng.random(ROWS) < 0.5,
     )
 

@@ -57,6 +57,7 @@ def as_output(predictions, labels, q_halt):
         all_right=right.all(-1)[None],
         cell_loss=np.zeros((1, len(right)), np.float32),
         residual=np.zeros((1, len(right)), np.float32),
+        doubt=np.zeros((1, len(right)), np.float32),
         has_labels=np.ones(len(right), bool),
     )
 

@@ -26,6 +26,7 @@ def output():
         all_right=RIGHT,
         cell_loss=np.zeros((3, 5), np.float32),
         residual=np.zeros((3, 5), np.float32),
+        doubt=np.zeros((3, 5), np.float32),
         has_labels=np.array([1, 1, 1, 1, 0], bool),
     )
 

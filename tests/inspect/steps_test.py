@@ -24,6 +24,7 @@ def output_of(exact, has_labels):
         all_right=exact,
         cell_loss=zeros,
         residual=zeros,
+        doubt=zeros,
         has_labels=has_labels,
     )
 

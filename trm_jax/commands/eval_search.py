@@ -71,10 +71,10 @@ def check(values: flags.FlagValues) -> None:
             raise ConfigError(f"--search and --{other} exclude each other")
     if values.noise is not None and not 0 < values.noise < math.inf:
         raise ConfigError(f"--noise={values.noise}; expected a finite number > 0")
-    chosen = _names(values)
-    if values.noise is not None and not set(DRAWN) & set(chosen):
+    drawn = values.search == ["all"] or set(DRAWN) & set(values.search)
+    if values.noise is not None and not drawn:
         raise ConfigError("--noise goes with --search=noise or --search=guided")
-    if values.refill is not None and "guided" in chosen:
+    if values.refill is not None and "guided" in values.search:
         raise ConfigError(
             "--refill and --search=guided exclude each other: the particles of a "
             "cloud share their steps"
@@ -88,7 +88,7 @@ def act(run: EvaluatedRun, name_of: Callable[..., str]) -> int:
     if not run.questions.has_solutions:
         raise ConfigError("--search: the test inputs have no known answer to compare")
     result = _compared(run)
-    path = run.report_path(f"search_{name_of(run, [result['step']])}")
+    path = run.report_path(f"search_{name_of(run, [result['step']])}{_asked(run)}")
     if processes.is_first():
         write_whole(path, json.dumps(result, indent=2) + "\n", SaveError)
         if importlib.util.find_spec("matplotlib"):
@@ -101,18 +101,47 @@ def act(run: EvaluatedRun, name_of: Callable[..., str]) -> int:
     return EXIT_OK
 
 
-def _calls(run: EvaluatedRun) -> int:
-    """Network calls of a supervision step. Raises ConfigError for what cannot run."""
-    from trm_jax.evaluation.calls import network_calls, starts_with_question
+def _asked(run: EvaluatedRun) -> str:
+    """What the flags of the search add to the name of its report."""
+    values = run.values
+    noise = f"-noise_{values.noise:g}" if values.noise is not None else ""
+    return f"-{'_'.join(values.search)}-budget_{values.budget}{noise}"
 
-    names, budget, recipe = _names(run.values), run.values.budget, run.built.recipe
-    if "restarts" in names and starts_with_question(recipe):
-        raise ConfigError(
-            "--search=restarts: the first state of the rule holds the question; "
-            "expected a rule with other starts"
+
+def _names(run: EvaluatedRun) -> list[str]:
+    """The searches that the flags name; all means those that apply to the run.
+
+    Raises ConfigError if one that is named does not apply.
+    """
+    from trm_jax.evaluation.calls import starts_with_question
+    from trm_jax.evaluation.search import SEARCHES
+
+    reasons = {}
+    if starts_with_question(run.built.recipe):
+        reasons["restarts"] = (
+            "the first state of the rule holds the question; expected a rule with "
+            "other starts"
         )
-    if "votes" in names and run.test.variants.num_forms.max() == 1:
-        raise ConfigError("--search=votes: the puzzles have one form each")
+    if run.test.variants.num_forms.max() == 1:
+        reasons["votes"] = "the puzzles have one form each"
+    if run.values.refill is not None:
+        reasons["guided"] = "not with --refill"
+    if run.values.search == ["all"]:
+        for name, reason in reasons.items():
+            log.info("without the search %s: %s", name, reason)
+        return [name for name in SEARCHES if name not in reasons]
+    for name in run.values.search:
+        if name in reasons:
+            raise ConfigError(f"--search={name}: {reasons[name]}")
+    names: list[str] = run.values.search
+    return names
+
+
+def _calls(run: EvaluatedRun) -> int:
+    """Network calls of a supervision step. ConfigError if the budget is too small."""
+    from trm_jax.evaluation.calls import network_calls
+
+    budget, recipe = run.values.budget, run.built.recipe
     calls, least = network_calls(recipe), run.num_steps
     if budget < 2 * least * calls:
         raise ConfigError(
@@ -129,7 +158,8 @@ def _compared(run: EvaluatedRun) -> dict[str, Any]:
     from trm_jax.evaluation.diagnostics import diagnostics
     from trm_jax.evaluation.search import Way, curve, doubled, found, point
 
-    values, calls, least = run.values, _calls(run), run.num_steps
+    values, names, least = run.values, _names(run), run.num_steps
+    calls = _calls(run)
     total = values.budget // calls
     at, noise, counts = values.step, _noise(values), doubled(2, total // least)
 
@@ -147,7 +177,7 @@ def _compared(run: EvaluatedRun) -> dict[str, Any]:
     plain = rows(plain_way)
     points = [point(plain, calls, search="plain", steps=least, chains=1)]
     notes = {}
-    for name in _names(values):
+    for name in names:
         log.info("search: %s", name)
         if name == "steps":
             apart = needs_num_steps(run.built.recipe)
@@ -174,17 +204,10 @@ def _compared(run: EvaluatedRun) -> dict[str, Any]:
         "step": at,
         "budget": values.budget,
         "calls_per_step": calls,
-        "noise": noise if set(DRAWN) & set(_names(values)) else None,
+        "noise": noise if set(DRAWN) & set(names) else None,
         "points": points,
         "diagnostics": notes,
     }
-
-
-def _names(values: flags.FlagValues) -> list[str]:
-    """The searches that the flags name."""
-    from trm_jax.evaluation.search import SEARCHES
-
-    return [*SEARCHES] if values.search == ["all"] else values.search
 
 
 def _noise(values: flags.FlagValues) -> float:

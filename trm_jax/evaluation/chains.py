@@ -36,10 +36,11 @@ PLAIN = Chains()
 
 
 class Trail(NamedTuple):
-    """The last logits of every row, and the latest changes, the newest first."""
+    """What a row keeps of its steps; axis `k` counts from the newest change back."""
 
-    logits: Float[Array, "b m v"]
+    logits: Float[Array, "b m v"]  # the last ones
     changes: Float[Array, "b k"]
+    doubt: Float[Array, " b"]  # mean sigmoid(-q_halt)
 
 
 def draw_keys(numbers: Array, seed: int, steps: Int[Array, " b"]) -> Array:
@@ -120,7 +121,8 @@ def no_trail(config: ModelConfig, num_rows: int, window: int = WINDOW) -> Trail:
     """The trail of rows before their first step."""
     wide = jnp.promote_types(config.compute_dtype, jnp.float32)
     shape = num_rows, config.num_cells, config.vocab_size
-    return Trail(jnp.zeros(shape, wide), jnp.zeros((num_rows, window), wide))
+    changes, doubt = jnp.zeros((num_rows, window), wide), jnp.zeros(num_rows, wide)
+    return Trail(jnp.zeros(shape, wide), changes, doubt)
 
 
 def residual(
@@ -137,4 +139,15 @@ def residual(
     changes = jnp.where(steps[:, None] > 1, changes, 0)
     count = jnp.clip(steps - 1, 0, changes.shape[1])
     score = changes.sum(1) / jnp.maximum(count, 1)
-    return Trail(logits, changes), jnp.where(count > 0, score, jnp.inf)
+    trail = trail._replace(logits=logits, changes=changes)
+    return trail, jnp.where(count > 0, score, jnp.inf)
+
+
+def doubted(trail: Trail, q_halt: Float[Array, " b"], steps: Int[Array, " b"]) -> Trail:
+    """The trail with the mean of sigmoid(-q_halt) over the `steps` of each row.
+
+    This is 1 - mean sigmoid(q_halt), and float32 tells small doubts apart.
+    """
+    share = (1 / steps).astype(trail.doubt.dtype)
+    doubt = (1 - share) * trail.doubt + share * jax.nn.sigmoid(-q_halt)
+    return trail._replace(doubt=doubt.astype(trail.doubt.dtype))

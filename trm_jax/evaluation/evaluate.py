@@ -15,6 +15,7 @@ from trm_jax.evaluation.chains import (
     PLAIN,
     Chains,
     Trail,
+    doubted,
     draw_keys,
     explored,
     no_trail,
@@ -54,11 +55,13 @@ class EvalOutput(NamedTuple):
     all_right: Bool[Array, "s b"]
     cell_loss: Float[Array, "s b"]
     residual: Float[Array, "s b"]  # mean change of the logits over the last 3 steps
+    doubt: Float[Array, "s b"]  # mean sigmoid(-q_halt) of the steps so far
     has_labels: Bool[Array, " b"]
 
 
 PER_STEP = (
     *("q_halt", "wants_halt", "cells_right", "all_right", "cell_loss", "residual"),
+    "doubt",
 )
 EvalStep = Callable[[Weights, Batch, Array], EvalOutput]
 FirstCarry = Callable[[Weights, Batch, Array], Carry]
@@ -116,9 +119,10 @@ def score(
     """The next trail, the predictions `b m`, and the values of PER_STEP, `b` each."""
     rows, answer = rule.loss(outputs, carry.batch), rule.answer(outputs)
     trail, change = residual(trail, answer.logits, carry.steps)
+    trail = doubted(trail, answer.q_halt, carry.steps)
     halting = answer.q_halt, answer.wants_halt
     scores = rows.cells_right, rows.all_right, rows.cell_loss
-    return trail, answer.logits.argmax(-1), (*halting, *scores, change)
+    return trail, answer.logits.argmax(-1), (*halting, *scores, change, trail.doubt)
 
 
 def stepper(

@@ -30,6 +30,7 @@ class EvalParts:
     def __init__(
         self, base: str | Path, about: Mapping[str, Any], *, writes: bool
     ) -> None:
+        about = {**about, "arrays": EvalOutput._fields}
         text = json.dumps(about, indent=2, sort_keys=True) + "\n"
         name = f"step_{about['step']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self.folder = Path(base) / name

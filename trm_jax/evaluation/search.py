@@ -16,7 +16,7 @@ from trm_jax.evaluation import voting
 from trm_jax.evaluation.chains import PLAIN, Chains
 from trm_jax.evaluation.evaluate import EvalOutput, Numbered
 from trm_jax.evaluation.judge import Questions
-from trm_jax.evaluation.report import probability, share
+from trm_jax.evaluation.report import share
 
 SEARCHES = ("steps", "restarts", "noise", "votes", "guided")
 PICKS = ("q_halt", "mean_q", "residual", "majority", "oracle")
@@ -87,7 +87,7 @@ class Found(NamedTuple):
     answers: UInt8[np.ndarray, "r m"]  # turned back, so that they can be compared
     is_right: Bool[np.ndarray, " r"]
     q_halt: Float[np.ndarray, " r"]
-    mean_q: Float[np.ndarray, " r"]  # mean sigmoid(q_halt) of all steps
+    mean_q: Float[np.ndarray, " r"]  # mean sigmoid(q_halt) of the steps that led there
     residual: Float[np.ndarray, " r"]
     steps: Int[np.ndarray, " r"]
 
@@ -104,7 +104,7 @@ def found(way: Way, output: EvalOutput, *, refilled: bool, last: int = 0) -> Fou
     answers = np.stack(
         [questions.turned_back(predictions[k::count]) for k in range(count)], axis=1
     )
-    wants, q_halt = np.asarray(output.wants_halt)[:last], np.asarray(output.q_halt)
+    wants = np.asarray(output.wants_halt)[:last]
     halted = wants.any(0) & refilled
     example = np.repeat(questions.example, count)
     starts = np.flatnonzero(np.diff(example, prepend=-1))
@@ -114,8 +114,8 @@ def found(way: Way, output: EvalOutput, *, refilled: bool, last: int = 0) -> Fou
         chain=np.arange(len(example)) - np.repeat(starts, sizes),
         answers=answers.reshape(len(example), -1),
         is_right=np.asarray(output.all_right)[last - 1],
-        q_halt=q_halt[last - 1],
-        mean_q=probability(q_halt[:last].astype(np.float64)).mean(0),
+        q_halt=np.asarray(output.q_halt)[last - 1],
+        mean_q=1 - np.asarray(output.doubt)[last - 1].astype(np.float64),
         residual=np.asarray(output.residual)[last - 1],
         steps=np.where(halted, wants.argmax(0) + 1, last),
     )
