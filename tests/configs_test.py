@@ -27,15 +27,15 @@ NAMES = sorted(
 HYBRIDS = ["mamba2_mlp_t", "mamba2_attn", "mamba2_attn_bidir"]
 VARIANTS = {
     "sudoku_extreme": ["mlp_t", "attention", *HYBRIDS, "eqr", "mamba2_attn+eqr", "urm"]
-    + ["muon", "mamba2_attn+muon+cgar"],
+    + ["muon", "mamba2_attn+muon+cgar", "wta", "flow", "eqr+wta", "mamba2_mlp_t+wta"],
     "smoke": ["mlp_t", "attention", *HYBRIDS],
     "demo": ["mlp_t", "attention", *HYBRIDS, "mlp_t+eqr+lipschitz"],
     "sudoku_4x4": ["mlp_t", "attention", *HYBRIDS],
-    "maze_hard": ["attention", "mamba2_attn", "lipschitz"],
+    "maze_hard": ["attention", "mamba2_attn", "lipschitz", "rope2d", "flow"],
     "maze_small": ["attention", "mamba2_attn"],
     "maze_cpu": ["attention", "mamba2_attn"],
-    "arc_agi_1": ["attention", "mamba2_attn", "urm"],
-    "arc_agi_2": ["attention", "mamba2_attn", "urm"],
+    "arc_agi_1": ["attention", "mamba2_attn", "urm", "flow"],
+    "arc_agi_2": ["attention", "mamba2_attn", "urm", "flow"],
     "arc_small": ["attention", "mamba2_attn"],
     "nonogram": [
         n + d for n in ("mlp_t", "attention", "mamba2_attn") for d in ("", "_4")

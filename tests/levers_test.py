@@ -40,6 +40,47 @@ def test_another_name_in_a_variant_is_refused(variant):
         api.get_config(f"sudoku_extreme:{variant or '+'}")
 
 
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("eqr+eqr", "names the lever 'eqr' twice"),
+        ("urm+flow", "chooses the rules urm and flow"),
+        ("eqr+mamba2_attn", "'mamba2_attn'; expected a network first"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(variant, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        api.get_config(f"sudoku_extreme:{variant}")
+
+
+def test_a_config_without_variants_says_so():
+    with pytest.raises(ConfigError, match="^config sudoku_cpu has no variants; found"):
+        api.get_config("sudoku_cpu:eqr")
+
+
+@pytest.mark.parametrize(
+    "names", [("lipschitz", "eqr"), ("muon", "wta"), ("cgar", "urm", "wta")]
+)
+def test_the_order_of_levers_does_not_matter(names):
+    one, other = (
+        api.get_config(f"sudoku_extreme:{'+'.join(order)}")
+        for order in (names, names[::-1])
+    )
+    assert one.to_dict() == other.to_dict()
+    plain = api.get_config(f"sudoku_extreme:{names[1]}").to_dict()
+    assert (one.to_dict() == plain) == (names == ("muon", "wta"))  # wta has muon
+
+
+def test_a_curriculum_ends_in_the_cycles_of_its_config():
+    def phases(name):
+        rule = api.get_config(f"{name}:cgar").rule.trm
+        return list(zip(rule.phase_h_cycles, rule.phase_l_cycles, strict=True))
+
+    assert phases("sudoku_extreme") == [(1, 2), (2, 4)]  # of 3 x 6, as published
+    assert phases("arc_agi_1") == [(1, 1), (2, 2)]  # of 3 x 4
+    assert phases("demo") == [(1, 1), (2, 1)]  # of 2 x 2
+
+
 @pytest.mark.parametrize("lever", levers.LEVERS)
 def test_a_lever_alone_makes_a_config_that_differs_and_is_read(lever):
     network = {"rope2d": "attention"}.get(lever, "mlp_t")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.commands.vote_cli_test import ARC, NUM_FORMS
 from tests.helpers.runs import ROOT, as_flags, call_here, digest, metric_lines
+from trm_jax import api
 from trm_jax.commands import adapt, train
 from trm_jax.errors import EXIT_OK, EXIT_STOPPED, EXIT_WRONG_INPUT
 from trm_jax.loading import open_weights
@@ -84,6 +85,18 @@ def test_the_average_that_answers_is_what_the_default_run_trained():
         step = jnp.array(step)
         old = ema_update(old, jnp.zeros(()), step, decay=decay, ramp=ramp)
     assert old < 0.003
+
+
+def test_schedules_of_a_rule_stay_where_they_ended():
+    flow = api.get_config("arc_agi_2:flow+cgar").rule.flow
+    found = flow.to_dict() | adapt.ended(flow)
+    expected = {"phase_ends": (), "phase_h_cycles": (), "phase_l_cycles": ()}
+    assert found == flow.to_dict() | expected | {"pseudo_steps": 1}
+    trm = {"grad_cycles": 1, "grow_cycles_to": 3, "grow_updates": 9, "starts": "fixed"}
+    grown = {"grad_cycles": 3, "grow_cycles_to": 0, "grow_updates": 0}
+    assert trm | adapt.ended(trm) == trm | grown
+    hrm = api.get_config().rule.hrm
+    assert hrm.to_dict() | adapt.ended(hrm) == hrm.to_dict()
 
 
 @pytest.mark.slow

@@ -235,6 +235,13 @@ def test_the_table_alone_is_refused_without_a_table():
         tiny_built(changes)
 
 
+def test_a_run_that_trains_the_table_alone_is_refused():
+    changes = {"optim.table_only_steps": 5, "train.steps": 5}
+    with pytest.raises(ConfigError, match=r"table_only_steps = 5 of train.steps = 5: "):
+        tiny_built(changes)
+    tiny_built(changes | {"train.steps": 6})
+
+
 def test_ema_follows_its_definition_and_its_ramp():
     old, new = jnp.array(1.0), jnp.array(2.0)
     plain = ema_update(old, new, jnp.array(1), decay=0.9, ramp=False)

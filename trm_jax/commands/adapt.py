@@ -14,7 +14,8 @@ training, as a baseline.
 
 The config of the run is that of WEIGHTS, but for the data, train.steps (500),
 optim.table_only_steps (250), optim.warmup_steps (50, after these) and optim.ema_ramp
-(so that the averaged weights, which answer, follow a short run). Flags override it:
+(so that the averaged weights, which answer, follow a short run). Schedules of its rule,
+such as a curriculum, stay where they ended. Flags override it:
 --config.train.steps=200 --config.optim.table_only_steps=100 is a shorter run with the
 same halves, and --config.data.num_augmentations=64 takes fewer forms. The same command
 continues a run that was stopped. Exit codes: as for train.py.
@@ -117,6 +118,8 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
             if interrupted():
                 return EXIT_STOPPED
             log.info("--minutes=%g are over: the last step answers", values.minutes)
+            alone = config.optim.table_only_steps
+            log.info("(the first %d updates train the table alone)", alone)
     flags_given = [f"--workdir={values.workdir}", f"--votes={values.votes}"]
     return eval_command.main([argv[0], *flags_given])
 
@@ -126,8 +129,23 @@ def _adapted(trained: Mapping[str, Any], values: flags.FlagValues) -> dict[str, 
     config = api.get_config()
     config.update(trained)
     config.update_from_flattened_dict(changes(values.data, values.subset))
+    for rule in config.rule.values():
+        if not isinstance(rule, str):  # not rule.name
+            rule.update(ended(rule))
     adapted: dict[str, Any] = config.to_dict()
     return adapted
+
+
+def ended(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """What the schedules of a rule end in: adaptation does not begin them anew."""
+    phases = ("phase_ends", "phase_h_cycles", "phase_l_cycles")
+    found: dict[str, Any] = {name: () for name in phases if name in rule}
+    for unit in ("cycles", "calls"):
+        if last := rule.get(f"grow_{unit}_to", 0):
+            found |= {f"grad_{unit}": last, f"grow_{unit}_to": 0, "grow_updates": 0}
+    if rule.get("pseudo_steps", 0):
+        found["pseudo_steps"] = 1
+    return found
 
 
 def _until(stop: Callable[[], bool], minutes: float | None) -> Callable[[], bool]:

@@ -159,7 +159,9 @@ class Flow(TRM):
     ) -> tuple[FlowState, CycleOutputs]:
         """Predict the answer from an interpolant with the puzzle's noise."""
         state = frozen(state)
-        answer = jax.nn.one_hot(rows.labels, state.x.shape[-1], dtype=state.x.dtype)
+        labels = jax.nn.one_hot(rows.labels, state.x.shape[-1], dtype=state.x.dtype)
+        # Where there is no label, the guess is followed, as by the sampler.
+        answer = jnp.where(rows.label_mask[..., None], labels, state.guess)
         if self.pseudo_steps:
             chance = pseudo_probability(clock.update, self.pseudo_steps)
             coins = jax.vmap(jax.random.uniform)(folded(keys, _COIN))

@@ -125,6 +125,11 @@ def make_recipe(
             f"optim.table_only_steps = {alone}, but model.prefix_len = 0 uses no "
             "puzzle table: these updates would change nothing; expected 0"
         )
+    if alone >= run.train.steps > 0:
+        raise ConfigError(
+            f"optim.table_only_steps = {alone} of train.steps = {run.train.steps}: "
+            "the network would never be trained; expected fewer"
+        )
     model = ReasoningModel(model_config.for_device(device_kind), rule.networks)
     kept = () if model_config.settings.registers_trained else ("registers",)
     groups = Groups(decayed(rule.no_decay), columns(model_config), kept)
