@@ -27,7 +27,7 @@ from benchmarks.ssd_error import Sizes
 
 MIXERS = ("mlp_t", "attention", "mamba2_mlp_t", "mamba2_attn")
 TORCH_STEP = pathlib.Path(__file__).with_name("torch_step.py")
-TRAINING_S = 150.0  # of updates, at most
+TRAINING_S = 180.0  # of updates, at most
 OVERHEAD_S = 60.0  # of a training: to compile, to make puzzles, to evaluate and to save
 LAST_S = 10.0  # in which a training that is stopped evaluates and saves
 FEW = 8  # a smaller batch means that the suite only has to run
@@ -214,8 +214,8 @@ PARTS: dict[str, Callable[[Suite], Iterator[Case]]] = {
     "numerics": errors,
     "steps": steps,
     "torch": in_torch,
-    "attention": attention_times,
     "ssd": ssd_times,
+    "attention": attention_times,
     "refill": refilled,
     "tasks": tasks,
     "training": training,

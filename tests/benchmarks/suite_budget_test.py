@@ -86,7 +86,7 @@ def test_the_parts_before_the_training_leave_it_some_time(monkeypatch):
     clock = Clock()
     parts = {"steps": part(clock, *[100] * 5), "training": part(clock, 90)}
     result, _ = run(monkeypatch, parts | {"runs": part(clock, 1)}, clock)
-    assert [row["left"] for row in result["steps"]] == [390, 290, 190]
+    assert [row["left"] for row in result["steps"]] == [330, 230, 130]
     assert [row["left"] for row in result["training"]] == [180]
     assert [row["left"] for row in result["runs"]] == [90]
     clock.now = 0.0
@@ -95,7 +95,7 @@ def test_the_parts_before_the_training_leave_it_some_time(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("left", "updates"), [(400, 1500), (100, 400), (61, 10), (30, 2)]
+    ("left", "updates"), [(400, 1800), (100, 400), (61, 10), (30, 2)]
 )
 def test_the_training_takes_what_is_left(left, updates, monkeypatch):
     steps = [

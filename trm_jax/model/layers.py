@@ -77,8 +77,8 @@ def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
 
 @cache
 def has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor has AVX-512; True where the system does not say."""
-    return not cpuinfo.is_file() or "avx512f" in cpuinfo.read_text(encoding="utf-8")
+    """Whether this processor has AVX-512; False where the system does not say."""
+    return cpuinfo.is_file() and "avx512f" in cpuinfo.read_text(encoding="utf-8")
 
 
 def _matmul_fwd(a_axis: int, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
