@@ -3,8 +3,9 @@
 
 It is max(FLOPs / 790 TFLOP/s, bytes / 4.3 TB/s), rates that programs reach. Bytes are
 those of operands and results; of what a kernel slices, the slices only. Attention by
-cuDNN counts its products in whole tiles, and a product fused with its gated unit its
-own. Any other Pallas kernel counts by its bytes only. The branches of a conditional, as
+cuDNN counts its products in whole tiles, the scan's Triton kernels theirs in whole
+chunks, and a product fused with its gated unit its own. Any other Pallas kernel counts
+by its bytes only. The branches of a conditional, as
 of a curriculum over cycles, count as if each were taken equally often.
 """
 
@@ -14,12 +15,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.hlo import ARRAY, computations, executions, width
+from trm_jax.ops.ssd.tiles import LARGEST, SMALLEST
 
 FLOPS, BANDWIDTH = 790e12, 4.3e12
 GROUPS = ("products", "attention", "pallas", "stacked", "other")
 CUDNN = "__cudnn$fmha"
 GATED = "gated_product"  # trm_jax/ops/gated_mosaic.py
 TILE = 128  # cuDNN computes whole tiles of queries and keys
+TRITON = "__gpu$xla.gpu.triton"  # trm_jax/ops/ssd/kernels.py
 INSTRUCTION = re.compile(
     r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) "
     r"(?P<kind>[a-z][\w\-]*)\((?P<operands>[^)]*)\)"
@@ -122,7 +125,9 @@ def kernel(at: str, one: Instruction, body: Body, bodies: dict[str, Body]) -> Ke
         group, flops = "attention", attention_flops(one)
     elif one.kind == "custom-call" and GATED in one.line:
         group, flops = "pallas", gated_flops(one, body)
-    elif one.kind == "custom-call" and ("triton" in one.line or "mosaic" in one.line):
+    elif one.kind == "custom-call" and TRITON in one.line:
+        group, flops = "pallas", scan_flops(one, body)
+    elif one.kind == "custom-call" and "mosaic" in one.line:
         group = "pallas"
     elif kinds & STACKS or kinds <= ZEROES:
         group = "stacked"
@@ -206,6 +211,25 @@ def gated_flops(one: Instruction, body: Body) -> float:
     """Of the product in `gated_product`: its operands are x and weights `k 2n`."""
     x, weights = (dimensions(body[name].shape) for name in one.operands[:2])
     return 2.0 * math.prod(x) * weights[1]
+
+
+def scan_flops(one: Instruction, body: Body) -> float:
+    """Of a scan's kernel: of the states, of y, or of the gradients of all chunks.
+
+    The first begins with dt and A, the others with x, dt, A, B and C.
+    """
+    shapes = [dimensions(body[name].shape) for name in one.operands]
+    is_walk = len(shapes[0]) == 3
+    (b, l, h, p), (*_, g, n) = shapes[2:4] if is_walk else (shapes[0], shapes[3])
+    q = max(SMALLEST, min(LARGEST, 1 << (l - 1).bit_length()))
+    scores, moved = q * q, p * n  # products with n or p, and with q
+    if is_walk:
+        of_head, of_group = q * moved, 0
+    elif one.shape.startswith("("):
+        of_head, of_group = 2 * scores * p + 4 * q * moved, 3 * scores * n
+    else:
+        of_head, of_group = scores * (n + p) + 2 * q * moved, 0
+    return 2.0 * b * -(-l // q) * (h * of_head + g * of_group)
 
 
 def dimensions(shape: str) -> list[int]:

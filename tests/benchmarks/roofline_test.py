@@ -2,13 +2,25 @@
 """The kernels of a program are found, with their FLOPs, bytes, loops and groups."""
 
 import importlib.util
+import math
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import roofline
-from benchmarks.kernels import BANDWIDTH, FLOPS, GROUPS, Kernel, kernels
+from benchmarks.kernels import (
+    BANDWIDTH,
+    FLOPS,
+    GROUPS,
+    Instruction,
+    Kernel,
+    kernels,
+    scan_flops,
+)
 from benchmarks.step import sizes_of
 from tests.helpers.runs import ROOT, call
+from trm_jax.ops.ssd import kernels as kernels_of_ssd
 from trm_jax.rules.base import innermost
 from trm_jax.training.build import make_recipe
 from trm_jax.training.config import read_run
@@ -78,7 +90,7 @@ custom_call_target="__cudnn$fmhaSoftmax"
   %part-start = ((bf16[8,16]{1,0}), f32[8,2]{1,0}, u32[]) fusion-start(%w), \
 kind=kLoop, calls=%fused_part
   %part-done = f32[8,2]{1,0} fusion-done(%part-start)
-  %scan = f32[4,8]{1,0} custom-call(%v), custom_call_target="__gpu$xla.gpu.triton"
+  %scan = f32[4,8]{1,0} custom-call(%v), custom_call_target="mosaic_gpu_v2"
   %gated = (bf16[4,8]{1,0}, bf16[4,16]{1,0}) custom-call(%x, %w), \
 custom_call_target="mosaic_gpu_v2", metadata={op_name="a/gated_product/mpmd_map"}
   %total = f32[4]{0} reduce(%v, %i), dimensions={1}, to_apply=%add
@@ -230,3 +242,57 @@ def test_the_unrolled_cycle_moves_less_than_the_scanned_one():
     assert result.returncode == 0, result.stderr
     _, scanned, unrolled = (line.split() for line in result.stdout.splitlines())
     assert float(unrolled[2]) < float(scanned[2])
+
+
+def products(jaxpr):
+    """FLOPs of the products in a jaxpr, each loop counted once."""
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        for value in eqn.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += products(inner)
+        if eqn.primitive.name == "dot_general":
+            ((axis,), _), _ = eqn.params["dimension_numbers"]
+            left, out = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+            total += 2.0 * math.prod(out) * left[axis]
+    return total
+
+
+def as_instruction(eqn):
+    """A Pallas call as the line of an HLO module, with its operands."""
+
+    def shape(v):
+        return f"f32[{','.join(map(str, v.aval.shape))}]"
+
+    operands = {f"a{i}": shape(v) for i, v in enumerate(eqn.invars)}
+    body = {k: Instruction(v, "parameter", [], "") for k, v in operands.items()}
+    results = ", ".join(map(shape, eqn.outvars))
+    results = results if len(eqn.outvars) == 1 else f"({results})"
+    return Instruction(results, "custom-call", [*operands], ""), body
+
+
+@pytest.mark.parametrize(("heads", "groups", "length"), [(1, 1, 64), (6, 2, 150)])
+def test_the_scans_kernels_count_their_products_in_whole_chunks(heads, groups, length):
+    (b, p, n), chunks = (2, 16, 32), -(-length // 64)
+    x, dt = jnp.ones((b, length, heads, p)), jnp.ones((b, length, heads))
+    B = jnp.ones((b, length, groups, n))
+
+    def both(x, dt, A, B):
+        y, last = kernels_of_ssd.forward(x, dt, A, B, B, None, chunk_size=64)
+        rest = None, y, last
+        return y, kernels_of_ssd.backward(x, dt, A, B, B, *rest, chunk_size=64)
+
+    traced = jax.make_jaxpr(both)(x, dt, -jnp.ones(heads), B)
+    calls = [e for e in traced.eqns if e.primitive.name == "pallas_call"]
+    assert len(calls) == 5  # y, the last state, states, their cotangents, gradients
+    for eqn in calls:
+        found = scan_flops(*as_instruction(eqn))
+        once = products(eqn.params["jaxpr"])
+        grid = math.prod(eqn.params["grid_mapping"].grid)
+        if len(eqn.outvars) > 2:  # loops over the heads of a group, in each chunk
+            per_group = 3 * 2.0 * 64 * 64 * n
+            once = per_group + (once - per_group) * heads // groups
+        else:  # a loop over the chunks
+            once *= chunks
+        assert found == once * grid
