@@ -216,20 +216,21 @@ def gated_flops(one: Instruction, body: Body) -> float:
 def scan_flops(one: Instruction, body: Body) -> float:
     """Of a scan's kernel: of the states, of y, or of the gradients of all chunks.
 
-    The first begins with dt and A, the others with x, dt, A, B and C.
+    The first begins with dt and A, the others with x, dt, A, B and C. Only the kernel
+    of the last state, `b h p n`, moves the state through the last chunk.
     """
     shapes = [dimensions(body[name].shape) for name in one.operands]
     is_walk = len(shapes[0]) == 3
     (b, l, h, p), (*_, g, n) = shapes[2:4] if is_walk else (shapes[0], shapes[3])
     q = max(SMALLEST, min(LARGEST, 1 << (l - 1).bit_length()))
-    scores, moved = q * q, p * n  # products with n or p, and with q
+    chunks, scores, move = -(-l // q), q * q, q * p * n
     if is_walk:
-        of_head, of_group = q * moved, 0
-    elif one.shape.startswith("("):
-        of_head, of_group = 2 * scores * p + 4 * q * moved, 3 * scores * n
-    else:
-        of_head, of_group = scores * (n + p) + 2 * q * moved, 0
-    return 2.0 * b * -(-l // q) * (h * of_head + g * of_group)
+        has_last = len(dimensions(one.shape)) == 4
+        return 2.0 * b * h * (chunks - 1 + has_last) * move
+    if one.shape.startswith("("):
+        of_head, of_group = 2 * scores * p + 4 * move, 3 * scores * n
+        return 2.0 * b * chunks * (h * of_head + g * of_group)
+    return 2.0 * b * h * (chunks * (scores * (n + p) + move) + (chunks - 1) * move)
 
 
 def dimensions(shape: str) -> list[int]:

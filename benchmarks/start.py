@@ -31,16 +31,21 @@ ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = [
     "configs/sudoku_extreme.py:mlp_t",
     "configs/sudoku_extreme.py:attention",
+    "configs/sudoku_extreme.py:mamba2_mlp_t",
     "configs/sudoku_extreme.py:mamba2_attn",
+    "configs/sudoku_extreme.py:mamba2_attn_bidir",
     "configs/maze_hard.py:attention",
+    "configs/maze_hard.py:mamba2_attn",
     "configs/arc_agi_1.py:attention",
+    "configs/arc_agi_1.py:mamba2_attn",
+    "configs/arc_agi_2.py:attention",
 ]
 
 
 def compile_seconds(path: str, times: int) -> float:
     """Seconds to trace, lower and compile a step with `times` as many h-cycles."""
     config = config_of(path, [])
-    config.mesh.data, config.train.micro_batches = 1, 1
+    config.mesh.data = 1
     config.rule.trm.h_cycles *= times
     sizes = sizes_of(config)
     built = build(config.to_dict(), sizes)

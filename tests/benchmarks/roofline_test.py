@@ -244,14 +244,15 @@ def test_the_unrolled_cycle_moves_less_than_the_scanned_one():
     assert float(unrolled[2]) < float(scanned[2])
 
 
-def products(jaxpr):
-    """FLOPs of the products in a jaxpr, each loop counted once."""
+def products(jaxpr, turns):
+    """FLOPs of the products in a jaxpr, whose loops take so many turns."""
     total = 0.0
     for eqn in jaxpr.eqns:
+        is_loop = eqn.primitive.name in ("scan", "while")
         for value in eqn.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                total += products(inner)
+                total += products(inner, turns) * (turns if is_loop else 1)
         if eqn.primitive.name == "dot_general":
             ((axis,), _), _ = eqn.params["dimension_numbers"]
             left, out = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
@@ -286,13 +287,11 @@ def test_the_scans_kernels_count_their_products_in_whole_chunks(heads, groups, l
     traced = jax.make_jaxpr(both)(x, dt, -jnp.ones(heads), B)
     calls = [e for e in traced.eqns if e.primitive.name == "pallas_call"]
     assert len(calls) == 5  # y, the last state, states, their cotangents, gradients
-    for eqn in calls:
-        found = scan_flops(*as_instruction(eqn))
-        once = products(eqn.params["jaxpr"])
+    for i, eqn in enumerate(calls):
+        # A loop of the last kernel goes through the heads of a group, those of the
+        # others through the chunks, the last of which stands outside unless the state
+        # after it is the result.
+        turns = [chunks - 1, chunks, chunks - 1, chunks - 1, heads // groups][i]
         grid = math.prod(eqn.params["grid_mapping"].grid)
-        if len(eqn.outvars) > 2:  # loops over the heads of a group, in each chunk
-            per_group = 3 * 2.0 * 64 * 64 * n
-            once = per_group + (once - per_group) * heads // groups
-        else:  # a loop over the chunks
-            once *= chunks
-        assert found == once * grid
+        once = products(eqn.params["jaxpr"], turns)
+        assert scan_flops(*as_instruction(eqn)) == once * grid

@@ -55,11 +55,12 @@ def forward(
     used: at short lengths it is as large as x and y together.
     """
     size, of = rows_per_chunk(chunk_size, x), per_head(x, B)
+    last = pl.cdiv(x.shape[1], size) - 1
 
     def kernel(x, dt, A, B, C, *first_and_y):
         *first, y = first_and_y
 
-        def chunk(k: Array, state: Array) -> Array:
+        def chunk(k: Any, state: Array) -> Array:
             rows = Rows(k, size, x.shape[0])
             X, step, b, c = (rows.load(ref) for ref in (x, dt, B, C))
             decay = decays(step * A[...], running_sums)
@@ -69,7 +70,9 @@ def forward(
             return next_state(state, X, decay.to_end * step, b, decay.through)
 
         state = read_or_zero(first, x.shape[-1], B.shape[-1])
-        lax.fori_loop(0, pl.cdiv(x.shape[0], size), chunk, state)
+        # Outside the loop, the compiler drops the unused state after the last chunk.
+        state = lax.fori_loop(0, last, chunk, state)
+        chunk(lax.full((), last, int), state)
 
     args = (x, dt, A, B, C, *([] if initial_state is None else [initial_state]))
     (y,) = run_kernel(
@@ -142,25 +145,32 @@ def _walk(
     """
     (b, l, h, p), n = x.shape, B.shape[-1]
     num_chunks = pl.cdiv(l, size)
+    num_walked = num_chunks if "last" in results else num_chunks - 1
     of = per_head(x, B, num_chunks) | {"last": per_head(x, B)["state"]}
 
     def kernel(dt, A, x, B, *rest):
         first, out = rest[: -len(results)], rest[-len(results) :]
         out = dict(zip(results, out, strict=True))
 
-        def chunk(i: Array, state: Array) -> Array:
+        def store(i: Any, state: Array) -> Any:
             k = num_chunks - 1 - i if reverse else i
             if "states" in out:
                 out["states"][k] = state.astype(x.dtype)
+            return k
+
+        def chunk(i: Any, state: Array) -> Array:
+            k = store(i, state)
             rows = Rows(k, size, l)
             step = rows.load(dt)
             decay = decays(step * A[...], running_sums)
             weight = decay.from_start if reverse else decay.to_end * step
             return next_state(state, rows.load(x), weight, rows.load(B), decay.through)
 
-        last = lax.fori_loop(0, num_chunks, chunk, read_or_zero(first, p, n))
+        last = lax.fori_loop(0, num_walked, chunk, read_or_zero(first, p, n))
         if "last" in out:
             out["last"][...] = last
+        else:
+            store(num_walked, last)
 
     args = (dt, A, x, B, *([] if first is None else [first]))
     like = {
