@@ -7,7 +7,7 @@ python benchmarks/gpu_suite.py [--budget_s=480] [--parts numerics steps torch ss
 
 numerics   errors of kernels, each with a tolerance: the scan's against its oracle, the
            gated units' and attention's against float32 with exact products
-steps      training steps by network, on Hopper also with the kernel of the gated units:
+steps      training steps by network, on Hopper also with kernels that are used by name:
            time, memory, share of the measured peak
 torch      the same step in PyTorch, where it is installed
 ssd        the scan by implementation

@@ -4,13 +4,14 @@
 python benchmarks/step.py [--mixer=mlp_t attention] [--dtype=float32 bfloat16]
                           [--batch=8] [--steps=5] [--remat none[:1] dots:6 ...]
                           [--config=sudoku_extreme|maze_hard|arc_agi_1|arc_agi_2|demo]
-                          [--micro_batches=1] [--fused] [--json=FILE]
+                          [--micro_batches=1] [--mosaic] [--json=FILE]
 
 The model is the one in the paper for the task, by default for Sudoku (width 512, 97
 tokens, 3x6 cycles). The model for ARC includes its puzzle table. FLOPs are model FLOPs:
 all network calls, plus twice the differentiated ones for the backward pass.
 --remat takes pairs of rule.trm.remat and rule.trm.unroll; without the second number the
-config's value holds. --fused takes the kernel of silu(gate) * up, on an H100 or H200.
+config's value holds. --mosaic takes the kernels of gated units and of the Mamba-2 scan
+that are for an H100 or H200 and are used by name only.
 """
 
 import argparse
@@ -57,13 +58,14 @@ def measure(
     name: str = "sudoku_extreme",
     micro_batches: int = 1,
     *,
-    fused: bool = False,
+    mosaic: bool = False,
 ) -> dict[str, Any]:
     """Median time of `steps` steps after one to warm up, with rates and memory."""
     config = importlib.import_module(f"configs.{name}").get_config(mixer)
     config.model.dtype = dtype
-    for operator in {"swiglu", "token_mlp"} & set(config.model.layers) if fused else ():
-        config.model[operator].implementation = "mosaic"
+    for operator in ("swiglu", "token_mlp", "mamba2") if mosaic else ():
+        if any(layer.startswith(operator) for layer in config.model.layers):
+            config.model[operator].implementation = "mosaic"
     config.rule.trm.remat, _, unroll = remat.partition(":")
     config.rule.trm.unroll = int(unroll or config.rule.trm.unroll)
     config.train.update(batch_size=batch, micro_batches=micro_batches)
@@ -97,7 +99,7 @@ def measure(
         "mixer": mixer,
         "dtype": dtype,
         "remat": remat,
-        "fused": fused,
+        "mosaic": mosaic,
         "batch": batch,
         "micro_batches": micro_batches,
         "ms_per_step": 1e3 * seconds,
@@ -117,7 +119,7 @@ def as_line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
         f"{row['config']:<14} {row['mixer']:<12} {row['dtype']:<9} "
-        f"{row['remat'] + ' fused' * row['fused']:<12} "
+        f"{row['remat'] + ' mosaic' * row['mosaic']:<12} "
         f"{row['batch']:>5} "
         f"{row['ms_per_step']:>10.1f} {row['model_gflop_per_s']:>10.0f} "
         f"{row['matmul_gflop_per_s']:>10.0f} {100 * row['ratio']:>6.0f} % "
@@ -141,7 +143,7 @@ def main() -> None:
     parser.add_argument("--remat", nargs="+", default=["none"])
     parser.add_argument("--config", default=CONFIGS[0], choices=CONFIGS)
     parser.add_argument("--micro_batches", type=int, default=1)
-    parser.add_argument("--fused", action="store_true")
+    parser.add_argument("--mosaic", action="store_true")
     parser.add_argument("--json", help="also write the rows to this file")
     args = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n{HEADER}")
@@ -149,7 +151,7 @@ def main() -> None:
     for mixer, dtype, remat in itertools.product(args.mixer, args.dtype, args.remat):
         case = mixer, dtype, args.batch, args.steps, remat
         of_config = args.config, args.micro_batches
-        rows.append(measure(*case, *of_config, fused=args.fused))
+        rows.append(measure(*case, *of_config, mosaic=args.mosaic))
         print(as_line(rows[-1]), flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")

@@ -86,9 +86,9 @@ def steps(suite: Suite) -> Iterator[Case]:
     peak = suite.result["peaks"].get("matmul_flop_per_s")
     cases = [(mixer, False) for mixer in MIXERS]
     if numerics.fuses():
-        cases += [(mixer, True) for mixer in ("mlp_t", "attention")]
-    for mixer, fused in cases:
-        how = {"mixer": mixer, "dtype": "bfloat16", "remat": "none", "fused": fused}
+        cases += [(mixer, True) for mixer in ("mlp_t", "attention", "mamba2_attn")]
+    for mixer, mosaic in cases:
+        how = {"mixer": mixer, "dtype": "bfloat16", "remat": "none", "mosaic": mosaic}
         how["batch"] = args.batch
 
         def work(how: Row = how) -> Row:
@@ -198,7 +198,7 @@ def num_updates(suite: Suite) -> int:
 def ms_per_step(suite: Suite) -> float:
     """The time of a step with MLP-t: from the part "steps", or measured now."""
     for row in suite.result.get("steps", []):
-        if row["mixer"] == "mlp_t" and not row["fused"] and "ms_per_step" in row:
+        if row["mixer"] == "mlp_t" and not row["mosaic"] and "ms_per_step" in row:
             return row["ms_per_step"]
     return step.measure("mlp_t", "bfloat16", suite.args.batch, 3)["ms_per_step"]
 

@@ -155,7 +155,7 @@ def test_bad_options_are_named(flags, message, capsys, monkeypatch):
 
 
 def test_the_suite_goes_on_after_a_failure(tmp_path, capsys, monkeypatch):
-    def measure(mixer, dtype, batch, steps, remat, fused):
+    def measure(mixer, dtype, batch, steps, remat, mosaic):
         if mixer in suite_parts.MIXERS[::2]:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return {"ms_per_step": 1.0, "model_gflop_per_s": 1.0}

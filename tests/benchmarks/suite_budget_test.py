@@ -99,9 +99,9 @@ def test_the_parts_before_the_training_leave_it_some_time(monkeypatch):
 )
 def test_the_training_takes_what_is_left(left, updates, monkeypatch):
     steps = [
-        {"mixer": "attention", "fused": False, "ms_per_step": 9.0},
-        {"mixer": "mlp_t", "fused": True, "ms_per_step": 8.0},
-        {"mixer": "mlp_t", "fused": False, "ms_per_step": 100.0},
+        {"mixer": "attention", "mosaic": False, "ms_per_step": 9.0},
+        {"mixer": "mlp_t", "mosaic": True, "ms_per_step": 8.0},
+        {"mixer": "mlp_t", "mosaic": False, "ms_per_step": 100.0},
     ]
     args = argparse.Namespace(batch=768)
     suite = Suite(args, {"steps": steps}, lambda: left)
