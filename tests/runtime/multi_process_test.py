@@ -186,3 +186,24 @@ def test_a_step_from_one_checkpoint_is_the_same_in_all_layouts(tmp_path, writers
         losses.append([lines[-1][f"train/{k}"] for k in ("loss", "grad_norm")])
     for ours in losses[1:]:
         assert ours == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_with_refill_and_search_as_one(tmp_path):
+    folder = run(tmp_path / "run", 1, steps=2)
+
+    def report(num, devices, *flags):
+        line = command("eval.py", f"--workdir={folder}", *flags)
+        logs = tmp_path / f"logs_of_{num}"
+        with ProcessGroup(line, num, logs, devices=devices) as group:
+            assert group.codes(LIMIT_S) == [0] * num, group.outputs()
+        (path,) = (folder / "eval").glob("*.json")
+        text = path.read_text()
+        path.unlink()
+        return json.loads(text)
+
+    for flags in (["--refill=0.5"], ["--search=restarts", "--budget=800"]):
+        one, two = report(1, 2, *flags), report(2, 1, *flags)
+        for found in (one, two):
+            found.pop("rows_per_s", None)
+        assert one == two
