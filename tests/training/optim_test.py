@@ -235,6 +235,12 @@ def test_the_table_alone_is_refused_without_a_table():
         tiny_built(changes)
 
 
+def test_a_ramp_of_no_average_is_refused():
+    changes = {"optim.ema_ramp": True, "optim.ema_decay": 0.0}
+    with pytest.raises(ConfigError, match=r"optim\.ema_ramp = True, but optim\.ema_de"):
+        tiny_built(changes)
+
+
 def test_a_run_that_trains_the_table_alone_is_refused():
     changes = {"optim.table_only_steps": 5, "train.steps": 5}
     with pytest.raises(ConfigError, match=r"table_only_steps = 5 of train.steps = 5: "):

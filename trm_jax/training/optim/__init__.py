@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from trm_jax.errors import ConfigError
 from trm_jax.settings import choose, knob, own_values, read
 from trm_jax.training.optim.adam_atan2 import AdamAtan2
 from trm_jax.training.optim.adamw import AdamW
@@ -80,6 +81,11 @@ def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> 
     and in that only the table's begins at update 1. Raises ConfigError.
     """
     s = read(OptimSettings, own_values(section), "optim")
+    if s.ema_ramp and not s.ema_decay:
+        raise ConfigError(
+            "optim.ema_ramp = True, but optim.ema_decay = 0 keeps no average; expected "
+            "False"
+        )
     shaped = partial(
         make_schedule,
         warmup_steps=s.warmup_steps,
