@@ -5,7 +5,8 @@ Command:  python sweep.py
           configs/sweeps/levers_networks.py --out=docs/sweeps/levers_networks
           --workdirs=runs/levers_networks
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   seed 0, plain and together: attention 89.1 and 98.8 %, mamba2_mlp_t 95.5 and
+          95.0, mamba2_attn_bidir 51.4 and 49.8; the others are in docs/levers.md.
 Claim:    none yet: see docs/levers.md. TR-mamba2mlpt, which learns 4x4 puzzles too
           easily, has the puzzles and updates of levers_6x6.py, the others the puzzles
           of levers_4x4.py. Each network takes the same FLOPs with and without a lever.
