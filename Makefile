@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,data
 WORKERS ?= 2
-# Huge pages for large arrays: a step on a CPU takes 13 to 23 % less time (docs/performance.md).
+# Huge pages for large arrays: a step on a CPU takes 10 to 20 % less time (docs/performance.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: install demo demo9 test slow aot notebooks lint smoke bench faults clean
