@@ -5,8 +5,8 @@ It is max(FLOPs / 790 TFLOP/s, bytes / 4.3 TB/s), rates that programs reach. Byt
 those of operands and results; of what a kernel slices, the slices only. Attention by
 cuDNN counts its products in whole tiles, the scan's Triton kernels theirs in whole
 chunks, and a product fused with its gated unit its own. Any other Pallas kernel counts
-by its bytes only. The branches of a conditional, as
-of a curriculum over cycles, count as if each were taken equally often.
+by its bytes only. The branches of a conditional, as of a curriculum over cycles, count
+as if each were taken equally often.
 """
 
 import math
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.hlo import ARRAY, computations, executions, width
-from trm_jax.ops.ssd.tiles import LARGEST, SMALLEST
+from trm_jax.ops.ssd.tiles import LARGEST, rows_per_chunk
 
 FLOPS, BANDWIDTH = 790e12, 4.3e12
 GROUPS = ("products", "attention", "pallas", "stacked", "other")
@@ -222,7 +222,7 @@ def scan_flops(one: Instruction, body: Body) -> float:
     shapes = [dimensions(body[name].shape) for name in one.operands]
     is_walk = len(shapes[0]) == 3
     (b, l, h, p), (*_, g, n) = shapes[2:4] if is_walk else (shapes[0], shapes[3])
-    q = max(SMALLEST, min(LARGEST, 1 << (l - 1).bit_length()))
+    q = rows_per_chunk(LARGEST, l)
     chunks, scores, move = -(-l // q), q * q, q * p * n
     if is_walk:
         has_last = len(dimensions(one.shape)) == 4

@@ -3,7 +3,6 @@
 
 import json
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import pytest
 
 from tests.helpers.compiled_once import run_commands_here
 from tests.helpers.runs import ROOT, call_here, short_flags
+from tests.helpers.states import init_of
 from tests.helpers.tiny import tiny_recipe
 from trm_jax import api
 from trm_jax.commands import eval as eval_command
@@ -20,7 +20,6 @@ from trm_jax.evaluation import evaluate
 from trm_jax.evaluation.calls import draws_start
 from trm_jax.evaluation.evaluate import stepper
 from trm_jax.rules import make_rule
-from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import empty_batch
 
 ROWS = 4
@@ -46,8 +45,7 @@ def test_a_rule_that_draws_its_starts_is_noticed(changes, draws):
 @pytest.mark.parametrize("rule", [pytest.param("flow", marks=pytest.mark.slow), "eqr"])
 def test_chains_of_a_row_differ_in_what_the_rule_draws_and_in_nothing_else(rule):
     recipe = tiny_recipe({"model.layers": ("swiglu",), "rule.name": rule})
-    init = jax.jit(partial(init_train_state, recipe, batch_size=ROWS))
-    state = init(jax.random.key(0))
+    state = init_of(recipe, ROWS)(jax.random.key(0))
     weights = state.params, state.constants, state.puzzle_table
     chains = jnp.stack([jnp.zeros(ROWS, int), jnp.arange(ROWS)], axis=1)
     batch = empty_batch(recipe.model.config, ROWS)

@@ -23,10 +23,14 @@ def small_recipe(variant="attention", num_puzzles=5, **model):
     return make_recipe(config.to_dict(), sizes, read_run(config.to_dict()))
 
 
+def init_of(recipe, batch_size):
+    """The compiled function from a key to the first state of a recipe."""
+    return jax.jit(partial(init_train_state, recipe, batch_size=batch_size))
+
+
 @cache
 def init_fn(**changes):
-    recipe = small_recipe(**{"d_model": 64} | changes)
-    return jax.jit(partial(init_train_state, recipe, batch_size=4))
+    return init_of(small_recipe(**{"d_model": 64} | changes), batch_size=4)
 
 
 def make_state(step=0, devices=1, **changes):

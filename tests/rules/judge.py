@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of any rule need: a tiny model, its steps, and its random draws."""
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default
+from tests.helpers.states import init_of
 from tests.rules.variants import VARIANTS
 from trm_jax.evaluation.evaluate import (
     evaluate,
@@ -29,7 +30,6 @@ from trm_jax.training.sharding import (
     put_rows,
     puzzle_vectors,
 )
-from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import (
     bind,
     init_carry,
@@ -179,8 +179,7 @@ def silent_outputs(grads):
 
 def first_model(recipe):
     """The model of a recipe with its first weights and vectors of ones."""
-    init = jax.jit(partial(init_train_state, recipe, batch_size=ROWS))
-    state = init(jax.random.key(0))
+    state = init_of(recipe, ROWS)(jax.random.key(0))
     vectors = jnp.ones((ROWS, recipe.model.config.puzzle_width))
     return bind(recipe.rule, recipe.model, state.params, state.constants, vectors)
 

@@ -28,6 +28,7 @@ from trm_jax.rules.halting import halt
 from trm_jax.rules.latents import Latents
 from trm_jax.rules.trm import TRM
 from trm_jax.rules.wta import WTA, Chains
+from trm_jax.training.step import init_train_state
 from trm_jax.training.supervision import row_keys
 from trm_jax.types import Batch
 
@@ -182,17 +183,17 @@ def test_a_run_aligns_the_starts_of_z_alone(starts):
     def constants(rank):
         rule = {"wta": {"align_starts": rank}, "trm": {"starts": starts}}
         recipe = judge.recipe_of(tiny("wta", rule=rule))
-        model = judge.first_model(recipe)
-        return model.constants, model.params["net"]
+        # Not compiled: two programs may round the same weights differently.
+        state = init_train_state(recipe, jax.random.key(0), ROWS)
+        return state.constants, state.params["net"]
 
     free, weights = constants(0)
     found, same = constants(3)
-    close = partial(chex.assert_trees_all_close, atol=1e-5)
-    close(weights, same)
-    close(found["y"], free["y"])
+    chex.assert_trees_all_equal(weights, same)
+    np.testing.assert_array_equal(found["y"], free["y"])
     (kernel,) = (v["gate_up"]["kernel"] for k, v in weights.items() if "swiglu" in k)
-    close(found["z"], aligned(free["z"], kernel, 3))
-    assert not np.allclose(found["z"][1:], free["z"][1:], atol=1e-2)
+    np.testing.assert_array_equal(found["z"], aligned(free["z"], kernel, 3))
+    assert (found["z"][1:] != free["z"][1:]).any()
 
 
 @pytest.mark.parametrize(

@@ -207,10 +207,8 @@ def assert_survives_kills(tmp_path, kills, steps):
     }
     flags = short_flags(**overrides)
     unbroken, folder = tmp_path / "unbroken", tmp_path / "killed"
-    lines, rng = (
-        int(0.4 * steps / overrides["train.log_every"] / kills),
-        random.Random(0),
-    )
+    lines = int(0.4 * steps / overrides["train.log_every"] / kills)
+    rng = random.Random(0)
     for _ in range(kills):
         kill_one(folder, flags, lines=lines, rng=rng)
     for each in (unbroken, folder):

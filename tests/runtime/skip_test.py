@@ -3,7 +3,7 @@
 
 import json
 import re
-from functools import cache, partial
+from functools import cache
 
 import chex
 import jax
@@ -20,7 +20,7 @@ from tests.helpers.faulty_runs import (
     runner,
 )
 from tests.helpers.runs import digest, metric_lines
-from tests.helpers.states import small_recipe
+from tests.helpers.states import init_of, small_recipe
 from trm_jax.commands import shell
 from trm_jax.runtime.non_finite import (
     MAX_SKIPS,
@@ -30,7 +30,7 @@ from trm_jax.runtime.non_finite import (
 )
 from trm_jax.training.metrics import zero_metrics
 from trm_jax.training.sharding import TABLE_UNIT, make_mesh, put_batch, state_shardings
-from trm_jax.training.step import init_train_state, jit_train_step, make_train_step
+from trm_jax.training.step import jit_train_step, make_train_step
 
 
 @pytest.fixture
@@ -57,8 +57,7 @@ def program(devices, micro_batches, skips):
     """Config, mesh, first state on the host, its shardings, and the step."""
     recipe = small_recipe(num_puzzles=TABLE_UNIT, dtype="float32")
     mesh = make_mesh(devices)
-    init = jax.jit(partial(init_train_state, recipe, batch_size=ROWS))
-    state = init(jax.random.key(0))
+    state = init_of(recipe, ROWS)(jax.random.key(0))
     step = make_train_step(
         recipe, seed=0, micro_batches=micro_batches, log_every=3, skips=skips
     )

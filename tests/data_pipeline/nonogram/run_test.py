@@ -81,5 +81,6 @@ def test_the_suffix_doubles_the_layers():
     for name in ("mlp_t", "attention", "mamba2_attn"):
         once, twice = (nonogram.get_config(name + end) for end in ("", "_4"))
         assert twice.model.layers == once.model.layers * 2
-    with pytest.raises(ValueError, match="variant 'mlp'; expected a network first"):
+    message = "variant 'mlp'; expected a network first .mlp_t"
+    with pytest.raises(ValueError, match=message):
         nonogram.get_config("mlp_4")

@@ -54,7 +54,7 @@ def forward(
     The last state has its own kernel, which the compiler removes if the state is not
     used: at short lengths it is as large as x and y together.
     """
-    size, of = rows_per_chunk(chunk_size, x), per_head(x, B)
+    size, of = rows_per_chunk(chunk_size, x.shape[1]), per_head(x, B)
     last = pl.cdiv(x.shape[1], size) - 1
 
     def kernel(x, dt, A, B, C, *first_and_y):
@@ -103,7 +103,7 @@ def backward(
     interpret: bool = False,
 ) -> tuple[Any, ...]:
     """Cotangents of x, dt (without its part in dt A), dt A, B, C and initial_state."""
-    size = rows_per_chunk(chunk_size, x)
+    size = rows_per_chunk(chunk_size, x.shape[1])
     walk = partial(_walk, dt, A, size=size, interpret=interpret)
     (starts,) = walk(x, B, initial_state, reverse=False, results=("states",))
     results = ("states",) if initial_state is None else ("states", "last")

@@ -25,9 +25,9 @@ def supports(p: int, n: int, chunk_size: int, dtype: jnp.dtype) -> bool:
     return dtype != jnp.float64 and powers and small
 
 
-def rows_per_chunk(chunk_size: int, x: Array) -> int:
+def rows_per_chunk(chunk_size: int, length: int) -> int:
     """The chunk size, or the nearest power of two that suits kernels and length."""
-    enough = 1 << (x.shape[1] - 1).bit_length()
+    enough = 1 << (length - 1).bit_length()
     return max(SMALLEST, min(chunk_size, LARGEST, enough))
 
 
