@@ -241,6 +241,14 @@ def test_a_ramp_of_no_average_is_refused():
         tiny_built(changes)
 
 
+@pytest.mark.parametrize(("key", "value"), [("start", 0.5), ("shape", "linear")])
+def test_the_form_of_a_decay_is_refused_where_the_rate_is_kept(key, value):
+    form = {f"optim.decay_{key}": value}
+    with pytest.raises(ConfigError, match=rf"decay_{key} = {value}, but .* keeps the"):
+        tiny_built(form)
+    tiny_built(form | {"optim.min_ratio": 0.5})
+
+
 def test_a_run_that_trains_the_table_alone_is_refused():
     changes = {"optim.table_only_steps": 5, "train.steps": 5}
     with pytest.raises(ConfigError, match=r"table_only_steps = 5 of train.steps = 5: "):

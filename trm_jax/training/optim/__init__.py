@@ -86,6 +86,13 @@ def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> 
             "optim.ema_ramp = True, but optim.ema_decay = 0 keeps no average; expected "
             "False"
         )
+    if s.min_ratio == 1.0:
+        for key, unset in (("decay_start", 0.0), ("decay_shape", "cosine")):
+            if (value := getattr(s, key)) != unset:
+                raise ConfigError(
+                    f"optim.{key} = {value}, but optim.min_ratio = 1 keeps the rate; "
+                    f"expected {unset}"
+                )
     shaped = partial(
         make_schedule,
         warmup_steps=s.warmup_steps,
