@@ -131,7 +131,7 @@ def _adapted(trained: Mapping[str, Any], values: flags.FlagValues) -> dict[str, 
     config.update_from_flattened_dict(changes(values.data, values.subset))
     for rule in config.rule.values():
         if not isinstance(rule, str):  # not rule.name
-            rule.update(ended(rule))
+            rule.update(ended(rule.to_dict()))
     adapted: dict[str, Any] = config.to_dict()
     return adapted
 
