@@ -102,7 +102,8 @@ def trained(tmp_path_factory):
 
 
 def inside(folder, words):
-    """The command with its runs and pictures in `folder`."""
+    """The command with its runs and pictures in `folder`; D is a run, too."""
+    words = [re.sub("^--workdir=D$", "--workdir=runs/D", word) for word in words]
     return [re.sub(r"(^|=)(runs|docs)/", rf"\g<1>{folder}/", word) for word in words]
 
 
@@ -111,7 +112,9 @@ def placed(folder, words):
     for word in inside(folder, words):
         name = re.sub("^--(workdir|weights_file)=", "", word)  # both may be a run
         run = Path(name)
-        if run.parent == folder and not run.suffix and not run.exists():
+        is_run = run.parent == folder and not run.suffix
+        is_run |= word != name and folder in run.parents  # of a sweep
+        if is_run and not run.exists():
             shutil.copytree(folder / "smoke", run)
     own = f"--data={BAD / 'sudoku_ok.csv'}"  # in the place of the reader's puzzles
     others = "--data=hard.csv", "--data=test.csv"
