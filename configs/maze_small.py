@@ -7,7 +7,8 @@ Hardware: 2 CPU cores.
 Time:     12 minutes with other work on the machine.
 Result:   of 512 unseen mazes, 40.0 % are exact and 43.2 % a shortest path; with votes
           over all 8 turns 42.8 % and 74.4 % (attention, seed 0; jax 0.10.2;
-          docs/mazes.md). Runs of later commits: 22.3 and 42.6 % exact (seeds 0, 1).
+          docs/mazes.md). Runs of later commits: 22.3, 42.6
+          and 37.5 % exact (seeds 0 to 2).
           maze_small.py:mamba2_attn: not run.
 """
 

@@ -87,7 +87,8 @@ def make_optim(section: Mapping[str, Any], total_steps: int, groups: Groups) -> 
             "False"
         )
     if s.min_ratio == 1.0:
-        for key, unset in (("decay_start", 0.0), ("decay_shape", "cosine")):
+        for key in ("decay_start", "decay_shape"):
+            unset = getattr(OptimSettings, key)
             if (value := getattr(s, key)) != unset:
                 raise ConfigError(
                     f"optim.{key} = {value}, but optim.min_ratio = 1 keeps the rate; "
