@@ -50,25 +50,35 @@ def config_of(name, variant):
     return module.get_config(*[variant] if variant else [])
 
 
-# One network of each kind is traced; the others are built from the same parts.
-TRACED = [("demo", "mlp_t"), ("maze_hard", "attention"), ("arc_small", "mamba2_attn")]
-
-
-@pytest.mark.parametrize(("name", "variant"), CASES)
-def test_every_config_builds(name, variant):
-    if variant == "urm" and "conv_swiglu" not in SUBLAYERS:
-        pytest.skip("the sublayer conv_swiglu does not exist yet")
+def built_from(name, variant):
     config = config_of(name, variant)
     config.mesh.data = 1
     if config.data.task == "arc":  # its ids are counted: three tasks suffice
         config.data.update(train=str(ARC_OK), test_puzzles=0)
         config.data.arc.update(test_subset="training", train_subsets=("training",))
         config.data.arc.update(side=30, max_grid=0)
-    built = build(config.to_dict(), tasks.spec_of(config.data.to_dict()).sizes)
-    if (name, variant) in TRACED:
-        like = built.state_like
-        shapes = jax.eval_shape(built.train_step, like, like.carry.batch)
-        assert jax.tree.structure(shapes) == jax.tree.structure(like)
+    return build(config.to_dict(), tasks.spec_of(config.data.to_dict()).sizes)
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_every_config_builds(name, variant):
+    built_from(name, variant)
+
+
+# One network of each kind; the others are built from the same parts.
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("demo", "mlp_t"),
+        pytest.param("maze_hard", "attention", marks=pytest.mark.slow),
+        pytest.param("arc_small", "mamba2_attn", marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_of_a_config_keeps_the_shape_of_its_state(name, variant):
+    built = built_from(name, variant)
+    like = built.state_like
+    shapes = jax.eval_shape(built.train_step, like, like.carry.batch)
+    assert jax.tree.structure(shapes) == jax.tree.structure(like)
 
 
 @pytest.mark.parametrize(
