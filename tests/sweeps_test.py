@@ -187,6 +187,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         "ema": {"optim.ema_decay", "optim.ema_ramp"},
         "cycles": {"rule.trm.h_cycles", "rule.trm.l_cycles", "train.steps"}
         | {"train.eval_every"},
+        "levers_muon": {"model.swiglu.inner_norm", "optim.muon.lr"},
         "levers_9x9": {"data.train", "model.d_model", "model.swiglu.width"}
         | {"rule.trm.h_cycles", "rule.trm.l_cycles", "rule.trm.label_smoothing"}
         | {"optim.decay_start", "optim.min_ratio"}

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which learning rate does Muon need at this size, and does it need the inner norm?
+
+Command:  python sweep.py configs/sweeps/levers_muon.py --out=docs/sweeps/levers_muon
+          --workdirs=runs/levers_muon
+Hardware: 2 CPU cores.
+Result:   not run.
+Claim:    none yet. Puzzles, network and FLOPs are those of levers_6x6.py, whose arms
+          `plain`, `gated_norm` and `muon` (a rate of 0.02 without the norm) belong to
+          this comparison. The authors of the published recipe have the norm.
+"""
+
+from typing import Any
+
+from configs.sweeps.levers_6x6 import DATA, LEVERS, STEPS, arms
+from trm_jax.commands.sweep_runs import Sweep
+
+NORM = LEVERS["gated_norm"][1]
+RATES = (0.005, 0.002)
+
+
+def get_sweep() -> Sweep:
+    """Lower rates without and with the norm, and the default rate with it."""
+    levers: dict[str, tuple[str, dict[str, Any], float]] = {
+        "muon_norm": ("+muon", NORM, 1.0)
+    }
+    for rate in RATES:
+        slow = {"optim.muon.lr": rate}
+        levers[f"muon_{rate}"] = ("+muon", slow, 1.0)
+        levers[f"muon_norm_{rate}"] = ("+muon", slow | NORM, 1.0)
+    return Sweep(
+        title="Learning rates of Muon, 1,000 minimal 6x6 Sudokus",
+        arms=arms("mlp_t", "demo", STEPS, DATA, levers),
+    )
