@@ -120,6 +120,18 @@ def test_the_tables_of_levers_have_the_numbers_of_the_sweeps():
             assert not arms, (title, sweep)
 
 
+SYSTEMS = {"EqR": "eqr", "URM": "urm", "winner takes all": "wta"}
+SYSTEMS |= {"Looped Flows": "flow", "TRM": "plain"}
+
+
+def test_the_readme_has_the_numbers_of_the_levers():
+    text = (ROOT / "README.md").read_text()
+    found = dict(re.findall(r"\| ([^|]*) \|.* \| (.*) %, from 1,000 puzzles \|", text))
+    (found["TRM"],) = re.findall(r"where TRM with MLP-t\nsolves (.*) % for", text)
+    arms = levers_in("levers_6x6", "MLP-t")
+    assert found == {system: arms[arm] for system, arm in SYSTEMS.items()}
+
+
 def levers_in(sweep, title):
     """What the table says of each arm that was run; a title may name a network."""
     network, is_valid = re.search(r"`(\w+)`", title), title.startswith("valid")

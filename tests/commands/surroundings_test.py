@@ -101,3 +101,17 @@ def test_solve_takes_one_puzzle(tmp_path, given, told):
     done = call_here(solve.main, f"--workdir={tmp_path}", *given)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+LOADED = """
+import sys
+import trm_jax.commands.solve, trm_jax.commands.train
+print({"jax.experimental.pallas.mosaic_gpu", "orbax.checkpoint"} & sys.modules.keys())
+"""
+
+
+def test_a_command_starts_without_what_it_may_not_need():
+    """Each would add a fifth or more to its start, which takes some 2 s."""
+    line = [sys.executable, "-c", LOADED]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"

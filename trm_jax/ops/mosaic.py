@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all kernels for Hopper GPUs (Mosaic GPU) share."""
 
+import importlib
 from typing import Any
 
 import jax
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import DTypeLike
 
-plgpu: Any = mosaic_gpu  # its functions have other arguments in older versions of jax
+
+class _MosaicGPU:
+    """The module of Mosaic GPU, imported once it is used.
+
+    Importing it takes a fifth of the start of a command. Older versions of jax lack
+    some of its names.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        module = importlib.import_module("jax.experimental.pallas.mosaic_gpu")
+        return getattr(module, name)
+
+
+plgpu = _MosaicGPU()
 
 TILE = (8, 64)  # of a matrix in shared memory; copies take whole ones
 

@@ -62,8 +62,9 @@ class Mamba2Settings:
                 "implementation = 'pallas' wants powers of two, head_dim x d_state of "
                 "at most 32 KiB and no float64"
             )
-        refused = mosaic_refuses(*sizes, dtype)
-        if self.implementation == "mosaic" and refused:
+        if self.implementation != "mosaic":
+            return
+        if refused := mosaic_refuses(*sizes, dtype):
             raise ConfigError(f"model.mamba2.implementation: {refused}")
 
 
