@@ -126,7 +126,8 @@ def fields_of(section, place):
     return {f"{place}.{field.name}": field for field in dataclasses.fields(section)}
 
 
-PLAIN = {"model.layers": ("swiglu",)}
+# The rule whose step is the fastest to trace; those of rules have their own.
+PLAIN = {"model.layers": ("swiglu",), "rule.name": "one_latent"}
 # Some knobs are read only if these settings are changed as well.
 NEEDS = {
     "model.swiglu.expansion": {"model.swiglu.width": 0},
@@ -195,7 +196,8 @@ def knobs():
     for name, kind in {kind.section: kind for kind in SUBLAYERS.values()}.items():
         layer = next(n for n, kind in SUBLAYERS.items() if kind.section == name)
         fields = fields_of(kind.Settings, f"model.{name}")
-        yield from ((*item, {"model.layers": (layer,)}) for item in fields.items())
+        chosen = PLAIN | {"model.layers": (layer,)}
+        yield from ((*item, chosen) for item in fields.items())
     for place, registry in [("rule", RULES), ("optim", OPTIMIZERS)]:
         for name, kind in registry.items():
             chosen = PLAIN | {f"{place}.name": name}
