@@ -16,18 +16,18 @@ from configs.sweeps.levers_6x6 import DATA, LEVERS, STEPS, arms
 from trm_jax.commands.sweep_runs import Sweep
 
 NORM = LEVERS["gated_norm"][1]
-RATES = (0.005, 0.002)
+RATES = (0.05, 0.005)
 
 
 def get_sweep() -> Sweep:
-    """Lower rates without and with the norm, and the default rate with it."""
+    """A higher and a lower rate without and with the norm, and the default with it."""
     levers: dict[str, tuple[str, dict[str, Any], float]] = {
         "muon_norm": ("+muon", NORM, 1.0)
     }
     for rate in RATES:
-        slow = {"optim.muon.lr": rate}
-        levers[f"muon_{rate}"] = ("+muon", slow, 1.0)
-        levers[f"muon_norm_{rate}"] = ("+muon", slow | NORM, 1.0)
+        other = {"optim.muon.lr": rate}
+        levers[f"muon_{rate}"] = ("+muon", other, 1.0)
+        levers[f"muon_norm_{rate}"] = ("+muon", other | NORM, 1.0)
     return Sweep(
         title="Learning rates of Muon, 1,000 minimal 6x6 Sudokus",
         arms=arms("mlp_t", "demo", STEPS, DATA, levers),
