@@ -206,7 +206,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
         | {"train.batch_size", "train.steps", "train.eval_every"},
     }
     others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
-    others |= {"levers_4x4", "levers_6x6", "levers_maze"}
+    others |= {"levers_4x4", "levers_6x6", "levers_maze", "levers_decay"}
     others |= {"levers_networks", "levers_together", "levers_9x9_hard"}
     assert compared.keys() | others == set(NAMES)
     for name, keys in compared.items():
