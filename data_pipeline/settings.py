@@ -8,7 +8,7 @@ its default is refused if the task or the source does not read it.
 import dataclasses
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, get_args, get_origin
 
@@ -101,32 +101,56 @@ def read(data: Mapping[str, Any]) -> tuple[DataSettings, Any]:
       DataError: a key is unknown, a value is of another type or out of range, or a key
         that the task or the source does not read differs from its default.
     """
+    common, sections = _sections(data)
+    for name, field, value in _unread(common, sections):
+        reader = f"data.source is {common.source!r}"
+        if name != common.task:
+            reader = f"data.task is {common.task!r}"
+        raise DataError(
+            f"data.{name}.{field.name} = {value!r}: {reader}, which does not read it; "
+            f"leave it at its default, {field.default!r}"
+        )
+    return common, sections.get(common.task, task_module(common.task).Settings())
+
+
+def unread(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys `data.TASK.KEY` that nothing reads, with their defaults.
+
+    They differ from these defaults. Raises DataError as `read` does.
+    """
+    return {
+        f"data.{name}.{field.name}": field.default
+        for name, field, _ in _unread(*_sections(data))
+    }
+
+
+def _sections(data: Mapping[str, Any]) -> tuple[DataSettings, dict[str, Any]]:
+    """The common section, and the section of each task that `data` has."""
     own = {key: value for key, value in data.items() if key not in TASKS}
     common = _section(DataSettings, own, "data")
     task = task_module(common.task)
     if common.source not in task.Task.SOURCES:
         expected = f"expected one of {', '.join(task.Task.SOURCES)}"
         raise DataError(f"data.source = {common.source!r}; {expected}")
-    sections = {
+    return common, {
         name: _section(task_module(name).Settings, data[name], f"data.{name}")
         for name in TASKS
         if name in data
     }
+
+
+def _unread(
+    common: DataSettings, sections: Mapping[str, Any]
+) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Task, field and value of what nothing reads and yet differs from its default."""
     for name, section in sections.items():
         for field in dataclasses.fields(section):
             value, sources = getattr(section, field.name), field.metadata.get("sources")
-            if value == field.default:
-                continue
-            reader = f"data.task is {common.task!r}"
-            if name == common.task:
-                if sources is None or common.source in sources:
-                    continue
-                reader = f"data.source is {common.source!r}"
-            raise DataError(
-                f"data.{name}.{field.name} = {value!r}: {reader}, which does not read "
-                f"it; leave it at its default, {field.default!r}"
+            is_read = name == common.task and (
+                sources is None or common.source in sources
             )
-    return common, sections.get(common.task, task.Settings())
+            if value != field.default and not is_read:
+                yield name, field, value
 
 
 def _defaults(section: type) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from .errors import DataError
 
 CSV_COLUMNS = ("source", "question", "answer", "rating")
 SPLITS = ("train", "test")
+FILE_ENDS = (".csv", ".gz", ".json", ".txt")  # of puzzles
 MAX_TEXT = 2**26  # bytes of a file that is read as a whole, unpacked
 MAX_LINE = 2**20  # bytes of a line of a file that is read line by line
 MAX_BLANK = 1000  # blank lines in a row
@@ -29,12 +30,19 @@ def read_text(path: str | pathlib.Path) -> str:
 
 
 def file_named(text: str) -> pathlib.Path | None:
-    """The file whose path is `text`, None if there is none or it is no path."""
+    """The file whose path is `text`, or None if it is no path.
+
+    Raises DataError if it ends like the name of a file that is not there.
+    """
     path = pathlib.Path(text)
     try:
-        return path if path.is_file() else None
+        if path.is_file():
+            return path
     except (OSError, ValueError):  # too long, or with a zero byte
         return None
+    if path.suffix in FILE_ENDS:
+        raise DataError(f"{path}: no such file")
+    return None
 
 
 def read_lines(path: str | pathlib.Path) -> Iterator[str]:

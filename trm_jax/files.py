@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ def read_bytes(path: Path, error: type[Exception]) -> bytes:
         return b""
     except OSError as trouble:
         raise error(f"{path} cannot be read: {trouble.strerror}") from trouble
+
+
+def check_target(path: Path, error: type[Exception]) -> None:
+    """Raise `error` unless a file can be written there; make its folder if missing."""
+    if path.is_dir():
+        raise error(f"{path} is a folder; expected a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as trouble:
+        raise error(f"{path} cannot be written: {trouble.strerror}") from trouble
 
 
 def write_whole(path: Path, content: str | bytes, error: type[Exception]) -> None:

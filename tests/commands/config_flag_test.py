@@ -7,6 +7,8 @@ import pytest
 from absl import flags
 
 from configs import default
+from data_pipeline import settings
+from data_pipeline.errors import DataError
 from trm_jax.commands import config_flag
 from trm_jax.errors import ConfigError
 from trm_jax.rules import RULES
@@ -184,6 +186,27 @@ def test_a_file_of_ones_own_gives_way_too_and_a_flag_has_the_last_word(tmp_path)
     rule = run_of(*flags).rule
     assert (rule.eqr.h_cycles, rule.eqr.l_cycles) == (5, 2)
     assert (rule.eqr.label_smoothing, rule.trm.label_smoothing) == (0.1, 0)
+
+
+def test_what_the_new_rule_lacks_is_told(capsys):
+    run_of("--config=demo:mlp_t+every_cycle", "--config.rule.name=hrm")
+    told = "rule.trm.every_cycle = True of the config is left out: rule 'hrm' has no"
+    assert told in capsys.readouterr().err
+    run_of("--config=demo:mlp_t+every_cycle", "--config.rule.name=eqr")
+    assert not capsys.readouterr().err
+
+
+def test_puzzles_of_ones_own_replace_those_of_the_generator():
+    own = "--config.data.source=csv", "--config.data.train=a", "--config.data.test=b"
+    data = resolved("--config=demo", *own).data.to_dict()
+    assert data["sudoku"] == {"box_rows": 2, "box_cols": 3, "clues": (0, 0)}
+    assert settings.read(data)[0].source == "csv"
+    clues = "--config.data.sudoku.clues=3,4"
+    data = resolved("--config=demo", *own, clues).data.to_dict()
+    with pytest.raises(DataError, match=r"clues = \(3, 4\).*which does not read it"):
+        settings.read(data)
+    maze = resolved("--config=demo", "--config.data.task=maze").data.to_dict()
+    assert settings.read(maze)[0].task == "maze"
 
 
 def test_other_operators_can_be_chosen_for_a_config_that_edits_its_own():

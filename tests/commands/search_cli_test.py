@@ -93,8 +93,10 @@ def test_a_search_that_was_cut_short_continues(evaluated, monkeypatch):
 
 def test_refilled_rows_answer_as_the_report_of_the_fixed_batch_says(evaluated):
     fixed, _ = evaluated()
-    report, _ = evaluated("--refill=0")
+    report, text = evaluated("--refill=0")
     assert report["refill"] == 0.0
+    steps = report["halting"]["mean_steps"]
+    assert f"refill: {steps:.2f} steps per row, of up to {STEPS}" in text
     assert report["exact_accuracy"] == fixed["halting"]["exact_accuracy"]
     assert report["halting"] == fixed["halting"]
     assert fixed["halting"]["mean_steps"] < STEPS
@@ -159,6 +161,8 @@ def test_the_report_of_a_run_is_named_after_its_flags(tmp_path):
         (["--refill=1.5"], "refill"),
         (["--puzzles=-1"], "puzzles"),
         (["--workdir=x"], "--weights_file and --workdir exclude"),
+        (["--out=docs"], "docs is a folder; expected a file"),
+        (["--report=docs/"], "docs is a folder; expected a file"),
     ],
 )
 def test_wrong_settings_are_one_clear_message(model, tmp_path, flags, named):

@@ -171,6 +171,11 @@ def test_solve_shows_every_step_and_judges_the_answer(tmp_path, monkeypatch, ste
         assert ("valid: no" in result.stdout) == (result.returncode == 1)
         assert "supervision step 1:" in result.stdout
         assert "\033" not in result.stdout
+    missing = call_here(solve.main, where, "--puzzle=nope.txt")
+    assert (missing.returncode, missing.stderr) == (
+        2,
+        "error: nope.txt: no such file\n",
+    )
     typed = call_here(solve.main, where, f"--puzzle={SOLVED}")
     assert typed.returncode == 0 or not trained
     wrong = call_here(solve.main, where, "--row=999")

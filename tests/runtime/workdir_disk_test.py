@@ -12,7 +12,7 @@ from tests.helpers.runs import call_here, short_flags
 from tests.runtime.workdirs_test import CONFIG, DATASET
 from trm_jax.commands import train
 from trm_jax.errors import CheckpointError, ConfigError
-from trm_jax.files import write_whole
+from trm_jax.files import check_target, write_whole
 from trm_jax.runtime import workdir as workdirs
 from trm_jax.runtime.metric_writer import MetricWriter
 
@@ -33,6 +33,28 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path, monkeypat
     assert path.read_text() == "old"
     write_whole(path, b"new", ConfigError)
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "is a folder; expected a file"),
+        ("file/report.json", "cannot be written: File exists"),
+        ("new/folder/report.json", None),
+    ],
+)
+def test_a_target_is_refused_before_the_work_if_no_file_can_be_there(
+    tmp_path, name, problem
+):
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    if problem is None:
+        check_target(path, ConfigError)
+        assert [*path.parent.iterdir()] == []
+        return
+    with pytest.raises(ConfigError) as info:
+        check_target(path, ConfigError)
+    assert str(info.value) == f"{path} {problem}"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from trm_jax import api
+from trm_jax.beside import pipeline
 from trm_jax.commands import shell
 from trm_jax.errors import ConfigError
 from trm_jax.settings import flatten, unknown_key
@@ -49,7 +50,9 @@ MOVED = {
 _CONFIG = re.compile(r"--?config=(.*)")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 # Keys that decide which sections a run reads; a rule that wraps another has `inner`.
-_CHOICES = ("rule.name", ".inner", "optim.name", "model.layers")
+_CHOICES = (
+    *("rule.name", ".inner", "optim.name", "model.layers", "data.task", "data.source"),
+)
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -68,8 +71,9 @@ def read(
 ) -> ConfigDict:
     """Parse all flags, and return the config with its overrides, locked.
 
-    If an override chooses another rule, optimiser or other operators, then what the
-    file had set for the last ones gives way (training/choices.py).
+    If an override chooses another rule, optimiser, task or source of puzzles, or other
+    operators, then what the file had set for the last ones gives way
+    (training/choices.py).
     Raises ConfigError, also if the keys of the config differ from those of `like`.
     """
     given, asked = _check_overrides(argv, like), argv
@@ -114,8 +118,8 @@ def over(base: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
 def _settled(
     config: ConfigDict, given: set[str], argv: Sequence[str], like: Mapping[str, Any]
 ) -> ConfigDict:
-    """The config without what its file set for a rule or operator that is replaced."""
-    from trm_jax.training.choices import implied
+    """The config without what its file set for a choice that is replaced."""
+    from trm_jax.training.choices import implied, left_behind
     from trm_jax.training.config import check_choices
 
     flag = [a for a in _joined(argv) if _CONFIG.fullmatch(a)][-1]
@@ -126,6 +130,16 @@ def _settled(
     with config.unlocked():
         changes = implied(before, config.to_dict(), given)
         config.update_from_flattened_dict(changes)
+        try:
+            unread = pipeline("settings").unread(config.data.to_dict())
+        except pipeline("errors").DataError as error:
+            raise ConfigError(str(error)) from error
+        unread = {key: value for key, value in unread.items() if key not in given}
+        config.update_from_flattened_dict(unread)
+    for key, value in left_behind(before, config.to_dict(), changes).items():
+        # stdout may be a file of JSON.
+        lacks = f"rule {config.rule.name!r} has no such setting"
+        sys.stderr.write(f"{key} = {value!r} of the config is left out: {lacks}\n")
     return config
 
 

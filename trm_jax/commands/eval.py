@@ -36,7 +36,7 @@ from trm_jax import api
 from trm_jax.commands import config_flag, eval_page, eval_search, shell
 from trm_jax.commands.evaluated_run import EvaluatedRun
 from trm_jax.errors import EXIT_OK, ConfigError, SaveError
-from trm_jax.files import json_digest, write_whole
+from trm_jax.files import check_target, json_digest, write_whole
 from trm_jax.runtime import processes
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     config = config_flag.read_optional(values, argv, like=api.get_config().to_dict())
     _check_source(values, config)
     eval_search.check(values)
+    for target in filter(None, (values.out, values.report)):
+        check_target(Path(target), ConfigError)
     steps_asked = _steps_to_pool(values)
     shell.join_processes(values)
     shell.check_devices()
@@ -136,6 +138,9 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
         run.forget()
     if "exact_accuracy" in result:
         log.info("%s", report.as_text(result))
+        if values.refill is not None:
+            steps = result["halting"]["mean_steps"]
+            log.info("\nrefill: %.2f steps per row, of up to %d", steps, run.num_steps)
     if "pass_at" in result:
         log.info("\n%s", coverage.as_text(result))
     log.info("written to %s", path)

@@ -34,7 +34,7 @@ from absl import flags
 from trm_jax import api
 from trm_jax.commands import shell
 from trm_jax.errors import EXIT_FAILED, EXIT_OK, ConfigError
-from trm_jax.files import write_whole
+from trm_jax.files import check_target, write_whole
 
 if TYPE_CHECKING:
     from trm_jax.trained import Model
@@ -87,6 +87,8 @@ def _main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     from trm_jax.loading import load
 
     place, kind = _place(values)
+    for target in filter(None, (values.html, values.gif, values.json)):
+        check_target(Path(target), ConfigError)
     chosen = None
     if values.workdir:  # wrong puzzles are refused before anything is restored
         from trm_jax.runtime.workdir import read_run, read_test_set

@@ -34,6 +34,24 @@ def implied(
     return {key: value for key, value in changes.items() if key not in given}
 
 
+def left_behind(
+    before: Mapping[str, Any], after: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of the last rule, as {key: value}, that the new one does not have.
+
+    `changes` are those that `implied` gives.
+    """
+    new = [after["rule"][name] for name in sections_in_use(after)["rule"]]
+    found = {}
+    for place in changes:
+        section, name, key = place.split(".")
+        value = before[section][name][key]
+        has_it = any(key in settings for settings in new)
+        if section == "rule" and value != changes[place] and not has_it:
+            found[place] = value
+    return found
+
+
 def _taken_over(
     key: str, value: Any, before: Mapping[str, Any], rules: Collection[str]
 ) -> dict[str, Any]:
