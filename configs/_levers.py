@@ -23,6 +23,9 @@ LEVERS: dict[str, dict[str, Any]] = {
     "every_cycle": {"rule.RULE.every_cycle": True},
     "rope2d": {"model.attention.positions": "rope_2d"},
     "random_starts": {"rule.RULE.starts": "random"},
+    "anchored_starts": {"rule.RULE.starts": "anchored"},
+    "smoothing": {"rule.RULE.label_smoothing": 0.1},
+    "gated_norm": {},  # see `gated_unit`
     "muon": {"optim.name": "muon", "optim.clip_norm": 1.0},
     "cgar": {  # see also `phases`
         "rule.RULE.phase_ends": (0.3, 0.6),
@@ -31,7 +34,11 @@ LEVERS: dict[str, dict[str, Any]] = {
     },
     "wta": {"rule.name": "wta", "rule.wta.inner": "RULE"},
 }
-RULES = ("eqr", "urm", "flow")  # levers that choose a rule; wta wraps any of them
+# Levers of which a variant may name one; wta wraps any of the rules.
+CHOICES = {
+    "rules": ("eqr", "urm", "flow"),
+    "starts": ("random_starts", "anchored_starts"),
+}
 NETWORKS = {"urm": "attention_conv"}  # of a lever whose variant names no network
 
 
@@ -55,10 +62,12 @@ def split(variant: str, network: str) -> tuple[str, list[str]]:
         )
     if twice := [name for name in levers if levers.count(name) > 1]:
         raise ValueError(f"{variant!r} names the lever {twice[0]!r} twice")
-    if len(rules := [name for name in levers if name in RULES]) > 1:
-        raise ValueError(
-            f"{variant!r} chooses the rules {' and '.join(rules)}; expected one of them"
-        )
+    for kind, names in CHOICES.items():
+        if len(found := [name for name in levers if name in names]) > 1:
+            raise ValueError(
+                f"{variant!r} chooses the {kind} {' and '.join(found)}; expected one "
+                "of them"
+            )
     return network, levers
 
 
@@ -78,6 +87,8 @@ def pull(
         default.change(config, named)
         if name == "cgar":
             config.rule[rule].update(phases(config.rule[rule]))
+        if name == "gated_norm":
+            config.model[gated_unit(config)].inner_norm = True
 
 
 def phases(rule: ConfigDict) -> dict[str, tuple[int, int]]:
@@ -87,6 +98,14 @@ def phases(rule: ConfigDict) -> dict[str, tuple[int, int]]:
         "phase_h_cycles": (-(-h // 3), -(-2 * h // 3)),
         "phase_l_cycles": (max(1, l // 3), max(1, 2 * l // 3)),
     }
+
+
+def gated_unit(config: ConfigDict) -> str:
+    """The gated unit that mixes channels, or else tokens. Raises ValueError."""
+    for name in ("swiglu", "token_mlp"):
+        if name in config.model.layers:
+            return name
+    raise ValueError("the lever gated_norm needs a network with swiglu or token_mlp")
 
 
 def norm_units(config: ConfigDict) -> None:

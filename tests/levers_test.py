@@ -10,6 +10,7 @@ import pytest
 
 from configs import _levers as levers
 from configs import default
+from configs.sweeps import levers_6x6
 from tests.helpers.runs import ROOT
 from trm_jax import api
 from trm_jax.errors import ConfigError
@@ -45,6 +46,8 @@ def test_another_name_in_a_variant_is_refused(variant):
     [
         ("eqr+eqr", "names the lever 'eqr' twice"),
         ("urm+flow", "chooses the rules urm and flow"),
+        ("random_starts+anchored_starts", "chooses the starts random_starts and anch"),
+        ("urm+gated_norm", "gated_norm needs a network with swiglu or token_mlp"),
         ("eqr+mamba2_attn", "'mamba2_attn'; expected a network first"),
     ],
 )
@@ -69,6 +72,18 @@ def test_the_order_of_levers_does_not_matter(names):
     assert one.to_dict() == other.to_dict()
     plain = api.get_config(f"sudoku_extreme:{names[1]}").to_dict()
     assert (one.to_dict() == plain) == (names == ("muon", "wta"))  # wta has muon
+
+
+def test_levers_are_the_arms_of_the_sweeps():
+    for name, settings in levers_6x6.LEVERS.items():
+        if name in levers.LEVERS and not settings[0]:
+            by_name = api.get_config(f"demo:mlp_t+{name}").to_dict()
+            arm = api.get_config("demo:mlp_t")
+            arm.update_from_flattened_dict(settings[1])
+            assert by_name == arm.to_dict(), name
+    norm = api.get_config("demo:mamba2_mlp_t+gated_norm").model
+    assert norm.token_mlp.inner_norm
+    assert not norm.swiglu.inner_norm
 
 
 def test_a_curriculum_ends_in_the_cycles_of_its_config():
