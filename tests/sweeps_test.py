@@ -2,7 +2,9 @@
 """Every sweep loads, states its claim, and compares what it says that it compares."""
 
 import csv
+import json
 import re
+import statistics
 
 import jax
 import pytest
@@ -128,12 +130,16 @@ def test_the_readme_has_the_numbers_of_the_levers():
     text = (ROOT / "README.md").read_text()
     found = dict(re.findall(r"\| ([^|]*) \|.* \| (.*) %, from 1,000 puzzles \|", text))
     (found["TRM"],) = re.findall(r"where TRM with MLP-t\nsolves (.*) % for", text)
+    (earlier,) = re.findall(r"after (.*) % at three quarters of them", text)
+    assert after_three_quarters("levers_6x6")["plain"].startswith(f"{earlier} ± ")
     arms = levers_in("levers_6x6", "MLP-t")
     assert found == {system: arms[arm] for system, arm in SYSTEMS.items()}
 
 
 def levers_in(sweep, title):
     """What the table says of each arm that was run; a title may name a network."""
+    if "3/4" in title:
+        return after_three_quarters(sweep)
     network, is_valid = re.search(r"`(\w+)`", title), title.startswith("valid")
     with (ROOT / "docs" / "sweeps" / sweep / "table.csv").open() as file:
         lines = [line for line in csv.DictReader(file) if line["exact"]]
@@ -141,6 +147,20 @@ def levers_in(sweep, title):
         line["arm"].rpartition(".")[2]: of_seeds(line, "valid" if is_valid else "exact")
         for line in lines
         if not network or line["arm"].rpartition(".")[0] == network[1]
+    }
+
+
+def after_three_quarters(sweep):
+    """Mean and deviation of the last but one of four evaluations during training."""
+    found = {}
+    for path in sorted((ROOT / "docs" / "sweeps" / sweep).glob("*.json")):
+        result = json.loads(path.read_text())
+        (step, value), (last, _) = result["curve"][-2:]
+        assert step == pytest.approx(0.75 * last, rel=0.01)
+        found.setdefault(result["arm"].rpartition(".")[2], []).append(100 * value)
+    return {
+        arm: f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+        for arm, values in found.items()
     }
 
 
