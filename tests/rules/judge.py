@@ -11,7 +11,6 @@ import pytest
 
 from configs import default
 from tests.helpers.states import init_of
-from tests.rules.variants import VARIANTS
 from trm_jax.evaluation.evaluate import (
     evaluate,
     joined,
@@ -41,10 +40,9 @@ from trm_jax.types import Batch, StepOutput
 
 ROWS = 8
 SIZES = {"vocab_size": 6, "grid_shape": (4, 4), "num_puzzles": 5, "blank": 1}
-NO_CONTINUE = ("trm", "one_latent", "eqr", "urm", "loop", "flow", "wta", "turns")
-NO_CONTINUE += tuple(VARIANTS)
-# Outputs without a gradient, as PARAMETER[COLUMN]: these rules have no continue logit.
-UNUSED = {name: {"halt_kernel[1]", "halt_bias[1]"} for name in NO_CONTINUE}
+# Outputs without a gradient, as PARAMETER[COLUMN]: other rules have no continue logit.
+CONTINUE = ("hrm", "pair")
+NO_CONTINUE = {"halt_kernel[1]", "halt_bias[1]"}
 
 
 def tiny(name, /, **sections):
