@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from data_pipeline import check, console
+from data_pipeline import check, console, generate
 from data_pipeline.sudoku import check as sudoku_check
 from data_pipeline.sudoku.csv_file import read_sudoku_csv
 from data_pipeline.sudoku.grid import SudokuShape
@@ -199,7 +199,7 @@ def test_summary_states_facts_and_digests(capsys):
     path = BAD / "sudoku_ok.csv"
     check.main(["sudoku", str(path)])
     out = capsys.readouterr().out
-    assert "5 rows, clues 25 to 28, rating 1 to 3" in out
+    assert "5 rows of 9x9 cells in boxes of 3x3, clues 25 to 28, rating 1 to 3" in out
     for name, digest in read_sudoku_csv(path, NINE).digests().items():
         assert f"{name} {digest}" in out
 
@@ -263,3 +263,15 @@ def test_program_does_not_import_jax():
     code = "import sys, data_pipeline.check; sys.exit('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=BAD.parents[2])
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("boxes", [(2, 2), (2, 3), (3, 3)])
+def test_the_first_question_decides_the_size(tmp_path, boxes):
+    path, rows, cols = tmp_path / "puzzles.csv", *boxes
+    sizes = "--train=4", "--test=1", f"--boxes={rows}x{cols}"
+    generate.main([str(path), str(tmp_path / "other.csv"), *sizes])
+    facts, warnings = sudoku_check.check(path)
+    side = rows * cols
+    told = f"4 rows of {side}x{side} cells in boxes of {rows}x{cols}, clues"
+    assert told in facts[0]
+    assert not warnings
