@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from tests.helpers.golden_trm import GOLDEN
 from trm_jax.errors import ConfigError
-from trm_jax.rules import make_rule
+from trm_jax.rules import RULES, make_rule
 from trm_jax.rules.losses import LOSSES, cross_entropy, log_stablemax, row_losses
 from trm_jax.rules.trm import TRM
 from trm_jax.settings import defaults
@@ -79,6 +80,17 @@ def test_an_unknown_loss_is_refused():
         ConfigError, match="rule.trm.cell_loss = 'hinge'; .* stablemax, softmax"
     ):
         make_rule(section)
+
+
+def test_a_rule_that_lacks_a_method_is_refused(monkeypatch):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Half:
+        networks, metrics, no_decay = ("net",), (), ()
+        module = constants = start = step = answer = None
+
+    monkeypatch.setitem(RULES, "half", Half)
+    with pytest.raises(ConfigError, match="'half': Half lacks infer, loss; see"):
+        make_rule({"name": "half", "half": {}})
 
 
 def make_rows(mask):

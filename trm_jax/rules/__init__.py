@@ -39,11 +39,23 @@ class RuleSettings:
     name: str = knob("trm", "The rule: the name of a section below.")
 
 
+def parts(protocol: type) -> list[str]:
+    """The attributes and methods that a protocol asks for."""
+    methods = [name for name in vars(protocol) if not name.startswith("_")]
+    return [*protocol.__annotations__, *methods]
+
+
 def make_rule(section: Mapping[str, Any]) -> Rule:
     """The rule that config.rule names, with its own section. Raises ConfigError."""
     name = read(RuleSettings, own_values(section), "rule").name
     rule = read(choose(RULES, name, "rule.name"), section[name], f"rule.{name}")
     if not isinstance(rule, WTA):
+        missing = [part for part in parts(Rule) if not hasattr(type(rule), part)]
+        if missing:
+            raise ConfigError(
+                f"rule.name = {name!r}: {type(rule).__name__} lacks "
+                f"{', '.join(missing)}; see trm_jax/rules/base.py"
+            )
         return rule
     if rule.inner == name:
         raise ConfigError(f"rule.wta.inner = {name!r}; expected another rule")

@@ -46,6 +46,13 @@ class Rule(Protocol):
 
     All random draws of a row use its own key, so that no draw depends on the mesh, on
     micro-batches or on the other rows of the batch. `rows` is the batch in the carry.
+
+    A rule may also have what the tools of inspect/ read: `calls()`, the latent that
+    each network call of a step updates (False for `call_is_update` if a call does not
+    return the new latent); `cell_loss`, the name of its loss (softmax if absent);
+    `loops`, the iterations of a step that a study counts; `latents` and
+    `latent_recursion`, the h-cycle of two latents. A rule around another has `inner`.
+    The heads read `state.y`, or the first field of a state without y.
     """
 
     networks: ClassVar[tuple[str, ...]]  # names; each network has its own weights
