@@ -84,6 +84,8 @@ def pull(
             key.replace("RULE", rule): rule if value == "RULE" else value
             for key, value in values.items()
         }
+        for key in named:
+            _check_read(name, key, config)
         default.change(config, named)
         if name == "cgar":
             config.rule[rule].update(phases(config.rule[rule]))
@@ -98,6 +100,14 @@ def phases(rule: ConfigDict) -> dict[str, tuple[int, int]]:
         "phase_h_cycles": (-(-h // 3), -(-2 * h // 3)),
         "phase_l_cycles": (max(1, l // 3), max(1, 2 * l // 3)),
     }
+
+
+def _check_read(lever: str, key: str, config: ConfigDict) -> None:
+    """Raise ValueError if the network has no operator that reads `model.OPERATOR.X`."""
+    section = key.removeprefix("model.").rpartition(".")[0]
+    is_read = any(layer.startswith(section) for layer in config.model.layers)
+    if key.startswith("model.") and section and not is_read:
+        raise ValueError(f"the lever {lever} needs a network with {section}")
 
 
 def gated_unit(config: ConfigDict) -> str:

@@ -47,6 +47,7 @@ def test_another_name_in_a_variant_is_refused(variant):
         ("eqr+eqr", "names the lever 'eqr' twice"),
         ("urm+flow", "chooses the rules urm and flow"),
         ("random_starts+anchored_starts", "chooses the starts random_starts and anch"),
+        ("mlp_t+rope2d", "the lever rope2d needs a network with attention"),
         ("urm+gated_norm", "gated_norm needs a network with swiglu or token_mlp"),
         ("eqr+mamba2_attn", "'mamba2_attn'; expected a network first"),
     ],
