@@ -8,7 +8,7 @@ Command:  python -m data_pipeline.generate runs/levers/easy.csv runs/levers/unus
           --workdirs=runs/levers_9x9_hard
 Hardware: 2 CPU cores.
 Result:   seed 0, exact with 16 steps: plain 14.3 %, EqR 13.2, random starts 13.1, norm
-          11.6; the first three with 128 steps 27.0, 16.8 and 17.4.
+          11.6; with 128 steps 27.0, 16.8, 17.4 and 17.6.
 Claim:    no gain of starts, EqR and the norm is seen on puzzles that are harder than
           those of the training; see docs/levers.md. MLP-t takes 2e14 FLOPs of easy
           puzzles in each arm and is judged on 1,000 puzzles of the file. The test
