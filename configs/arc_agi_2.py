@@ -3,6 +3,7 @@
 
 Command:  python train.py --config=configs/arc_agi_2.py --workdir=runs/arc2
           --config.data.train=FOLDER, then python eval.py --workdir=runs/arc2 --votes=0
+          (other networks and levers as in arc_agi_1.py and _levers.py: urm, flow)
 Hardware: one 80 GB GPU or more (not run).
 Result:   pass@2 is 7.8 % in the paper. Not run here.
 Data:     JSON bundles training2, evaluation2 and concept. A model trained on these must

@@ -188,6 +188,19 @@ def test_a_file_of_ones_own_gives_way_too_and_a_flag_has_the_last_word(tmp_path)
     assert (rule.eqr.label_smoothing, rule.trm.label_smoothing) == (0.1, 0)
 
 
+def test_overrides_of_a_recorded_config_move_settings_too():
+    base = resolved("--config=demo").to_dict()
+    rule = config_flag.over(base, ["--config.rule.name=eqr"]).rule
+    assert (rule.eqr.l_cycles, rule.trm.l_cycles) == (2, 6)
+
+
+def test_chains_go_around_the_rule_of_the_config():
+    rule = run_of("--config=demo:eqr", "--config.rule.name=wta").rule
+    assert (rule.wta.inner, rule.eqr.l_cycles) == ("eqr", 2)
+    inner = "--config.rule.wta.inner=trm"
+    assert run_of("--config=demo:eqr", "--config.rule.name=wta", inner).rule.trm
+
+
 def test_what_the_new_rule_lacks_is_told(capsys):
     run_of("--config=demo:mlp_t+every_cycle", "--config.rule.name=hrm")
     told = "rule.trm.every_cycle = True of the config is left out: rule 'hrm' has no"

@@ -144,7 +144,6 @@ def test_the_report_of_a_run_is_named_after_its_flags(tmp_path):
     ("flags", "named"),
     [
         (["--search=best", BUDGET], "--search=best: expected some of steps, restarts"),
-        (["--search=all,steps", BUDGET], "--search=all: expected some of"),
         (["--search=steps,steps", BUDGET], "a name occurs twice"),
         (["--search=steps"], "--budget=CALLS is missing"),
         (["--search=steps", "--budget=0"], "budget"),
@@ -154,6 +153,7 @@ def test_the_report_of_a_run_is_named_after_its_flags(tmp_path):
         (["--search=steps", BUDGET, "--noise=1"], "--search=noise or"),
         ([SEARCH, BUDGET, "--noise=0"], "--noise=0.0; expected a finite"),
         ([SEARCH, BUDGET, "--noise=nan"], "noise"),
+        (["--search=all,steps", BUDGET], "--search=all stands alone"),
         ([SEARCH, BUDGET, "--votes=2"], "--search and --votes exclude"),
         ([SEARCH, BUDGET, "--pool=1,2"], "--pool exclude each other"),
         ([SEARCH, BUDGET, "--report"], "--search and --report exclude"),

@@ -93,9 +93,12 @@ def read(
     except Exception as error:  # whatever the code of the config file raises
         raise ConfigError(_config_problem(error)) from error
     config = _checked(values["config"].value, like)
-    if any(key.endswith(_CHOICES) for key in given):
-        return _settled(config, given, asked, like)
-    return config
+    if not _choose(given):
+        return config
+    flag = [a for a in _joined(asked) if _CONFIG.fullmatch(a)][-1]
+    alone, values = ["", flag], flags.FlagValues()
+    define(values, alone)
+    return _settled(read(values, alone, like).to_dict(), config, given)
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -107,25 +110,29 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def over(base: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
     """The config `base` with overrides --config.a.b=VALUE. Raises ConfigError."""
     argv, values = ["", *overrides], flags.FlagValues()
-    _check_overrides(argv, base)
+    given = _check_overrides(argv, base)
     config_flags.DEFINE_config_dict(
         "config", ConfigDict(base), flag_values=values, sys_argv=argv
     )
     shell.parse_flags(values, argv)
-    return _checked(values["config"].value, base)
+    config = _checked(values["config"].value, base)
+    return _settled(base, config, given)
+
+
+def _choose(given: set[str]) -> bool:
+    """Whether any of the keys decides what a run reads."""
+    return any(key.endswith(_CHOICES) for key in given)
 
 
 def _settled(
-    config: ConfigDict, given: set[str], argv: Sequence[str], like: Mapping[str, Any]
+    before: Mapping[str, Any], config: ConfigDict, given: set[str]
 ) -> ConfigDict:
-    """The config without what its file set for a choice that is replaced."""
+    """The config without what it set, `before`, for a choice that is replaced."""
     from trm_jax.training.choices import implied, left_behind
     from trm_jax.training.config import check_choices
 
-    flag = [a for a in _joined(argv) if _CONFIG.fullmatch(a)][-1]
-    alone, values = ["", flag], flags.FlagValues()
-    define(values, alone)
-    before = read(values, alone, like).to_dict()
+    if not _choose(given):
+        return config
     check_choices(config.to_dict())
     with config.unlocked():
         changes = implied(before, config.to_dict(), given)

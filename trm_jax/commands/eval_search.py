@@ -58,6 +58,8 @@ def check(values: flags.FlagValues) -> None:
             if values[other].value is not None:
                 raise ConfigError(f"--{other} goes with --search")
         return
+    if "all" in values.search and len(values.search) > 1:
+        raise ConfigError("--search=all stands alone: it means every search")
     for name in values.search:
         if name not in SEARCHES and values.search != ["all"]:
             names = ", ".join(SEARCHES)

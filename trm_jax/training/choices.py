@@ -21,6 +21,13 @@ def implied(
     `given` are the keys that the user set. Raises ConfigError for an unknown name.
     """
     known = default_config()
+    if around := _around(before, after, given):
+        place, name = around
+        wrapped = {**after["rule"], place: {**after["rule"][place], "inner": name}}
+        more = implied(
+            before, {**after, "rule": wrapped}, {*given, f"rule.{place}.inner"}
+        )
+        return {f"rule.{place}.inner": name} | more
     was, now = sections_in_use(before), sections_in_use(after)
     changes: dict[str, Any] = {}
     for section, names in was.items():
@@ -32,6 +39,17 @@ def implied(
                     if section == "rule":  # two operators share no meaning of a key
                         changes |= _taken_over(key, value, before, now["rule"] - names)
     return {key: value for key, value in changes.items() if key not in given}
+
+
+def _around(
+    before: Mapping[str, Any], after: Mapping[str, Any], given: Collection[str]
+) -> tuple[str, str] | None:
+    """A rule that is put around the last one, and the last one, if nobody named it."""
+    old, new = before["rule"]["name"], after["rule"]["name"]
+    is_given = f"rule.{new}.inner" in given
+    if old == new or is_given or "inner" not in after["rule"].get(new, {}):
+        return None
+    return (new, old) if "inner" not in before["rule"].get(old, {}) else None
 
 
 def left_behind(
