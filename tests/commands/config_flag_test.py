@@ -209,7 +209,7 @@ def test_what_the_new_rule_lacks_is_told(capsys):
     assert not capsys.readouterr().err
 
 
-def test_puzzles_of_ones_own_replace_those_of_the_generator():
+def test_puzzles_of_ones_own_replace_those_of_the_generator(tmp_path):
     own = "--config.data.source=csv", "--config.data.train=a", "--config.data.test=b"
     data = resolved("--config=demo", *own).data.to_dict()
     assert data["sudoku"] == {"box_rows": 2, "box_cols": 3, "clues": (0, 0)}
@@ -217,6 +217,11 @@ def test_puzzles_of_ones_own_replace_those_of_the_generator():
     clues = "--config.data.sudoku.clues=3,4"
     data = resolved("--config=demo", *own, clues).data.to_dict()
     with pytest.raises(DataError, match=r"clues = \(3, 4\).*which does not read it"):
+        settings.read(data)
+    mistake = tmp_path / "mine.py"
+    mistake.write_text(f"{HEAD}    c.data.maze.side = 9\n    return c\n")
+    data = resolved(f"--config={mistake}", *own).data.to_dict()
+    with pytest.raises(DataError, match=r"data.maze.side = 9"):
         settings.read(data)
     maze = resolved("--config=demo", "--config.data.task=maze").data.to_dict()
     assert settings.read(maze)[0].task == "maze"

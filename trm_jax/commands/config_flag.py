@@ -137,12 +137,14 @@ def _settled(
     with config.unlocked():
         changes = implied(before, config.to_dict(), given)
         config.update_from_flattened_dict(changes)
+        unread = pipeline("settings").unread
         try:
-            unread = pipeline("settings").unread(config.data.to_dict())
+            kept = given | unread(before["data"]).keys()
+            now = unread(config.data.to_dict())
         except pipeline("errors").DataError as error:
             raise ConfigError(str(error)) from error
-        unread = {key: value for key, value in unread.items() if key not in given}
-        config.update_from_flattened_dict(unread)
+        gone = {key: value for key, value in now.items() if key not in kept}
+        config.update_from_flattened_dict(gone)
     for key, value in left_behind(before, config.to_dict(), changes).items():
         # stdout may be a file of JSON.
         lacks = f"rule {config.rule.name!r} has no such setting"
