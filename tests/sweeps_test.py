@@ -133,6 +133,8 @@ def test_the_readme_has_the_numbers_of_the_levers():
     (found["TRM"],) = re.findall(r"where TRM with MLP-t\nsolves (.*) % for", text)
     (earlier,) = re.findall(r"after (.*) % at three quarters of them", text)
     assert after_three_quarters("levers_6x6")["plain"].startswith(f"{earlier} ± ")
+    (constant,) = re.findall(r", and (.*) % at a\nconstant learning rate", text)
+    assert levers_in("levers_decay", "MLP-t")["plain"] == constant
     arms = levers_in("levers_6x6", "MLP-t")
     assert found == {system: arms[arm] for system, arm in SYSTEMS.items()}
 
