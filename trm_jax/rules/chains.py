@@ -48,7 +48,10 @@ def up_projection(
     """
     weights = flatten_dict(params[networks[0]], sep="/")
     if "z" not in starts:
-        raise ConfigError(f"{KEY}: no start of z is drawn once; expected 0")
+        raise ConfigError(
+            f"{KEY}: no start of z is drawn once, as with starts = 'random' and in "
+            f"eqr; expected 0 (--config.{KEY}=0)"
+        )
     for path in sorted(weights, key=lambda path: int(path.split("_")[0])):
         if path.endswith("swiglu/gate_up/kernel"):
             kernel: Float[Array, "d f"] = weights[path]
