@@ -4,7 +4,7 @@
 Command:  python sweep.py configs/sweeps/levers_muon.py --out=docs/sweeps/levers_muon
           --workdirs=runs/levers_muon
 Hardware: 2 CPU cores.
-Result:   not run.
+Result:   none is committed; one seed of each arm was run.
 Claim:    none yet. Puzzles, network and FLOPs are those of levers_6x6.py, whose arms
           `plain`, `gated_norm` and `muon` (a rate of 0.02 without the norm) belong to
           this comparison. The authors of the published recipe have the norm.
