@@ -76,21 +76,32 @@ def pull(
     levers: list[str],
     also: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Apply levers, and `also` what the published recipe of each changes beside it."""
-    for name in sorted(levers, key=[*LEVERS].index):
-        values = LEVERS[name] | dict((also or {}).get(name, {}))
-        rule = innermost(config)
-        named = {
+    """Apply levers, and `also` what the published recipe of each changes beside it.
+
+    A recipe changes nothing that another lever sets: `urm+muon` keeps URM's cycles.
+    """
+    chosen = [name for name in levers if name in CHOICES["rules"]]
+    rule = chosen[0] if chosen else innermost(config)
+    own = {
+        name: {
             key.replace("RULE", rule): rule if value == "RULE" else value
-            for key, value in values.items()
+            for key, value in LEVERS[name].items()
         }
-        for key in named:
+        for name in sorted(levers, key=[*LEVERS].index)
+    }
+    for name in own:
+        values = dict(own[name])
+        of_others = {key for other in own if other != name for key in own[other]}
+        for key, value in (also or {}).get(name, {}).items():
+            if (setting := key.replace("RULE", rule)) not in of_others:
+                values[setting] = value
+        for key in values:
             _check_read(name, key, config)
-        default.change(config, named)
-        if name == "cgar":
-            config.rule[rule].update(phases(config.rule[rule]))
-        if name == "gated_norm":
-            config.model[gated_unit(config)].inner_norm = True
+        default.change(config, values)
+    if "cgar" in levers:
+        config.rule[rule].update(phases(config.rule[rule]))
+    if "gated_norm" in levers:
+        config.model[gated_unit(config)].inner_norm = True
 
 
 def phases(rule: ConfigDict) -> dict[str, tuple[int, int]]:

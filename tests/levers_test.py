@@ -186,6 +186,23 @@ def test_the_recipes_for_mazes_have_the_settings_of_their_authors(lever):
     assert not plain.model.attention.inner_norm
 
 
+def test_a_recipe_changes_nothing_that_another_lever_sets():
+    for variant in ("urm+muon", "urm+wta"):
+        rule = api.get_config(f"sudoku_extreme:{variant}").rule.urm
+        assert (rule.h_cycles, rule.l_cycles) == (2, 6)
+        assert rule.label_smoothing == 0.2  # the recipe of wta and muon
+    assert api.get_config("sudoku_extreme:wta").rule.trm.l_cycles == 9
+    rule = api.get_config("sudoku_extreme:smoothing+muon").rule.trm
+    assert (rule.label_smoothing, rule.l_cycles) == (0.1, 9)
+
+
+def test_the_curriculum_of_a_joined_recipe_has_its_cycles():
+    rule = api.get_config("sudoku_extreme:cgar+wta").rule.trm
+    assert (rule.h_cycles, rule.l_cycles) == (6, 9)
+    assert rule.phase_h_cycles == (2, 4)
+    assert rule.phase_l_cycles == (3, 6)
+
+
 def test_levers_join_with_each_other_and_with_a_network():
     config = api.get_config("sudoku_extreme:mamba2_attn+eqr+lipschitz")
     assert config.model.layers == default.LAYERS["mamba2_attn"]
