@@ -27,6 +27,9 @@ OWN = {
         judge.with_settings(SwiGlu, "swiglu_normed", inner_norm=True),
         judge.with_settings(TokenMlp, "token_mlp_normed", inner_norm=True),
         judge.with_settings(Attention, "attention_2d", positions="rope_2d"),
+        judge.with_settings(
+            Attention, "attention_halves", positions="rope_2d_halves", inner_norm=True
+        ),
     )
 }
 
@@ -37,6 +40,7 @@ VARIANTS = (  # they share the code of others
     *("mamba1_row_column", "mamba2_column", "mamba2_row_column", "mamba2_four"),
     *("mamba1_backward", "mamba1_both", "conv_swiglu_both", "conv_swiglu_grid"),
     *("swiglu_normed", "token_mlp_normed", "attention_2d"),
+    "attention_halves",
 )
 NAMES = [
     pytest.param(name, marks=SLOW) if name in VARIANTS else name

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules with other defaults, for the judge: chains of other rules, and a full flow."""
+"""Rules with other defaults, for the judge: chains of rules, a full flow, starts."""
 
 import dataclasses
 
 from trm_jax.rules.flow import Flow
+from trm_jax.rules.trm import TRM
 from trm_jax.rules.wta import WTA
 from trm_jax.settings import knob
 
@@ -32,8 +33,16 @@ class FullFlow(Flow):
     project_question: bool = knob(True, "As in Flow.")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnchoredTRM(TRM):
+    """Starts that are partly drawn for every visit of a row."""
+
+    starts: str = knob("anchored", "As in TRM.", choices=("anchored",))
+
+
 VARIANTS = {
     "wta_eqr": ChainsOfEqR,
     "wta_flow": ChainsOfFlow,
     "full_flow": FullFlow,
+    "trm_anchored": AnchoredTRM,
 }
