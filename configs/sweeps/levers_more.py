@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What do levers gain that no other sweep has: joined for the hybrid, ConvSwiGLU?
+
+Command:  python sweep.py configs/sweeps/levers_more.py --out=docs/sweeps/levers_more
+          --workdirs=runs/levers_more
+Hardware: 2 CPU cores.
+Result:   not run.
+Claim:    none yet. The plain networks of these arms are in levers_4x4.py (mamba2_attn),
+          levers_networks.py (attention) and levers_6x6.py (mlp_t), with the same
+          puzzles and FLOPs. The conv arms are attention with ConvSwiGLU in place of
+          SwiGLU; every_cycle_all has gradients through all cycles, and so two thirds
+          of the updates.
+"""
+
+from typing import Any
+
+from configs.sweeps import levers_4x4, levers_6x6, levers_networks
+from configs.sweeps.levers_6x6 import LEVERS, arms
+from trm_jax.commands.sweep_runs import Sweep
+
+SMOOTHED = {
+    "eqr_smoothing": ("+eqr+smoothing", {}, 1.0),
+    "anchored_smoothing": ("+anchored_starts+smoothing", {}, 1.0),
+}
+LAYERS = {
+    "model.layers": ("attention", "conv_swiglu") * 2,
+    "model.conv_swiglu.width": 128,  # that of SwiGLU
+}
+CONV: dict[str, tuple[str, dict[str, Any], float]] = {
+    f"conv_{sides}": ("", LAYERS | {"model.conv_swiglu.sides": sides}, 1.0)
+    for sides in ("left", "both", "grid")
+}
+GRADIENTS = LEVERS["all_cycles"]
+EVERY = {"every_cycle_all": ("+all_cycles+every_cycle", *GRADIENTS[1:])}
+
+
+def get_sweep() -> Sweep:
+    """Three networks, each with what was not tried with it."""
+    size, data = levers_networks.SMALL
+    steps = levers_networks.NETWORKS["attention"][2]
+    return Sweep(
+        title="More levers at equal FLOPs",
+        arms=(
+            *arms("mamba2_attn", size, levers_4x4.STEPS, data, SMOOTHED),
+            *arms("attention", size, steps, data, CONV),
+            *arms("mlp_t", "demo", levers_6x6.STEPS, levers_6x6.DATA, EVERY),
+        ),
+    )
