@@ -18,7 +18,8 @@ from configs.sweeps import levers_4x4, levers_6x6, levers_networks
 from configs.sweeps.levers_6x6 import LEVERS, arms
 from trm_jax.commands.sweep_runs import Sweep
 
-SMOOTHED = {
+Levers = dict[str, tuple[str, dict[str, Any], float]]
+SMOOTHED: Levers = {
     "eqr_smoothing": ("+eqr+smoothing", {}, 1.0),
     "anchored_smoothing": ("+anchored_starts+smoothing", {}, 1.0),
 }
@@ -26,7 +27,7 @@ LAYERS = {
     "model.layers": ("attention", "conv_swiglu") * 2,
     "model.conv_swiglu.width": 128,  # that of SwiGLU
 }
-CONV: dict[str, tuple[str, dict[str, Any], float]] = {
+CONV: Levers = {
     f"conv_{sides}": ("", LAYERS | {"model.conv_swiglu.sides": sides}, 1.0)
     for sides in ("left", "both", "grid")
 }
