@@ -27,6 +27,12 @@ def first_runs(name):
     return {run.arm.name: run for run in runs_of(name, sweep) if run.seed == 0}
 
 
+def parted(arm):
+    """The network and the lever of an arm NETWORK.LEVER, or of LEVER."""
+    network, _, lever = (arm if "." in arm else f".{arm}").partition(".")
+    return network, lever
+
+
 def training_flops(run):
     return run.step_flops() * run.read_config()["train"]["steps"]
 
@@ -86,7 +92,7 @@ def test_arms_have_equal_flops(name, arms):
     of_networks = collections.defaultdict(list)
     for arm, count in flops.items():
         if not arm.endswith(apart):
-            of_networks[arm.rpartition(".")[0]].append(count)
+            of_networks[parted(arm)[0]].append(count)
     for network, counts in of_networks.items():
         assert max(counts) < 1.02 * min(counts), (network, flops)
 
@@ -123,7 +129,8 @@ def test_the_tables_of_levers_have_the_numbers_of_the_sweeps():
     tables = re.findall(r"(\| [^|]* \| arm \|.*\n)\|[-|]*\n((?:\|.*\n)+)", text)
     assert tables
     for head, body in tables:
-        rows = re.findall(r"\| [^|]* \| `(\w+)` \|(.*) \|\n", body)
+        rows = re.findall(r"\| [^|]* \| `([\w.]+)` \|(.*) \|\n", body)
+        assert len(rows) == body.count("\n")
         columns = re.findall(r"\[([^]]*)\]\(sweeps/(\w+)/table.md\)", head)
         for place, (title, sweep) in enumerate(columns):
             arms = levers_in(sweep, title)
@@ -158,9 +165,9 @@ def levers_in(sweep, title):
     with (ROOT / "docs" / "sweeps" / sweep / "table.csv").open() as file:
         lines = [line for line in csv.DictReader(file) if line["exact"]]
     return {
-        line["arm"].rpartition(".")[2]: of_seeds(line, "valid" if is_valid else "exact")
+        parted(line["arm"])[1]: of_seeds(line, "valid" if is_valid else "exact")
         for line in lines
-        if not network or line["arm"].rpartition(".")[0] == network[1]
+        if not network or parted(line["arm"])[0] == network[1]
     }
 
 
@@ -171,7 +178,7 @@ def after_three_quarters(sweep):
         result = json.loads(path.read_text())
         (step, value), (last, _) = result["curve"][-2:]
         assert step == pytest.approx(0.75 * last, rel=0.01)
-        found.setdefault(result["arm"].rpartition(".")[2], []).append(100 * value)
+        found.setdefault(parted(result["arm"])[1], []).append(100 * value)
     return {
         arm: f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
         for arm, values in found.items()

@@ -4,10 +4,12 @@
 Command:  python sweep.py configs/sweeps/levers_muon.py --out=docs/sweeps/levers_muon
           --workdirs=runs/levers_muon
 Hardware: 2 CPU cores.
-Result:   none is committed; one seed of each arm was run.
-Claim:    none yet. Puzzles, network and FLOPs are those of levers_6x6.py, whose arms
-          `plain`, `gated_norm` and `muon` (a rate of 0.02 without the norm) belong to
-          this comparison. The authors of the published recipe have the norm.
+Result:   mean of three seeds, without and with the norm: 80.1 and 81.9 % at a rate of
+          0.05, 71.8 (with) at 0.02, 26.3 and 23.6 at 0.005.
+Claim:    a rate of 0.05 is better than the default of 0.02, and the norm changes
+          nothing. Puzzles, network and FLOPs are those of levers_6x6.py, whose arms
+          `plain` (84.5 %), `gated_norm` and `muon` (72.1 %; 0.02 without the norm)
+          belong to this comparison. The authors of the published recipe have the norm.
 """
 
 from typing import Any
