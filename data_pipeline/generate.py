@@ -5,7 +5,8 @@ python -m data_pipeline.generate TRAIN.csv TEST.csv --train=N --test=N [--seed=S
                                  [--clues=FEWEST,MOST] [--boxes=ROWSxCOLUMNS]
 
 The puzzles are those of data.source = "generator" with the same numbers and data.seed.
---clues=0,0, the default, makes minimal puzzles. Exit codes: 0 done, 2 wrong input.
+--clues=0,0, the default, makes minimal puzzles. A file that exists is not overwritten.
+Exit codes: 0 done, 2 wrong input.
 """
 
 import argparse
@@ -20,6 +21,13 @@ from .spec import PuzzleSet
 from .sudoku.generator import generate
 from .sudoku.grid import SudokuShape, decode
 from .text_files import CSV_COLUMNS
+
+# What messages of the generator call the settings.
+FLAGS = {
+    "data.sudoku.clues": "--clues",
+    "data.train_puzzles": "--train",
+    "data.test_puzzles": "--test",
+}
 
 
 def as_csv(puzzles: PuzzleSet) -> str:
@@ -52,13 +60,28 @@ def main(argv: list[str]) -> int:
         counts, shape = (args.train, args.test), SudokuShape(*args.boxes)
         if args.boxes not in ((2, 2), (2, 3), (3, 3)):
             raise DataError(f"--boxes = {args.boxes}; expected 2x2, 2x3 or 3x3")
+        _check_targets(args.files)
         sets = generate(shape, counts, clues=args.clues, seed=args.seed)
         for path, puzzles in zip(args.files, sets, strict=True):
             path.write_text(as_csv(puzzles), encoding="ascii")
             console.say(f"{path}: {len(puzzles):,} puzzles\n")
     except (DataError, OSError) as error:
-        parser.error(str(error))
+        message = str(error)
+        for key, flag in FLAGS.items():
+            message = message.replace(key, flag)
+        parser.error(message)
     return 0
+
+
+def _check_targets(paths: list[pathlib.Path]) -> None:
+    """Raise DataError if writing these files would fail, or would lose another one."""
+    for path in paths:
+        if path.exists():
+            raise DataError(f"{path} exists; remove it, or name another file")
+        if not path.parent.is_dir():
+            raise DataError(f"{path}: the folder {path.parent} does not exist")
+    if paths[0].resolve() == paths[1].resolve():
+        raise DataError(f"{paths[0]} is named twice; expected two files")
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 """What helps a small network to learn 9x9 Sudokus of all difficulties, at equal FLOPs?
 
 Command:  for each pair NAME CLUES of (mixed 17,38), (easy 34,38), (minimal 0,0)
-          python -m data_pipeline.generate runs/levers/NAME.csv runs/levers/unused.csv
+          python -m data_pipeline.generate runs/levers/NAME.csv runs/levers/NAME_.csv
           --train=30000 --test=1 --clues=CLUES; and for the test, of other grids,
           python -m data_pipeline.generate runs/levers/unused.csv runs/levers/test.csv
           --train=1 --test=500 --clues=17,38 --seed=1; then

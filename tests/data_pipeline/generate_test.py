@@ -40,7 +40,14 @@ def test_files_hold_the_puzzles_of_the_generator(tmp_path):
         (["--train=0", "--test=1"], "--train = 0; expected 1 or more"),
         (["--train=1", "--test=1", "--clues=a,b"], "'a,b'; expected two whole numbers"),
         (["--train=1", "--test=1", "--boxes=3x2"], "expected 2x2, 2x3 or 3x3"),
-        (["--train=1", "--test=1", "--clues=9,5"], "expected 1 <= fewest"),
+        (
+            ["--train=1", "--test=1", "--clues=9,5"],
+            "error: --clues = (9, 5); expected 1 <= fewest",
+        ),
+        (
+            ["--train=200", "--test=1", "--boxes=2x2"],
+            "--train = 200, --test = 1: only 36 different puzzles with --clues",
+        ),
     ],
 )
 def test_wrong_requests_are_one_line(tmp_path, capsys, flags, message):
@@ -48,3 +55,22 @@ def test_wrong_requests_are_one_line(tmp_path, capsys, flags, message):
         main([str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), *flags])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("a.csv", "old.csv", "old.csv exists; remove it, or name another file"),
+        ("new/a.csv", "b.csv", "the folder {}/new does not exist"),
+        ("a.csv", "./a.csv", "a.csv is named twice; expected two files"),
+    ],
+)
+def test_no_file_is_overwritten(tmp_path, capsys, train, test, message):
+    (tmp_path / "old.csv").write_text("kept")
+    files = [f"{tmp_path}/{name}" for name in (train, test)]
+    with pytest.raises(SystemExit) as ended:
+        main([*files, "--train=1", "--test=1", "--boxes=2x2"])
+    assert ended.value.code == 2
+    assert message.format(tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+    assert (tmp_path / "old.csv").read_text() == "kept"
