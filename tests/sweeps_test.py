@@ -82,6 +82,7 @@ def test_every_sweep_reads_and_states_its_claim(name):
         pytest.param("levers_networks", 16, marks=pytest.mark.slow),
         pytest.param("levers_together", 6, marks=pytest.mark.slow),
         pytest.param("levers_more", 6, marks=pytest.mark.slow),
+        pytest.param("levers_grid", 6, marks=pytest.mark.slow),
     ],
 )
 def test_arms_have_equal_flops(name, arms):
@@ -249,6 +250,7 @@ def test_arms_of_a_sweep_differ_only_in_what_it_compares():
     others = {"operators", "nonogram", "loops_4x4", "loops_6x6"}
     others |= {"levers_4x4", "levers_6x6", "levers_maze", "levers_decay"}
     others |= {"levers_networks", "levers_together", "levers_9x9_hard", "levers_more"}
+    others |= {"levers_grid"}
     assert compared.keys() | others == set(NAMES)
     for name, keys in compared.items():
         first, *others = (run.read_config() for run in first_runs(name).values())
