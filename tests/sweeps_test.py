@@ -154,6 +154,8 @@ def test_the_readme_has_the_numbers_of_the_levers():
     assert after_three_quarters("levers_6x6")["plain"].startswith(f"{earlier} ± ")
     (constant,) = re.findall(r", and (.*) % at a\nconstant learning rate", text)
     assert levers_in("levers_decay", "MLP-t")["plain"] == constant
+    (four,) = re.findall(r"Mamba-2 in four .* \| (.*) % \(3 seeds\) \|", text)
+    assert levers_in("levers_maze", "exact")["mamba2_four"] == four
     arms = levers_in("levers_6x6", "MLP-t")
     assert found == {system: arms[arm] for system, arm in SYSTEMS.items()}
 
