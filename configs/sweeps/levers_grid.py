@@ -15,32 +15,17 @@ Claim:    none yet. ConvSwiGLU with 3 x 3 cells of the grid takes the place of S
 
 from typing import Any
 
+from configs.default import LAYERS
 from configs.sweeps import levers_4x4, levers_6x6, levers_maze, levers_networks
 from configs.sweeps.levers_6x6 import LEVERS, arms
+from configs.sweeps.levers_more import CONV, Levers
 from trm_jax.commands.sweep_runs import Arm, Sweep
 
-Levers = dict[str, tuple[str, dict[str, Any], float]]
-ATTENTION = ("attention", "conv_swiglu") * 2
-HYBRIDS = {  # layers, and updates at 4x4
-    "mamba2_attn": (
-        ("mamba2", "mamba2", "attention", "conv_swiglu"),
-        levers_4x4.STEPS,
-    ),
-    "mamba2_attn_bidir": (
-        ("mamba2", "mamba2_backward", "attention", "conv_swiglu"),
-        levers_networks.NETWORKS["mamba2_attn_bidir"][2],
-    ),
+CONVOLVED: Levers = {"conv_grid": CONV["conv_grid"]}  # of attention
+HYBRIDS = {  # updates at 4x4
+    "mamba2_attn": levers_4x4.STEPS,
+    "mamba2_attn_bidir": levers_networks.NETWORKS["mamba2_attn_bidir"][2],
 }
-
-
-def grid(*layers: str, lever: str = "") -> tuple[str, dict[str, Any], float]:
-    """A lever, and the settings of a network of these layers."""
-    settings = {
-        "model.layers": layers,
-        "model.conv_swiglu.sides": "grid",
-        "model.conv_swiglu.width": 128,  # that of SwiGLU
-    }
-    return lever, settings, 1.0
 
 
 def of(task: str, size: str, steps: int, data: Any, levers: Levers) -> tuple[Arm, ...]:
@@ -54,18 +39,20 @@ def of(task: str, size: str, steps: int, data: Any, levers: Levers) -> tuple[Arm
 def get_sweep() -> Sweep:
     """Hybrids and EqR at 4x4, attention at 6x6 and on mazes."""
     (size, data), steps = levers_networks.NETWORKS["attention"][1:]
-    convolved: Levers = {"conv_grid": grid(*ATTENTION)}
-    six: Levers = {"plain": LEVERS["plain"], **convolved}
+    _, settings, cost = CONVOLVED["conv_grid"]
     found: tuple[Arm, ...] = ()
-    for network, (layers, own) in HYBRIDS.items():
-        found += arms(network, size, own, data, {"conv_grid": grid(*layers)})
-    eqr: Levers = {"conv_grid_eqr": grid(*ATTENTION, lever="+eqr")}
+    for network, own in HYBRIDS.items():
+        layers = (*LAYERS[network][:-1], "conv_swiglu")
+        lever: Levers = {"conv_grid": ("", settings | {"model.layers": layers}, cost)}
+        found += arms(network, size, own, data, lever)
+    eqr: Levers = {"conv_grid_eqr": ("+eqr", settings, cost)}
+    six: Levers = {"plain": LEVERS["plain"], **CONVOLVED}
     return Sweep(
         title="Convolutions on the grid at equal FLOPs",
         arms=(
             *found,
             *arms("attention", size, steps, data, eqr),
             *of("six", "demo", levers_6x6.STEPS, levers_6x6.DATA, six),
-            *of("maze", "maze_small", levers_maze.STEPS, {}, convolved),
+            *of("maze", "maze_small", levers_maze.STEPS, {}, CONVOLVED),
         ),
     )
